@@ -1,0 +1,31 @@
+"""Saliency: the gradient of the explained output."""
+
+import jax
+
+from jaxattr.gradient_attribution import GradientAttribution
+
+
+def gradient_of_output(logits_fn, x, label):
+    """``grad_x logits_fn(x)[label]``."""
+    return jax.grad(lambda z: logits_fn(z)[label])(x)
+
+
+def saliency() -> GradientAttribution:
+    """Saliency map: ``g(x) = grad f_y(x)``, with its sign.
+
+    The absolute values that are often shown are :func:`jaxattr.metrics.pixel_map` of it.
+
+    Returns:
+      ``attribute(logits_fn, x, label) -> map``; its Jacobian is the Hessian of ``f_y``.
+
+    References:
+      Simonyan et al., 2014; paper 000, Table 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> logits_fn = lambda x: jnp.stack([jnp.sum(x**2), jnp.sum(x)])
+      >>> ja.attributions.saliency()(logits_fn, jnp.array([1.0, 3.0]), 0).tolist()
+      [2.0, 6.0]
+    """
+    return GradientAttribution("saliency", gradient_of_output)

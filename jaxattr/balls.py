@@ -1,0 +1,213 @@
+"""What an adversary may do: a ball of perturbations, and the box in which inputs are valid.
+
+A ball is a pytree, so its radius may be traced: a sweep over radii is a ``vmap`` over ``L2(epsilon)``. Bounds,
+attacks and defenses take the same object. Radii are in units of the input; a network that wants normalized inputs
+normalizes inside itself.
+"""
+
+import abc
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jaxtyping import Float
+
+from jaxattr import _checks
+
+DEFAULT_BOX = (0.0, 1.0)
+
+
+class Ball(abc.ABC):
+    """``{delta : ||delta|| <= epsilon, lower <= x + delta <= upper}``; see :class:`L2` and :class:`LInf`.
+
+    Attributes:
+      epsilon: the radius, in units of the input; may be traced.
+      box: ``(lower, upper)``, numbers or arrays that broadcast against the input, or ``None``.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, epsilon: Any, box: tuple[Any, Any] | None = DEFAULT_BOX):
+        if _checks.is_concrete(epsilon):
+            if np.ndim(epsilon) != 0:
+                raise ValueError(
+                    f"`epsilon` must be a single number, got shape {np.shape(epsilon)}. For several radii:"
+                    f" `jax.vmap(lambda epsilon: ... {type(self).__name__}(epsilon) ...)(epsilons)`."
+                )
+            if not 0 <= float(epsilon) < float("inf"):
+                raise ValueError(f"`epsilon` must be a finite number of at least 0, got {epsilon!r}.")
+        if box is not None:
+            if not isinstance(box, (tuple, list)) or len(box) != 2:
+                raise ValueError(f"`box` must be (lower, upper) or None for inputs without one, got {box!r}.")
+            lower, upper = box
+            if _checks.is_concrete(lower) and _checks.is_concrete(upper) and not np.all(lower < np.asarray(upper)):
+                raise ValueError(f"`box` must be (lower, upper) with lower < upper, got {box!r}.")
+            box = (lower, upper)
+        self.epsilon = epsilon
+        self.box = box
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        jax.tree_util.register_pytree_with_keys_class(cls)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.epsilon!r}, box={self.box!r})"
+
+    def tree_flatten_with_keys(self):
+        key = jax.tree_util.GetAttrKey
+        return ((key("epsilon"), self.epsilon), (key("box"), self.box)), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        # Past the checks: JAX also unflattens with placeholders that are no numbers.
+        ball = object.__new__(cls)
+        ball.epsilon, ball.box = children
+        return ball
+
+    @abc.abstractmethod
+    def norm(self, delta: Float[Array, "*shape"]) -> Float[Array, ""]:
+        """The norm whose ball this is."""
+
+    @abc.abstractmethod
+    def dual_norm(self, gradient: Float[Array, "*shape"]) -> Float[Array, ""]:
+        """``max <gradient, d>`` over ``||d|| <= 1``."""
+
+    @abc.abstractmethod
+    def steepest(self, gradient: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """A ``d`` with ``||d|| <= 1`` that attains :meth:`dual_norm`; zero where the gradient is zero."""
+
+    @abc.abstractmethod
+    def project(self, delta: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The perturbation of the ball that is nearest to ``delta`` in the Euclidean norm."""
+
+    @abc.abstractmethod
+    def sample(self, key: Array, shape: tuple[int, ...], dtype: Any = None) -> Float[Array, "..."]:
+        """A perturbation drawn uniformly from the ball."""
+
+    def clip(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The valid input nearest to ``x``."""
+        return (
+            x if self.box is None else jnp.clip(x, jnp.asarray(self.box[0], x.dtype), jnp.asarray(self.box[1], x.dtype))
+        )
+
+    def project_input(self, x: Float[Array, "*shape"], perturbed: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """A valid input within ``epsilon`` of ``x``: ball first, then box.
+
+        Clipping moves every coordinate towards ``x``, which lies in the box, so that the result is still in the ball.
+        (It is the nearest such input for :class:`LInf`, and a feasible one for :class:`L2`.)
+        """
+        return self.clip(x + self.project(perturbed - x))
+
+    def contains(
+        self, x: Float[Array, "*shape"], perturbed: Float[Array, "*shape"], tolerance: float | None = None
+    ) -> Array:
+        """Whether ``perturbed`` is a valid input within ``epsilon`` of ``x``, up to rounding.
+
+        Args:
+          x: the input.
+          perturbed: what became of it.
+          tolerance: slack in units of the input; by default 16 units in the last place of the larger of 1 and epsilon.
+        """
+        if tolerance is None:
+            tolerance = 16 * float(jnp.finfo(x.dtype).eps)
+        slack = tolerance * jnp.maximum(1.0, self.epsilon)
+        inside = self.norm(perturbed - x) <= self.epsilon + slack
+        return inside & jnp.all(jnp.abs(self.clip(perturbed) - perturbed) <= slack)
+
+    def check_input(self, x: Float[Array, "*shape"]) -> None:
+        """Raise ``ValueError`` if a concrete ``x`` lies outside of the box (NaN passes: it is flagged in results)."""
+        if self.box is None or not _checks.is_concrete(x) or not all(map(_checks.is_concrete, self.box)):
+            return
+        values = np.asarray(x)
+        slack = 16 * float(jnp.finfo(x.dtype).eps) * max(1.0, float(np.max(np.abs(np.asarray(self.box)))))
+        if np.any(values < self.box[0] - slack) or np.any(values > self.box[1] + slack):
+            raise ValueError(
+                f"`x` must lie in the box of valid inputs {self.box}, but its values range from {np.nanmin(values):.6g}"
+                f" to {np.nanmax(values):.6g}. Rescale the input, or give the ball its box:"
+                f" `{type(self).__name__}(epsilon, box=(lower, upper))`, or `box=None` for inputs without one."
+            )
+
+
+class L2(Ball):
+    """Euclidean ball, ``||delta||_2 <= epsilon``.
+
+    Args:
+      epsilon: radius in units of the input, at least 0.
+      box: ``(lower, upper)`` limits of valid inputs; ``None`` for inputs without one.
+
+    Raises:
+      ValueError: if ``epsilon`` is negative, not finite or not a scalar, or the box is empty.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> ja.L2(1.0).project(jnp.array([3.0, 4.0])).round(3).tolist()
+      [0.6000000238418579, 0.800000011920929]
+    """
+
+    name = "l2"
+
+    def norm(self, delta):
+        return optax.safe_norm(delta.ravel(), 0.0)
+
+    def dual_norm(self, gradient):
+        return self.norm(gradient)
+
+    def steepest(self, gradient):
+        # Scaling by the largest entry first keeps tiny gradients (1e-30 in float32) from squaring to zero.
+        largest = jnp.max(jnp.abs(gradient))
+        scaled = gradient / jnp.where(largest > 0, largest, 1)
+        return scaled / jnp.maximum(jnp.linalg.norm(scaled.ravel()), 1)
+
+    def project(self, delta):
+        # Optax divides by the radius: a ball of radius 0 would make 0 / 0 of a zero perturbation.
+        radius = jnp.asarray(self.epsilon, delta.dtype)
+        safe = jnp.maximum(radius, jnp.sqrt(jnp.finfo(delta.dtype).tiny))
+        return jnp.where(radius > 0, optax.projections.projection_l2_ball(delta, safe), 0)
+
+    def sample(self, key, shape, dtype=None):
+        dtype = dtype or jnp.result_type(float)
+        return (self.epsilon * jax.random.ball(key, int(np.prod(shape)), 2, dtype=dtype)).astype(dtype).reshape(shape)
+
+
+class LInf(Ball):
+    """Ball of the maximum norm, ``|delta_i| <= epsilon`` for every feature.
+
+    Args:
+      epsilon: radius in units of the input, at least 0.
+      box: ``(lower, upper)`` limits of valid inputs; ``None`` for inputs without one.
+
+    Raises:
+      ValueError: if ``epsilon`` is negative, not finite or not a scalar, or the box is empty.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> ball = ja.LInf(0.1)
+      >>> ball.project_input(jnp.array([0.5, 0.05]), jnp.array([0.9, -0.3])).round(2).tolist()
+      [0.6000000238418579, 0.0]
+    """
+
+    name = "linf"
+
+    def norm(self, delta):
+        return jnp.max(jnp.abs(delta))
+
+    def dual_norm(self, gradient):
+        return jnp.sum(jnp.abs(gradient))
+
+    def steepest(self, gradient):
+        return jnp.sign(gradient)
+
+    def project(self, delta):
+        return optax.projections.projection_linf_ball(delta, self.epsilon)
+
+    def sample(self, key, shape, dtype=None):
+        dtype = dtype or jnp.result_type(float)
+        return jax.random.uniform(key, shape, dtype, -1, 1) * jnp.asarray(self.epsilon, dtype)
+
+
+BALLS: dict[str, type[Ball]] = {"l2": L2, "linf": LInf}

@@ -1,0 +1,93 @@
+"""The adaptive constant of paper 000 (Eq. 11) and the Taylor remainder: how good the linear model is at the radius."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxattr.bounds.result import DeviationBound, cosine_from_euclidean
+from jaxattr.types import Attribution, Bound
+
+
+class CorrectedBound(NamedTuple):
+    """A bound, scaled by what the network does at the bound's own direction.
+
+    Attributes:
+      bound: the :class:`DeviationBound` it starts from.
+      constant: c, the larger of 1 and the deviation at ``x +- epsilon * direction`` over ``bound.euclidean``.
+      constant_plus: the same with ``+direction`` alone, as paper 000 prints it (the sign of a singular vector is
+        arbitrary, so that this one is, too).
+      euclidean: ``T'_e = c * T_e``.
+      cosine: Corollary 2 of ``T'_e``.
+      degrees: as an angle.
+      vacuous: whether ``T'_e`` exceeds the attribution's norm.
+      remainder: ``||g(x +- epsilon v) - g(x) -+ epsilon J v|| / ||epsilon J v||``, the larger one; 0 where both vanish.
+    """
+
+    bound: DeviationBound
+    constant: Array
+    constant_plus: Array
+    euclidean: Array
+    cosine: Array
+    degrees: Array
+    vacuous: Array
+    remainder: Array
+
+
+def corrected(bound: Bound, attribute: Attribution) -> Bound:
+    """Scale a bound by the adaptive constant of paper 000, Eq. 11: ``T'_e = c * T_e``.
+
+        c = max{1, ||g(x + epsilon v) - g(x)|| / T_e,  ||g(x - epsilon v) - g(x)|| / T_e}
+
+    with v the bound's direction. An empirical repair, not a bound: another direction may deviate more. Deviations from
+    the paper: the larger of +v and -v is taken, and for l-infinity balls too (with the sign corner; the paper reports
+    none there). Points ``x +- epsilon v`` are not clipped to the box, as the linear model does not know it either.
+
+    Args:
+      bound: ``(logits_fn, x, label, key) -> DeviationBound``.
+      attribute: the attribution that is bounded.
+
+    Returns:
+      ``(logits_fn, x, label, key) -> CorrectedBound``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> logits_fn = lambda x: jnp.stack([x[0] ** 3, 0.0])  # g = 3 x^2, J = 6 x
+      >>> saliency = ja.attributions.saliency()
+      >>> bound = ja.bounds.corrected(ja.bounds.singular_value(saliency, ja.L2(0.1)), saliency)
+      >>> result = bound(logits_fn, jnp.array([0.5]), 0, jax.random.key(0))
+      >>> round(float(result.constant), 3), round(float(result.remainder), 3)  # 3 (0.6^2 - 0.5^2) / (6 * 0.5 * 0.1)
+      (1.1, 0.1)
+    """
+
+    def correct(logits_fn, x, label, key):
+        base = bound(logits_fn, x, label, key)
+        # The linear prediction needs one more product with J, at the direction that the bound reports.
+        step = base.epsilon.astype(x.dtype) * base.direction
+        value, predicted = jax.jvp(lambda z: attribute(logits_fn, z, label), (x,), (step,))
+        moved = jax.vmap(lambda z: attribute(logits_fn, z, label))(jnp.stack([x + step, x - step])) - value
+        deviation = jnp.linalg.norm(moved.reshape(2, -1), axis=1)
+        gap = jnp.linalg.norm((moved - jnp.stack([predicted, -predicted])).reshape(2, -1), axis=1)
+
+        def ratio(numerator, denominator):
+            zero = denominator <= 0
+            return jnp.where(zero, jnp.where(numerator > 0, jnp.inf, 0), numerator / jnp.where(zero, 1, denominator))
+
+        constants = jnp.maximum(1, ratio(deviation, base.euclidean))
+        # Max and product apart: c * T_e would be infinity times zero where the linear model does not move at all.
+        euclidean = jnp.maximum(base.euclidean, jnp.max(deviation))
+        cosine, degrees, vacuous = cosine_from_euclidean(euclidean, base.attribution_norm)
+        return CorrectedBound(
+            bound=base,
+            constant=jnp.max(constants),
+            constant_plus=constants[0],
+            euclidean=euclidean,
+            cosine=cosine,
+            degrees=degrees,
+            vacuous=vacuous,
+            remainder=jnp.max(ratio(gap, jnp.linalg.norm(predicted.ravel()))),
+        )
+
+    return correct

@@ -1,0 +1,59 @@
+"""The other way round: the largest radius at which a deviation or an angle is still excluded."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxattr.bounds.result import DeviationBound
+
+
+def largest_epsilon(
+    bound: DeviationBound, *, euclidean: Any = None, cosine: Any = None, degrees: Any = None, constant: Any = 1.0
+) -> Array:
+    """Largest epsilon whose bound stays within a wanted deviation (paper 000, Section 3; its Appendix E).
+
+    All bounds are ``slope * epsilon``, so that ``epsilon = T / slope`` with ``T = euclidean``, or for an angle
+    ``T = ||g|| sin(degrees)``, or for a cosine distance ``T = ||g|| sqrt(1 - (1 - cosine)^2)`` (Corollary 2 inverted,
+    which ends at 90 degrees). It needs no new bound: one :class:`DeviationBound` at any radius above 0 serves all.
+
+    Args:
+      bound: from any of the bounds, batched or not.
+      euclidean: wanted Euclidean deviation, at least 0; or
+      cosine: wanted cosine distance, in [0, 1]; or
+      degrees: wanted angle, in [0, 90].
+      constant: the factor c of Eq. 11, if the corrected bound is meant. It depends on epsilon itself.
+
+    Returns:
+      The radius, shaped like the bound's values; infinite where the linear model does not move.
+
+    Raises:
+      ValueError: if not exactly one target is given, or it is out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> logits_fn = lambda x: jnp.stack([x @ x, 0.0])  # sigma_max = 2
+      >>> bound = ja.bounds.singular_value(ja.attributions.saliency(), ja.L2(0.1), method="dense")
+      >>> result = bound(logits_fn, jnp.full(4, 0.5), 0, jax.random.key(0))
+      >>> float(ja.bounds.largest_epsilon(result, euclidean=0.5))
+      0.25
+    """
+    targets = {"euclidean": euclidean, "cosine": cosine, "degrees": degrees}
+    given = {name: jnp.asarray(value) for name, value in targets.items() if value is not None}
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of `euclidean`, `cosine` and `degrees`, got {sorted(given) or 'none'}.")
+    ((name, value),) = given.items()
+    top = {"euclidean": jnp.inf, "cosine": 1.0, "degrees": 90.0}[name]
+    if bool(jnp.any(~((value >= 0) & (value <= top)))):
+        raise ValueError(f"`{name}` must be between 0 and {top:g}, got {value}. Beyond that Corollary 2 says nothing.")
+    if name == "euclidean":
+        deviation = value
+    elif name == "cosine":
+        deviation = bound.attribution_norm * jnp.sqrt(value * (2 - value))
+    else:
+        deviation = bound.attribution_norm * jnp.sin(jnp.deg2rad(value))
+    slope = constant * bound.slope
+    return jnp.where(
+        slope > 0, deviation / jnp.where(slope > 0, slope, 1), jnp.where(jnp.isnan(slope), jnp.nan, jnp.inf)
+    )

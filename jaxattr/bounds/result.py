@@ -1,0 +1,127 @@
+"""What a bound returns, and how a Euclidean bound becomes a cosine one (paper 000, Corollary 2)."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from jaxattr.balls import Ball
+
+
+def cosine_from_euclidean(
+    deviation: Float[Array, "..."], attribution_norm: Float[Array, "..."]
+) -> tuple[Array, Array, Array]:
+    """Bound the cosine distance and the angle by a Euclidean bound T (paper 000, Corollary 2, Eq. 10).
+
+    If ``T <= ||g||`` the perturbed attribution lies in a ball that does not contain the origin, so that the angle is at
+    most ``arcsin(T / ||g||)`` and the cosine distance at most ``1 - sqrt(1 - T^2 / ||g||^2)``. Otherwise it may point
+    anywhere: the bound is *vacuous*, 180 degrees and cosine distance 2. (Paper 000 does not say what it does with such
+    samples; tables here show their share, the mean over the rest, and the mean with 180 degrees.)
+
+    Args:
+      deviation: T, the Euclidean bound.
+      attribution_norm: ``||g(x)||_2``.
+
+    Returns:
+      ``(cosine, degrees, vacuous)``. A zero attribution has no direction: cosine and degrees are NaN, and ``vacuous``
+      is set, as it is where T is NaN.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> cosine, degrees, vacuous = ja.bounds.cosine_from_euclidean(jnp.array([0.5, 3.0]), jnp.array([1.0, 1.0]))
+      >>> degrees.round(1).tolist(), vacuous.tolist()
+      ([30.0, 180.0], [False, True])
+    """
+    zero = attribution_norm <= 0
+    sine = deviation / jnp.where(zero, 1, attribution_norm)
+    vacuous = ~(sine <= 1) | zero
+    inside = jnp.clip(sine, 0, 1)
+    # 1 - sqrt(1 - s^2) without the cancellation for small s.
+    cosine = jnp.where(vacuous, 2, inside**2 / (1 + jnp.sqrt(1 - inside**2)))
+    degrees = jnp.where(vacuous, 180, jnp.rad2deg(jnp.arcsin(inside)))
+    undefined = zero | jnp.isnan(deviation) | jnp.isnan(attribution_norm)
+    return jnp.where(undefined, jnp.nan, cosine), jnp.where(undefined, jnp.nan, degrees), vacuous
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DeviationBound:
+    """Upper bound of how far an attribution can move, with the perturbation that comes nearest to it.
+
+    Everything is exact for the linear model ``g(x + delta) = g(x) + J delta``, as in paper 000; how good that model is
+    at the radius is measured by :func:`jaxattr.bounds.corrected`. The box of valid inputs is not used.
+
+    Attributes:
+      euclidean: at least ``max ||J delta||_2`` over the ball, with probability ``confidence``.
+      euclidean_attained: ``||J delta||_2`` at ``delta = epsilon * direction``, at most that maximum.
+      cosine: bound of ``1 - cos(g(x), g(x + delta))``, from ``euclidean``; 2 where vacuous.
+      degrees: bound of the angle; 180 where vacuous, NaN for a zero attribution.
+      vacuous: whether ``euclidean`` exceeds the attribution's norm, so that it says nothing about the angle.
+      direction: shaped like x; the perturbation is ``epsilon * direction``. Unit Euclidean norm for L2, signs for LInf.
+      attribution_norm: ``||g(x)||_2``.
+      slope: ``euclidean / epsilon``: every bound here is proportional to the radius.
+      epsilon: the radius.
+      confidence: probability (over the key) with which ``euclidean`` holds; 1 where nothing is random.
+      active: index into ``methods`` of the bound that gave ``euclidean``.
+      methods: names of the bounds that were combined (static).
+    """
+
+    euclidean: Array
+    euclidean_attained: Array
+    cosine: Array
+    degrees: Array
+    vacuous: Array
+    direction: Array
+    attribution_norm: Array
+    slope: Array
+    epsilon: Array
+    confidence: Array
+    active: Array
+    methods: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def from_slope(
+        cls, method: str, ball: Ball, value: Array, direction: Array, slope: Any, attained_slope: Any, confidence: Any
+    ) -> "DeviationBound":
+        """Assemble a bound from its values per unit of epsilon.
+
+        Args:
+          method: name of the bound.
+          ball: the threat model.
+          value: the attribution.
+          direction: perturbation per unit of epsilon.
+          slope: upper value of ``max ||J d||`` over the unit ball.
+          attained_slope: ``||J direction||``.
+          confidence: probability with which ``slope`` holds.
+        """
+        norm = jnp.linalg.norm(value.ravel())
+        epsilon = jnp.asarray(ball.epsilon, norm.dtype)
+        # Where theory gives equality, rounding may put the bound a unit in the last place below what is attained.
+        slope = jnp.maximum(jnp.asarray(slope, norm.dtype), attained_slope)
+        cosine, degrees, vacuous = cosine_from_euclidean(epsilon * slope, norm)
+        return cls(
+            euclidean=epsilon * slope,
+            euclidean_attained=epsilon * attained_slope,
+            cosine=cosine,
+            degrees=degrees,
+            vacuous=vacuous,
+            direction=direction,
+            attribution_norm=norm,
+            slope=slope,
+            epsilon=epsilon,
+            confidence=jnp.asarray(confidence, norm.dtype),
+            active=jnp.zeros((), jnp.int32),
+            methods=(method,),
+        )
+
+
+def require_ball(ball: Ball, kind: type[Ball], method: str, instead: str) -> Ball:
+    """Raise ``TypeError`` if a bound is asked for another norm than its own."""
+    if not isinstance(ball, kind):
+        given = type(ball).__name__
+        raise TypeError(f"`{method}` bounds perturbations of {kind.__name__}, got {given}. For {given}: {instead}.")
+    return ball

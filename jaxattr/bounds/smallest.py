@@ -1,0 +1,61 @@
+"""The smallest of several bounds, sample by sample."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxattr.bounds.result import DeviationBound
+from jaxattr.types import Bound
+
+
+def smallest(*bounds: Bound) -> Bound:
+    """The smallest of several bounds of the same attribution over the same ball, and which one it was.
+
+    ``euclidean`` is the smallest upper value, ``euclidean_attained`` (with ``direction``) the largest lower one.
+
+    Args:
+      *bounds: at least one ``bound(logits_fn, x, label, key) -> DeviationBound``.
+
+    Returns:
+      A bound whose ``methods`` name all of them and whose ``active`` is the index of the one that was smallest. Its
+      confidence accounts for every one of them: failure probabilities add up.
+
+    Raises:
+      ValueError: if no bound is given.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> A = 3 * jnp.eye(3) - 1  # Theorem 2 gives sqrt(12 * 3), Corollary 1 sqrt(9 * 3) per unit of epsilon
+      >>> logits_fn = lambda x: jnp.stack([x @ A @ x / 2, 0.0])
+      >>> saliency, ball = ja.attributions.saliency(), ja.LInf(0.1)
+      >>> bound = ja.bounds.smallest(ja.bounds.entrywise(saliency, ball), ja.bounds.norm_relaxation(saliency, ball))
+      >>> result = bound(logits_fn, jnp.full(3, 0.5), 0, jax.random.key(0))
+      >>> result.methods[int(result.active)]
+      'norm_relaxation'
+    """
+    if not bounds:
+        raise ValueError("`smallest` needs at least one bound, got none.")
+
+    def bound(logits_fn, x, label, key):
+        results = [
+            each(logits_fn, x, label, k) for each, k in zip(bounds, jax.random.split(key, len(bounds)), strict=True)
+        ]
+        stacked = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves), *[dataclasses.replace(r, methods=()) for r in results]
+        )
+        tight = jnp.argmin(stacked.euclidean)
+        far = jnp.argmax(stacked.euclidean_attained)
+        offsets = jnp.cumsum(jnp.asarray([0] + [len(r.methods) for r in results[:-1]]))
+        chosen: DeviationBound = jax.tree.map(lambda leaf: leaf[tight], stacked)
+        return dataclasses.replace(
+            chosen,
+            euclidean_attained=stacked.euclidean_attained[far],
+            direction=stacked.direction[far],
+            confidence=jnp.maximum(0, 1 - jnp.sum(1 - stacked.confidence)),
+            active=(offsets[tight] + stacked.active[tight]).astype(jnp.int32),
+            methods=sum((r.methods for r in results), ()),
+        )
+
+    return bound

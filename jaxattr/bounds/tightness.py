@@ -1,0 +1,32 @@
+"""How near attacks come to a bound, over a data set (paper 000, Eq. 12)."""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+
+def tightness(bounds: Float[Array, " n"], deviations: Float[Array, " n"]) -> Float[Array, ""]:
+    """``r = min_i (T_i - That_i)`` over samples (paper 000, Eq. 12); negative where some attack exceeds its bound.
+
+    The paper takes for ``That_i`` the mean over 20 attacks, which understates the worst case; pass the largest
+    deviation found to measure against that. For l2 it takes ``T'_e`` (the printed sentence repeats ``T_e`` by a typo).
+
+    Args:
+      bounds: Euclidean bound per sample.
+      deviations: Euclidean deviation per sample.
+
+    Raises:
+      ValueError: if there are no samples, or the shapes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> float(ja.bounds.tightness(jnp.array([1.0, 2.0]), jnp.array([0.5, 1.75])))
+      0.25
+    """
+    bounds, deviations = jnp.asarray(bounds), jnp.asarray(deviations)
+    if bounds.shape != deviations.shape or bounds.size == 0:
+        raise ValueError(
+            f"`bounds` and `deviations` must hold one value per sample, got shapes {bounds.shape} and {deviations.shape}."
+        )
+    return jnp.min(bounds - deviations)

@@ -1,0 +1,51 @@
+"""Adversarial training (AT)."""
+
+import jax
+from jax.lax import stop_gradient
+
+from jaxattr.defenses.natural import natural
+from jaxattr.evaluation import ApplyFn, Batch, Objective, frozen
+from jaxattr.types import Attack
+
+
+def adversarial(attack: Attack) -> Objective:
+    r"""Build the objective of adversarial training.
+
+    .. math:: \min_\theta \tfrac{1}{n} \sum_i \max_{x' \in N(x_i)} \mathrm{CE}(f_\theta(x'), y_i)
+
+    Madry et al. 2018. The inner maximum is whatever ``attack`` finds, one key per sample; by
+    Danskin's theorem its result is a constant for the gradient. The attack sees the network in
+    evaluation mode, with running statistics and without dropout; the outer pass on its results is
+    in training mode, and updates the statistics of batch normalization. (Some released code attacks
+    in training mode, and then the statistics drift with every step of the attack.)
+
+    Args:
+      attack: ``attack(logits_fn, x, label, key)``, whose result has the adversarial input as
+        ``.x``.
+
+    Returns:
+      ``objective(apply_fn, variables, batch, key) -> (loss, aux)``, with the metric
+      ``adversarial_accuracy``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxattr as ja
+      >>> objective = adversarial(ja.attacks.pgd(ja.LInf(0.1), num_steps=2))
+      >>> linear = lambda variables, xs, *, train=False, key=None: (xs @ variables["params"], {})
+      >>> batch = Batch(jnp.array([[0.5, 0.5]]), jnp.array([0]))
+      >>> loss, aux = objective(linear, {"params": jnp.eye(2)}, batch, jax.random.key(0))
+      >>> round(float(loss), 4)  # log(1 + exp(0.2)): the logits become 0.4 and 0.6
+      0.7981
+    """
+    outer = natural()
+
+    def objective(apply_fn: ApplyFn, variables, batch: Batch, key):
+        attack_key, outer_key = jax.random.split(key)
+        logits_fn = frozen(apply_fn, jax.tree.map(stop_gradient, variables))
+        keys = jax.random.split(attack_key, len(batch.label))
+        attacked = jax.vmap(lambda x, label, key: attack(logits_fn, x, label, key).x)(*batch, keys)
+        adversaries = Batch(stop_gradient(attacked), batch.label)
+        loss, aux = outer(apply_fn, variables, adversaries, outer_key)
+        metrics = {"adversarial_accuracy": aux["metrics"]["accuracy"]}
+        return loss, {"metrics": metrics, "updates": aux["updates"]}
+
+    return objective

@@ -1,0 +1,73 @@
+"""The shape that gradient attributions share, and that makes their Jacobians cheap.
+
+Saliency, input x gradient, integrated gradients and their averages over noise are all
+
+    g(x) = m(x) * F(x),        F(x) = grad phi(x),        m(x) = 1  or  x - baseline,
+
+with a *gradient field* F (phi is the logit, or an average of logits). The Jacobian of a gradient field is a Hessian,
+hence symmetric, so that products with J and with its transpose are both forward over reverse:
+
+    J v   = m * (H v) + m' * F * v,        J^T u = H (m * u) + m' * F * u.
+
+An attribution that is not of this shape is any other function; the library then falls back on ``jvp`` and ``vjp``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from jaxattr import _checks
+from jaxattr.types import LogitsFn
+
+
+class GradientAttribution:
+    """``attribute(logits_fn, x, label)`` of the form ``m(x) * F(x)``.
+
+    Args:
+      name: of the method, for tables and messages.
+      field: ``(logits_fn, x, label) -> F(x)``, the gradient of some scalar function of x.
+      baseline: ``m(x) = x - baseline``; ``None`` for ``m(x) = 1``. A number or an array shaped like x.
+      complete: whether the map sums to ``f(x) - f(baseline)``, up to quadrature.
+    """
+
+    def __init__(
+        self, name: str, field: Callable[[LogitsFn, Array, Any], Array], baseline: Any = None, complete: bool = False
+    ):
+        self.name, self.field, self.baseline, self.complete = name, field, baseline, complete
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.name!r})"
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether J is symmetric: only where nothing multiplies the field."""
+        return self.baseline is None
+
+    def multiplier(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"] | None:
+        """``x - baseline``, or ``None`` where nothing multiplies the field."""
+        return None if self.baseline is None else x - broadcast_baseline(self.baseline, x)
+
+    def __call__(self, logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any) -> Float[Array, "*shape"]:
+        """The attribution of one sample.
+
+        Raises:
+          ValueError: if the label is out of range, or the shapes of model, input or baseline do not fit.
+          TypeError: if the input is not floating-point or the label not an integer.
+        """
+        x = _checks.sample(x)
+        label = _checks.label(logits_fn, x, label)
+        multiplier = self.multiplier(x)
+        field = self.field(logits_fn, x, label)
+        return field if multiplier is None else multiplier * field
+
+
+def broadcast_baseline(baseline: Any, x: Array) -> Array:
+    """The baseline as an array shaped like ``x``."""
+    shape = np.shape(baseline)
+    if shape not in ((), x.shape):
+        raise ValueError(f"`baseline` must be a number or an array of the input's shape {x.shape}, got shape {shape}.")
+    return jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)

@@ -1,0 +1,63 @@
+"""What every metric asks of its arguments, checked while tracing."""
+
+import operator
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+
+def one_map(values: Any, name: str = "a") -> Array:
+    """The argument as an array, if it is a non-empty map of real floats.
+
+    Raises:
+        TypeError: If the dtype is not a floating one.
+        ValueError: If the map has no entries.
+    """
+    values = jnp.asarray(values)
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(
+            f"`{name}` must be a map of floats, got dtype {values.dtype}; "
+            f"convert it with `{name}.astype(jnp.float32)`."
+        )
+    if values.size == 0:
+        raise ValueError(f"`{name}` must have at least one entry, got shape {values.shape}.")
+    return values
+
+
+def two_maps(a: Any, b: Any) -> tuple[Array, Array]:
+    """Both arguments as arrays of a common dtype, if they are maps of one shape.
+
+    Raises:
+        TypeError: If a dtype is not a floating one.
+        ValueError: If the shapes differ or the maps have no entries.
+    """
+    a, b = one_map(a, "a"), one_map(b, "b")
+    if a.shape != b.shape:
+        raise ValueError(
+            f"`a` and `b` must be maps of one shape, got {a.shape} and {b.shape}; "
+            "a metric compares two maps of one sample, use `jax.vmap` for a batch."
+        )
+    dtype = jnp.promote_types(a.dtype, b.dtype)
+    return a.astype(dtype), b.astype(dtype)
+
+
+def number_of_entries(k: Any, size: int, of: str) -> int:
+    """`k` as a Python integer, if it lies in 1 .. `size`.
+
+    Raises:
+        TypeError: If `k` is no concrete integer.
+        ValueError: If `k` is out of range.
+    """
+    try:
+        if isinstance(k, bool):
+            raise TypeError
+        k = operator.index(k)
+    except TypeError as error:  # also what a traced integer raises
+        raise TypeError(
+            f"`k` must be a Python integer, got {k!r}; it sets a shape, so close over it or mark "
+            "it as a static argument of `jax.jit`."
+        ) from error
+    if not 1 <= k <= size:
+        raise ValueError(f"`k` must be between 1 and the {size} entries of {of}, got {k}.")
+    return k

@@ -1,0 +1,192 @@
+"""Kendall's tau-b against SciPy, and the pair counts against a plain double loop."""
+
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxattr.metrics import _pairs, kendall_tau
+
+FLOAT32 = 2e-6
+
+# One compilation for all examples of a length.
+tau = jax.jit(kendall_tau)
+tau_nonzero = jax.jit(partial(kendall_tau, nonzero_only=True))
+
+
+def scipy_tau(a, b):
+    return scipy.stats.kendalltau(np.ravel(a), np.ravel(b)).statistic
+
+
+def pair(seed, shape, *, zeros=0.0, levels=None):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=shape).astype(np.float32)
+    b = (a + rng.normal(size=shape)).astype(np.float32)
+    if levels is not None:
+        a, b = np.round(a * levels) / levels, np.round(b * levels) / levels
+    mask = rng.random(shape) < zeros
+    return jnp.where(mask, 0, a), jnp.where(mask & (rng.random(shape) < 0.9), 0, b)
+
+
+@pytest.mark.parametrize("shape", [(2,), (64,), (65,), (66,), (28, 28), (16, 16, 3)])
+@pytest.mark.parametrize("ties", [{}, {"zeros": 0.8}, {"levels": 1}, {"zeros": 0.5, "levels": 2}])
+def test_equals_scipy(shape, ties):
+    a, b = pair(len(shape), shape, **ties)
+    np.testing.assert_allclose(tau(a, b), scipy_tau(a, b), atol=FLOAT32)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.data())
+def test_equals_scipy_on_small_integers(data):
+    n = data.draw(st.sampled_from([2, 9]))
+    values = st.lists(st.integers(-2, 2), min_size=n, max_size=n)
+    a, b = (jnp.asarray(data.draw(values), jnp.float32) for _ in range(2))
+    np.testing.assert_allclose(tau(a, b), scipy_tau(a, b), atol=FLOAT32)
+    used = np.asarray(a) != 0
+    expected = scipy_tau(a[used], b[used]) if used.sum() > 1 else np.nan
+    np.testing.assert_allclose(tau_nonzero(a, b), expected, atol=FLOAT32)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.8]))
+def test_symmetries(seed, zeros):
+    a, b = pair(seed, (32,), zeros=zeros)
+    value = tau(a, b)
+    order = np.random.default_rng(seed).permutation(32)
+    assert tau(b, a) == value
+    assert tau(a, -b) == -value
+    assert tau(a[order], b[order]) == value
+    assert tau(jnp.arctan(a), 8 * b) == value  # only the order counts
+    np.testing.assert_allclose(tau(a, a), 1.0, atol=FLOAT32)
+
+
+def counts_by_definition(a, b):
+    i, j = np.triu_indices(len(a), 1)
+    a, b = np.sign(a[i] - a[j]).astype(int), np.sign(b[i] - b[j]).astype(int)
+    a, b = np.where(np.isnan(a), 0, a), np.where(np.isnan(b), 0, b)
+    return [(a * b).sum(), (a != 0).sum(), (b != 0).sum()]
+
+
+@pytest.mark.parametrize("count", [_pairs.all_pairs, _pairs.blocked])
+@pytest.mark.parametrize("n", [1, 2, 129, 1000])
+def test_pair_counts_are_exact(count, n):
+    count = jax.jit(count)
+    for ties in ({}, {"zeros": 0.8}, {"levels": 1}):
+        a, b = pair(n, (n,), **ties)
+        counts = [int(c.high) * 2**16 + int(c.low) for c in count(a, b)]
+        assert counts == counts_by_definition(np.asarray(a, float), np.asarray(b, float))
+
+
+@pytest.mark.parametrize("count", [_pairs.all_pairs, _pairs.blocked])
+def test_pair_counts_leave_out_nan(count):
+    a, b = pair(0, (300,), zeros=0.3)
+    used = np.random.default_rng(1).random(300) < 0.5
+    masked = jax.jit(count)(jnp.where(used, a, jnp.nan), jnp.where(used, b, jnp.nan))
+    counts = [int(c.high) * 2**16 + int(c.low) for c in masked]
+    assert counts == counts_by_definition(np.asarray(a[used], float), np.asarray(b[used], float))
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.8])
+@pytest.mark.parametrize("shape", [(71 * 71,), (224, 224)])
+def test_large_maps(shape, zeros):
+    a, b = pair(3, shape, zeros=zeros)
+    np.testing.assert_allclose(tau(a, b), scipy_tau(a, b), atol=FLOAT32)
+
+
+def test_counts_beyond_32_bits():
+    """2^17 features have 2^33 pairs; the order is known, so the counts have closed forms."""
+    n = 2**17
+    ascending = jnp.arange(n, dtype=jnp.float32)
+    assert tau(ascending, ascending) == 1
+    assert tau(ascending, -ascending) == -1
+    # Two halves swapped: discordant pairs are those across the halves, n^2 / 4 of n (n - 1) / 2.
+    np.testing.assert_allclose(
+        tau(ascending, jnp.roll(ascending, n // 2)), 1 - n / (n - 1), atol=FLOAT32 / n
+    )
+
+
+def test_tie_cap_of_a_zero_baseline():
+    """150 nonzero of 784 attributions, an attack that only separates the ties: at most 0.588."""
+    rng = np.random.default_rng(0)
+    a = jnp.zeros(784).at[634:].set(jnp.asarray(rng.normal(size=150), jnp.float32))
+    b = a + jnp.asarray(rng.uniform(1e-7, 2e-7, size=784), jnp.float32)
+    # The best case: concordant wherever a orders the pair at all.
+    n0, n1 = 784 * 783 / 2, 634 * 633 / 2
+    np.testing.assert_allclose(tau(a, b), np.sqrt((n0 - n1) / n0), atol=1e-5)
+    np.testing.assert_allclose(tau(a, b), 0.588, atol=5e-4)
+    np.testing.assert_allclose(tau_nonzero(a, b), 1.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(65,), (71 * 71,)])
+def test_nonzero_only_equals_selecting_first(shape):
+    a, b = pair(5, shape, zeros=0.8)
+    used = np.asarray(a).ravel() != 0
+    expected = scipy_tau(a.ravel()[used], b.ravel()[used])
+    np.testing.assert_allclose(tau_nonzero(a, b), expected, atol=FLOAT32)
+
+
+@pytest.mark.parametrize("n", [65, 71 * 71])  # lengths compiled above
+def test_special_values(n):
+    a, b = pair(6, (n,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SciPy warns of a constant input
+        assert np.isnan(scipy_tau(a, jnp.ones(n)))
+    assert jnp.isnan(tau(a, jnp.ones(n)))
+    assert jnp.isnan(tau(jnp.zeros(n), b))
+    assert jnp.isnan(tau_nonzero(jnp.zeros(n), b))
+    assert jnp.isnan(tau(a.at[3].set(jnp.nan), b))
+    assert jnp.isnan(tau(a, b.at[3].set(jnp.nan)))
+    assert jnp.isnan(tau_nonzero(a.at[3].set(jnp.nan), b))
+    infinite = b.at[:2].set(jnp.inf).at[2].set(-jnp.inf)
+    np.testing.assert_allclose(tau(a, infinite), scipy_tau(a, infinite), atol=FLOAT32)
+    signed_zeros = jnp.where(jnp.arange(n) % 2 == 0, -0.0, jnp.where(b > 0, 0.0, b))
+    np.testing.assert_allclose(tau(a, signed_zeros), scipy_tau(a, signed_zeros), atol=FLOAT32)
+
+
+@pytest.mark.parametrize("n", [65, 71 * 71])
+def test_vmap_equals_a_loop(n):
+    a, b = pair(7, (3, n), zeros=0.5)
+    loop = jnp.stack([tau(x, y) for x, y in zip(a, b, strict=True)])
+    np.testing.assert_array_equal(jax.jit(jax.vmap(kendall_tau))(a, b), loop)
+
+
+def test_jit_equals_eager():
+    a, b = pair(7, (40,), zeros=0.5)
+    np.testing.assert_array_equal(tau(a, b), kendall_tau(a, b))
+
+
+@pytest.mark.parametrize("n", [40, 4200])
+def test_float64(n):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(8)
+        a, b = jnp.asarray(rng.normal(size=(2, n)))
+        b = b.at[1].set(b[0] + 1e-12)  # not tied in float64
+        value = jax.jit(kendall_tau)(a, b)
+        assert value.dtype == jnp.float64
+        np.testing.assert_allclose(value, scipy_tau(a, b), rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_counts_in_float32(dtype):
+    a, b = (x.astype(dtype) for x in pair(9, (28, 28)))
+    expected = scipy_tau(a.astype(jnp.float32), b.astype(jnp.float32))
+    np.testing.assert_allclose(tau(a, b), expected, atol=FLOAT32)
+
+
+def test_gradient_is_zero():
+    a, b = pair(10, (40,))
+    gradient = jax.jit(jax.grad(kendall_tau))
+    for x in (a, jnp.zeros(40)):
+        np.testing.assert_array_equal(gradient(x, b), jnp.zeros(40))
+
+
+def test_too_many_features():
+    huge = jax.ShapeDtypeStruct((1024, 1025), jnp.float32)
+    with pytest.raises(ValueError, match=r"at most 2\^20 features, got 1049600"):
+        jax.eval_shape(kendall_tau, huge, huge)

@@ -1,0 +1,62 @@
+"""What every metric of two maps has in common."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxattr import metrics
+
+
+@pytest.fixture(params=sorted(metrics.REGISTRY))
+def metric(request):
+    return metrics.REGISTRY[request.param]
+
+
+def pairs():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(3, 8, 8, 2)) * (rng.random((3, 8, 8, 2)) < 0.7)
+    return a, a + 0.3 * rng.normal(size=a.shape)
+
+
+def test_scalar_of_the_same_dtype(metric):
+    a, b = (jnp.asarray(x[0], jnp.float32) for x in pairs())
+    value = metric(a, b)
+    assert value.shape == ()
+    assert value.dtype == jnp.float32
+    assert bool(jnp.isfinite(value))
+
+
+def test_jit_and_vmap_equal_a_loop(metric):
+    a, b = (jnp.asarray(x, jnp.float32) for x in pairs())
+    loop = [metric(a[0], b[0]), *map(jax.jit(metric), a[1:], b[1:])]
+    np.testing.assert_allclose(jax.jit(metric)(a[0], b[0]), loop[0], rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.vmap(metric))(a, b), jnp.stack(loop), rtol=1e-5)
+
+
+def test_float64_agrees(metric):
+    a, b = (x[0] for x in pairs())
+    single = jax.jit(metric)(jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32))
+    with jax.enable_x64(True):
+        double = jax.jit(metric)(jnp.asarray(a), jnp.asarray(b))
+        assert double.dtype == jnp.float64
+    np.testing.assert_allclose(single, double, rtol=1e-5)
+
+
+def test_nan_in_nan_out(metric):
+    a, b = (jnp.asarray(x[0], jnp.float32) for x in pairs())
+    metric = jax.jit(metric)
+    assert jnp.isnan(metric(a.at[2, 3, 0].set(jnp.nan), b))
+    assert jnp.isnan(metric(a, b.at[2, 3, 0].set(jnp.nan)))
+
+
+def test_bad_input(metric):
+    a = jnp.ones((8, 8, 2))
+    with pytest.raises(ValueError, match=r"one shape, got \(8, 8, 2\) and \(8, 8\)"):
+        metric(a, a[..., 0])
+    with pytest.raises(TypeError, match="`b` must be a map of floats, got dtype int32"):
+        metric(a, a.astype(int))
+    with pytest.raises(ValueError, match="`a` must have at least one entry"):
+        metric(a[:0], a[:0])
+    with pytest.raises(TypeError, match="got dtype complex64"):
+        metric(a.astype(complex), a)

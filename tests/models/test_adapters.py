@@ -1,0 +1,123 @@
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxattr import models
+
+RESNET = models.ResNet18(num_classes=3, width=2)
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return models.init(RESNET, jax.random.key(0), (8, 8, 3))
+
+
+def test_one_softplus_unit_in_closed_form():
+    model = models.MLP(num_classes=1, hidden=(1,), beta=2.0, mean=0.5, std=0.25)
+    w, b, v, c = np.array([0.7, -1.1]), 0.3, 1.7, -0.2
+    dense = [
+        {"kernel": w[:, None], "bias": np.array([b])},
+        {"kernel": np.array([[v]]), "bias": [c]},
+    ]
+    params = {f"Dense_{index}": layer for index, layer in enumerate(dense)}
+    logits_fn = models.logits_fn(model, jax.tree.map(jnp.asarray, {"params": params}))
+    x = np.array([0.2, 0.9])
+    t = 2.0 * (w @ ((x - 0.5) / 0.25) + b)
+    sigmoid = 1 / (1 + np.exp(-t))
+    value = v * np.log1p(np.exp(t)) / 2.0 + c
+    gradient = v * sigmoid * w / 0.25
+    hessian = v * 2.0 * sigmoid * (1 - sigmoid) * np.outer(w, w) / 0.25**2
+    np.testing.assert_allclose(logits_fn(jnp.asarray(x)), [value], rtol=1e-5)
+    np.testing.assert_allclose(jax.jacobian(logits_fn)(jnp.asarray(x))[0], gradient, rtol=1e-5)
+    np.testing.assert_allclose(jax.hessian(logits_fn)(jnp.asarray(x))[0], hessian, rtol=1e-5)
+
+
+def test_new_weights_and_equal_models_are_one_compilation():
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def classify(logits_fn, x):
+        return logits_fn(x)
+
+    x = jnp.ones((2, 2))
+    answers = []
+    for seed in range(3):
+        # A module of its own each time, as a script that builds it from a configuration has.
+        model = models.MLP(num_classes=2, hidden=[3], mean=[0.1, 0.2], std=(1.0, 2.0))
+        variables = models.init(model, jax.random.key(seed), (2, 2))
+        answers.append(classify(models.logits_fn(model, variables), x))
+    assert classify._cache_size() == 1
+    assert not np.array_equal(answers[0], answers[1])
+    structures = {
+        jax.tree.structure(models.logits_fn(models.MLP(hidden=(3,)), variables)) for _ in range(2)
+    }
+    assert len(structures) == 1
+    assert models.apply_fn(models.MLP()) == models.apply_fn(models.MLP())
+    assert models.apply_fn(models.MLP()) != models.apply_fn(models.MLP(beta=1.0))
+
+
+def test_logits_fn_freezes_the_statistics(resnet):
+    xs = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3))
+    apply = jax.jit(models.apply_fn(RESNET), static_argnames="train")
+    trained, updates = apply(resnet, xs, train=True)
+    before = jax.tree.map(np.asarray, resnet)
+    logits = jax.vmap(models.logits_fn(RESNET, resnet))(xs)
+    chex.assert_trees_all_equal(before, resnet)
+    # Statistics of the batch in training, and the stored ones in evaluation: one input or many.
+    np.testing.assert_allclose(logits, apply(resnet, xs)[0], rtol=1e-4, atol=1e-5)
+    assert np.abs(np.asarray(logits - trained)).max() > 1e-2
+    assert apply(resnet, xs)[1] == {}
+
+    # The first statistics move a tenth of the way to those of the batch.
+    kernel = resnet["params"]["Conv_0"]["kernel"]
+    dims = ("NHWC", "HWIO", "NHWC")
+    stem = jax.lax.conv_general_dilated(xs, kernel, (1, 1), "SAME", dimension_numbers=dims)
+    assert set(updates) == {"batch_stats"}
+    moved = updates["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(moved["mean"], 0.1 * stem.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * stem.var((0, 1, 2)), rtol=1e-4)
+
+
+def test_dropout_needs_a_key_in_training_only():
+    model = models.ConvNet(num_classes=2, dropout=0.5)
+    variables = models.init(model, jax.random.key(0), (16, 16, 1))
+    variables["params"]["Dense_2"]["kernel"] += 1.0
+    apply, xs = models.apply_fn(model), jnp.ones((2, 16, 16, 1))
+    with pytest.raises(ValueError, match=r"ConvNet draws random numbers in training; pass `key=`"):
+        apply(variables, xs, train=True)
+    first, again, other = (
+        apply(variables, xs, train=True, key=jax.random.key(seed))[0] for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+    np.testing.assert_allclose(
+        apply(variables, xs, key=jax.random.key(0))[0], apply(variables, xs)[0]
+    )
+
+
+def test_any_linen_module_is_accepted():
+    class Linear(nn.Module):
+        @nn.compact
+        def __call__(self, xs, train=False):
+            return nn.Dense(2)(xs)
+
+    variables = {"params": {"Dense_0": {"kernel": jnp.eye(2), "bias": jnp.array([0.0, 1.0])}}}
+    np.testing.assert_array_equal(
+        models.logits_fn(Linear(), variables)(jnp.array([3.0, 4.0])), [3, 5]
+    )
+
+
+def test_initial_variables_have_the_default_float_type():
+    assert {
+        leaf.dtype for leaf in jax.tree.leaves(models.init(RESNET, jax.random.key(0), (8, 8, 3)))
+    } == {jnp.dtype("float32")}
+    with jax.enable_x64(True):
+        variables = models.init(models.MLP(), jax.random.key(0), (2,))
+        assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float64")}
+
+
+def test_wrong_variables_are_named():
+    with pytest.raises(ValueError, match=r"dictionary with 'params'.*got \['Dense_0'\]"):
+        models.logits_fn(models.MLP(), {"Dense_0": {}})

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxattr.models import ConvNet, SmallCNN, normalize, pool, softplus
+
+EPS = float(jnp.finfo(jnp.float32).eps)
+
+
+@pytest.mark.parametrize("beta", [1.0, 10.0, 50.0])
+def test_softplus_and_its_derivatives_against_float64(beta):
+    z = np.linspace(-60, 60, 241).astype(np.float32) / beta
+    t = np.float64(beta) * z
+    sigmoid = 1 / (1 + np.exp(-t))
+    mirrored = 1 / (1 + np.exp(t))
+    expected = [
+        np.logaddexp(t, 0) / beta,
+        sigmoid,
+        beta * sigmoid * mirrored,
+        beta**2 * sigmoid * mirrored * (mirrored - sigmoid),
+    ]
+    function = softplus(beta)
+    for order, values in enumerate(expected):
+        # The rounding of beta * z is magnified by |beta z| <= 60; 4 for the operations themselves.
+        computed = np.asarray(jax.vmap(function)(z), np.float64)
+        if order < 3:
+            np.testing.assert_allclose(computed, values, rtol=64 * EPS, atol=0)
+        else:  # changes sign at 0, where nothing relative is left
+            np.testing.assert_allclose(computed, values, rtol=64 * EPS, atol=EPS * beta**2)
+        function = jax.grad(function)
+
+
+def test_softplus_is_finite_at_the_ends_of_float32():
+    z = jnp.array([-3e37, -1e4, 1e4, 3e37])
+    function = softplus(5.0)
+    for _ in range(3):
+        assert jnp.isfinite(jax.vmap(function)(z)).all()
+        function = jax.grad(function)
+
+
+@pytest.mark.parametrize("beta", [0.0, -1.0, float("inf"), float("nan"), "1"])
+def test_softplus_refuses(beta):
+    with pytest.raises(ValueError, match=r"`beta` is .*positive"):
+        softplus(beta)
+    with pytest.raises(ValueError, match="`beta` is"):
+        SmallCNN(beta=beta)
+
+
+def test_normalize_has_one_number_per_channel():
+    x = jnp.arange(12.0).reshape(2, 2, 3)
+    y = normalize((1.0, 2.0, 3.0), (0.5, 1.0, 2.0))(x)
+    np.testing.assert_allclose(y[1, 0], [(6 - 1) / 0.5, 7 - 2, (8 - 3) / 2], rtol=4 * EPS)
+    assert normalize(0.0, 1.0)(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    with pytest.raises(ValueError, match="`std` is 0"):
+        normalize(0.5, (1.0, 0.0))
+
+
+def test_pooling_against_numpy_and_its_limits():
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(np.float32)
+    # An odd last row is dropped by every kind.
+    windows = x[:, :4].reshape(2, 2, 2, 3, 2, 3).transpose(0, 1, 3, 5, 2, 4).reshape(2, 2, 3, 3, 4)
+    expected = {
+        "average": windows.mean(-1),
+        "max": windows.max(-1),
+        "logsumexp": 0.5 * np.log(np.exp(windows.astype(np.float64) / 0.5).mean(-1)),
+    }
+    for kind, values in expected.items():
+        np.testing.assert_allclose(pool(x, kind, 0.5), values, rtol=1e-5, atol=1e-6)
+    # log-mean-exp is within t log 4 of the maximum, and within var / (2 t) of the mean.
+    np.testing.assert_allclose(pool(x, "logsumexp", 1e-4), expected["max"], atol=2e-4)
+    np.testing.assert_allclose(pool(x, "logsumexp", 1e3), expected["average"], atol=1e-2)
+    assert pool(x, "stride") is x
+
+
+def test_only_max_pooling_makes_the_gradient_jump_at_ties():
+    tie = jnp.zeros((1, 2, 2, 1))
+    nudge = tie.at[0, 0, 0, 0].set(1e-4)
+    for kind, jumps in {"average": False, "logsumexp": False, "max": True}.items():
+        gradient = jax.grad(lambda x, kind=kind: pool(x, kind, 0.5).sum())
+        # A smooth kind changes by at most the curvature 1 / (4 t) times the nudge.
+        moved = float(jnp.abs(gradient(nudge) - gradient(-nudge)).max())
+        assert (moved > 0.1) == jumps, kind
+        assert jumps or moved < 1e-3, kind
+
+
+def test_pooling_refuses():
+    with pytest.raises(ValueError, match=r"'median'; accepted are 'average', 'stride'"):
+        ConvNet(pooling="median")
+    with pytest.raises(ValueError, match="'median'"):
+        pool(jnp.zeros((1, 2, 2, 1)), "median")
+    with pytest.raises(ValueError, match="`temperature` is 0"):
+        SmallCNN(pooling="logsumexp", temperature=0.0)
