@@ -1,9 +1,50 @@
-"""Worst-case bounds, attacks and robust training for gradient attributions, in JAX."""
+"""Worst-case bounds, attacks and robust training for gradient attributions, in JAX.
 
+Three kinds of method, each a pure function of one sample, built by a constructor that takes the hyperparameters:
+
+    attribute(logits_fn, x, label)       -> map                 jaxattr.attributions
+    bound    (logits_fn, x, label, key)  -> DeviationBound      jaxattr.bounds
+    attack   (logits_fn, x, label, key)  -> AttackResult        jaxattr.attacks
+
+``over_samples(method, logits_fn)(xs, labels, key)`` runs any of them over a data set and all devices.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from jaxattr import attacks as attacks
 from jaxattr import attributions as attributions
 from jaxattr import bounds as bounds
+from jaxattr import metrics as metrics
 from jaxattr import outputs as outputs
+from jaxattr import parallel as parallel
 from jaxattr.balls import L2 as L2
 from jaxattr.balls import LInf as LInf
 from jaxattr.jacobian import AttributionJacobian as AttributionJacobian
 from jaxattr.jacobian import attribution_jacobian as attribution_jacobian
+from jaxattr.parallel import over_samples as over_samples
+
+if TYPE_CHECKING:
+    from jaxattr import checkpoints as checkpoints
+    from jaxattr import data as data
+    from jaxattr import defenses as defenses
+    from jaxattr import models as models
+    from jaxattr import training as training
+    from jaxattr.training import fit as fit
+
+__version__ = "0.1.0"
+
+# What needs Flax, Orbax or TFDS is imported on first use: bounds of a model from elsewhere need none of them.
+_LAZY_MODULES = ("checkpoints", "data", "defenses", "models", "training")
+
+
+def __getattr__(name: str):
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"jaxattr.{name}")
+    if name == "fit":
+        return importlib.import_module("jaxattr.training").fit
+    raise AttributeError(f"module 'jaxattr' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *_LAZY_MODULES, "fit"])

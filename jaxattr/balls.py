@@ -57,11 +57,13 @@ class Ball(abc.ABC):
         return f"{type(self).__name__}({self.epsilon!r}, box={self.box!r})"
 
     def tree_flatten_with_keys(self):
+        """Radius and box are the leaves."""
         key = jax.tree_util.GetAttrKey
         return ((key("epsilon"), self.epsilon), (key("box"), self.box)), None
 
     @classmethod
     def tree_unflatten(cls, _, children):
+        """The inverse of :meth:`tree_flatten_with_keys`."""
         # Past the checks: JAX also unflattens with placeholders that are no numbers.
         ball = object.__new__(cls)
         ball.epsilon, ball.box = children
@@ -187,8 +189,8 @@ class LInf(Ball):
       >>> import jax.numpy as jnp
       >>> import jaxattr as ja
       >>> ball = ja.LInf(0.1)
-      >>> ball.project_input(jnp.array([0.5, 0.05]), jnp.array([0.9, -0.3])).round(2).tolist()
-      [0.6000000238418579, 0.0]
+      >>> ball.project_input(jnp.array([0.5, 0.05]), jnp.array([0.25, -0.3])).tolist()
+      [0.4000000059604645, 0.0]
     """
 
     name = "linf"

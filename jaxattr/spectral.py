@@ -212,10 +212,7 @@ def largest_singular_value(
     failure = (1 - confidence) / (2 if symmetric else 1)
     overlap = overlap_quantile(size, failure)
     edge = upper_edge(ritz, state.residuals, overlap)
-    if symmetric:
-        edge = jnp.maximum(edge, upper_edge(-ritz, state.residuals, overlap))
-    else:
-        edge = jnp.sqrt(edge)
+    edge = jnp.maximum(edge, upper_edge(-ritz, state.residuals, overlap)) if symmetric else jnp.sqrt(edge)
     attained = jnp.linalg.norm(scaled(vector))
     # Rounding of the products themselves: a few units in the last place, grown by the length of the sums.
     rounding = 1 + 4 * np.sqrt(size) * float(jnp.finfo(start.dtype).eps)

@@ -33,9 +33,7 @@ def test_state_survives_with_keys_and_the_newest_are_kept(tmp_path):
         state, meta, step = checkpoints.restore(make_state(0))
         assert (meta, step) == ({"history": [{"loss": 7 / 3}]}, 7)
         chex.assert_trees_all_equal(data_of(state), data_of(make_state(7)))
-        np.testing.assert_array_equal(
-            jax.random.uniform(state["key"]), jax.random.uniform(jax.random.key(7))
-        )
+        np.testing.assert_array_equal(jax.random.uniform(state["key"]), jax.random.uniform(jax.random.key(7)))
         with pytest.raises(FileExistsError, match="7 is already there"):
             checkpoints.save(7, make_state(8))
 

@@ -79,7 +79,7 @@ def test_missing_data_say_where_and_what_to_do(tmp_path, monkeypatch):
 
 
 def test_missing_packages_are_named(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r"needs sklearn: pip install 'jaxattr\[data\]'"):
         data.load("digits")
     with pytest.raises(ImportError, match="needs array_record and PIL"):

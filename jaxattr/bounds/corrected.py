@@ -66,8 +66,10 @@ def corrected(bound: Bound, attribute: Attribution) -> Bound:
         base = bound(logits_fn, x, label, key)
         # The linear prediction needs one more product with J, at the direction that the bound reports.
         step = base.epsilon.astype(x.dtype) * base.direction
-        value, predicted = jax.jvp(lambda z: attribute(logits_fn, z, label), (x,), (step,))
-        moved = jax.vmap(lambda z: attribute(logits_fn, z, label))(jnp.stack([x + step, x - step])) - value
+        # At the highest precision, as the bound itself: reduced precision would pass for a Taylor remainder.
+        with jax.default_matmul_precision("highest"):
+            value, predicted = jax.jvp(lambda z: attribute(logits_fn, z, label), (x,), (step,))
+            moved = jax.vmap(lambda z: attribute(logits_fn, z, label))(jnp.stack([x + step, x - step])) - value
         deviation = jnp.linalg.norm(moved.reshape(2, -1), axis=1)
         gap = jnp.linalg.norm((moved - jnp.stack([predicted, -predicted])).reshape(2, -1), axis=1)
 

@@ -67,9 +67,14 @@ def entrywise(
             signs = ascend_signs(lambda rows: rows @ gram, starts, corner_steps)
             values = jnp.linalg.norm(signs @ dense.T, axis=1)
         best = jnp.argmax(values)
-        slope = jnp.sqrt(jnp.sum(jnp.abs(gram)))
         return DeviationBound.from_slope(
-            "entrywise", ball, jacobian.value, signs[best].reshape(x.shape), slope, values[best], 1.0
+            "entrywise",
+            ball,
+            value=jacobian.value,
+            direction=signs[best].reshape(x.shape),
+            slope=jnp.sqrt(jnp.sum(jnp.abs(gram))),
+            attained_slope=values[best],
+            confidence=1.0,
         )
 
     return bound

@@ -66,9 +66,14 @@ def norm_relaxation(
         sigma = options.solve(jacobian, key)
         signs = ascend_signs(jacobian.gram, sigma.direction, corner_steps)
         attained = jnp.linalg.norm(jacobian.matvec(signs).ravel())
-        slope = math.sqrt(x.size) * sigma.upper
         return DeviationBound.from_slope(
-            "norm_relaxation", ball, jacobian.value, signs, slope, attained, sigma.confidence
+            "norm_relaxation",
+            ball,
+            value=jacobian.value,
+            direction=signs,
+            slope=math.sqrt(x.size) * sigma.upper,
+            attained_slope=attained,
+            confidence=sigma.confidence,
         )
 
     return bound

@@ -85,7 +85,15 @@ class DeviationBound:
 
     @classmethod
     def from_slope(
-        cls, method: str, ball: Ball, value: Array, direction: Array, slope: Any, attained_slope: Any, confidence: Any
+        cls,
+        method: str,
+        ball: Ball,
+        *,
+        value: Array,
+        direction: Array,
+        slope: Any,
+        attained_slope: Any,
+        confidence: Any,
     ) -> "DeviationBound":
         """Assemble a bound from its values per unit of epsilon.
 

@@ -107,7 +107,13 @@ def singular_value(
         jacobian = attribution_jacobian(attribute, logits_fn, x, label, linearize=options.linearize)
         sigma = options.solve(jacobian, key)
         return DeviationBound.from_slope(
-            "singular_value", ball, jacobian.value, sigma.direction, sigma.upper, sigma.attained, sigma.confidence
+            "singular_value",
+            ball,
+            value=jacobian.value,
+            direction=sigma.direction,
+            slope=sigma.upper,
+            attained_slope=sigma.attained,
+            confidence=sigma.confidence,
         )
 
     return bound

@@ -27,6 +27,7 @@ def tightness(bounds: Float[Array, " n"], deviations: Float[Array, " n"]) -> Flo
     bounds, deviations = jnp.asarray(bounds), jnp.asarray(deviations)
     if bounds.shape != deviations.shape or bounds.size == 0:
         raise ValueError(
-            f"`bounds` and `deviations` must hold one value per sample, got shapes {bounds.shape} and {deviations.shape}."
+            "`bounds` and `deviations` must hold one value per sample, got shapes"
+            f" {bounds.shape} and {deviations.shape}."
         )
     return jnp.min(bounds - deviations)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.errors import InvalidRngError
+from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import PRNGKeyArray
 
@@ -42,9 +43,7 @@ class _Batched:
                 rngs={} if key is None else {"dropout": key},
             )
         except InvalidRngError as error:
-            raise ValueError(
-                f"{type(self.model).__name__} draws random numbers in training; pass `key=`."
-            ) from error
+            raise ValueError(f"{type(self.model).__name__} draws random numbers in training; pass `key=`.") from error
         return logits, dict(updates)
 
 
@@ -113,7 +112,7 @@ def init(model: nn.Module, key: PRNGKeyArray, input_shape: Sequence[int]) -> dic
     """
     example = jnp.zeros((1, *input_shape))
     draw = model.init
-    if not isinstance(key, jax.core.Tracer):
+    if not isinstance(key, Tracer):
         # XLA's CPU backend optimizes every random draw at length, to run it once: 24 s for a ResNet
         # on two cores, 2 s without.
         options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

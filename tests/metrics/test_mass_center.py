@@ -5,7 +5,10 @@ import pytest
 import scipy.ndimage
 from jax.test_util import check_grads
 
-from jaxattr.metrics import mass_center, mass_center_shift
+from jaxattr import metrics
+
+mass_center = jax.jit(metrics.mass_center)
+mass_center_shift = jax.jit(metrics.mass_center_shift, static_argnames="truncate")
 
 
 def delta(row, column, shape=(8, 6)):

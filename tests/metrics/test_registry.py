@@ -7,10 +7,17 @@ import pytest
 
 from jaxattr import metrics
 
+COMPILED = {name: jax.jit(metric) for name, metric in metrics.REGISTRY.items()}
+
 
 @pytest.fixture(params=sorted(metrics.REGISTRY))
 def metric(request):
     return metrics.REGISTRY[request.param]
+
+
+@pytest.fixture
+def compiled(request, metric):
+    return COMPILED[request.node.callspec.params["metric"]]
 
 
 def pairs():
@@ -19,35 +26,34 @@ def pairs():
     return a, a + 0.3 * rng.normal(size=a.shape)
 
 
-def test_scalar_of_the_same_dtype(metric):
+def test_scalar_of_the_same_dtype(compiled):
     a, b = (jnp.asarray(x[0], jnp.float32) for x in pairs())
-    value = metric(a, b)
+    value = compiled(a, b)
     assert value.shape == ()
     assert value.dtype == jnp.float32
     assert bool(jnp.isfinite(value))
 
 
-def test_jit_and_vmap_equal_a_loop(metric):
+def test_jit_and_vmap_equal_a_loop(metric, compiled):
     a, b = (jnp.asarray(x, jnp.float32) for x in pairs())
-    loop = [metric(a[0], b[0]), *map(jax.jit(metric), a[1:], b[1:])]
-    np.testing.assert_allclose(jax.jit(metric)(a[0], b[0]), loop[0], rtol=1e-5)
+    loop = [metric(a[0], b[0]), *map(compiled, a[1:], b[1:])]
+    np.testing.assert_allclose(compiled(a[0], b[0]), loop[0], rtol=1e-5)
     np.testing.assert_allclose(jax.jit(jax.vmap(metric))(a, b), jnp.stack(loop), rtol=1e-5)
 
 
-def test_float64_agrees(metric):
+def test_float64_agrees(compiled):
     a, b = (x[0] for x in pairs())
-    single = jax.jit(metric)(jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32))
+    single = compiled(jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32))
     with jax.enable_x64(True):
-        double = jax.jit(metric)(jnp.asarray(a), jnp.asarray(b))
+        double = compiled(jnp.asarray(a), jnp.asarray(b))
         assert double.dtype == jnp.float64
     np.testing.assert_allclose(single, double, rtol=1e-5)
 
 
-def test_nan_in_nan_out(metric):
+def test_nan_in_nan_out(compiled):
     a, b = (jnp.asarray(x[0], jnp.float32) for x in pairs())
-    metric = jax.jit(metric)
-    assert jnp.isnan(metric(a.at[2, 3, 0].set(jnp.nan), b))
-    assert jnp.isnan(metric(a, b.at[2, 3, 0].set(jnp.nan)))
+    assert jnp.isnan(compiled(a.at[2, 3, 0].set(jnp.nan), b))
+    assert jnp.isnan(compiled(a, b.at[2, 3, 0].set(jnp.nan)))
 
 
 def test_bad_input(metric):

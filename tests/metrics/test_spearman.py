@@ -24,10 +24,11 @@ def pair(seed, shape, zeros=0.0):
     a = rng.normal(size=shape).astype(np.float32)
     b = (a + rng.normal(size=shape)).astype(np.float32)
     mask = rng.random(shape) < zeros
-    return jnp.where(mask, 0, a), jnp.where(mask & (rng.random(shape) < 0.9), 0, b)
+    a, b = np.where(mask, 0, a), np.where(mask & (rng.random(shape) < 0.9), 0, b)
+    return jnp.asarray(a), jnp.asarray(b)
 
 
-@pytest.mark.parametrize("shape", [(2,), (28, 28), (16, 16, 3), (224, 224)])
+@pytest.mark.parametrize("shape", [(2,), (28, 28), (224, 224)])
 @pytest.mark.parametrize("zeros", [0.0, 0.8])
 def test_equals_scipy(shape, zeros):
     a, b = pair(0, shape, zeros)
@@ -71,5 +72,6 @@ def test_float64():
 
 def test_gradient_is_zero():
     a, b = pair(3, (20,))
-    np.testing.assert_array_equal(jax.grad(spearman)(a, b), jnp.zeros(20))
-    np.testing.assert_array_equal(jax.grad(spearman)(0 * a, b), jnp.zeros(20))
+    gradient = jax.jit(jax.grad(spearman))
+    np.testing.assert_array_equal(gradient(a, b), jnp.zeros(20))
+    np.testing.assert_array_equal(gradient(0 * a, b), jnp.zeros(20))

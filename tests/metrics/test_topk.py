@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxattr.metrics import pixel_map, top_k_indices, top_k_intersection
+from jaxattr import metrics
+from jaxattr.metrics import pixel_map, top_k_indices
+
+top_k_intersection = jax.jit(metrics.top_k_intersection, static_argnames=("k", "map"))
 
 
 def largest(values, k):
@@ -73,9 +76,9 @@ def test_bad_k_and_map():
         top_k_indices(a, 0)
     for k in (2.0, True, None):
         with pytest.raises(TypeError, match="`k` must be a Python integer, got"):
-            top_k_intersection(a, a, k)
+            metrics.top_k_intersection(a, a, k)
     with pytest.raises(TypeError, match="static argument"):
-        jax.jit(top_k_intersection)(a, a, 2)
+        jax.jit(metrics.top_k_intersection)(a, a, 2)
     with pytest.raises(ValueError, match="`map` must be 'feature' or 'pixel', got 'pixels'"):
         top_k_intersection(a, a, 2, map="pixels")
     assert top_k_intersection(a, a, np.int64(2)) == 1

@@ -20,7 +20,7 @@ def test_one_softplus_unit_in_closed_form():
     w, b, v, c = np.array([0.7, -1.1]), 0.3, 1.7, -0.2
     dense = [
         {"kernel": w[:, None], "bias": np.array([b])},
-        {"kernel": np.array([[v]]), "bias": [c]},
+        {"kernel": np.array([[v]]), "bias": np.array([c])},
     ]
     params = {f"Dense_{index}": layer for index, layer in enumerate(dense)}
     logits_fn = models.logits_fn(model, jax.tree.map(jnp.asarray, {"params": params}))
@@ -50,9 +50,7 @@ def test_new_weights_and_equal_models_are_one_compilation():
         answers.append(classify(models.logits_fn(model, variables), x))
     assert classify._cache_size() == 1
     assert not np.array_equal(answers[0], answers[1])
-    structures = {
-        jax.tree.structure(models.logits_fn(models.MLP(hidden=(3,)), variables)) for _ in range(2)
-    }
+    structures = {jax.tree.structure(models.logits_fn(models.MLP(hidden=(3,)), variables)) for _ in range(2)}
     assert len(structures) == 1
     assert models.apply_fn(models.MLP()) == models.apply_fn(models.MLP())
     assert models.apply_fn(models.MLP()) != models.apply_fn(models.MLP(beta=1.0))
@@ -87,35 +85,36 @@ def test_dropout_needs_a_key_in_training_only():
     apply, xs = models.apply_fn(model), jnp.ones((2, 16, 16, 1))
     with pytest.raises(ValueError, match=r"ConvNet draws random numbers in training; pass `key=`"):
         apply(variables, xs, train=True)
-    first, again, other = (
-        apply(variables, xs, train=True, key=jax.random.key(seed))[0] for seed in (0, 0, 1)
-    )
+    first, again, other = (apply(variables, xs, train=True, key=jax.random.key(seed))[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
-    np.testing.assert_allclose(
-        apply(variables, xs, key=jax.random.key(0))[0], apply(variables, xs)[0]
-    )
+    np.testing.assert_allclose(apply(variables, xs, key=jax.random.key(0))[0], apply(variables, xs)[0])
 
 
 def test_any_linen_module_is_accepted():
     class Linear(nn.Module):
         @nn.compact
         def __call__(self, xs, train=False):
+            del train
             return nn.Dense(2)(xs)
 
     variables = {"params": {"Dense_0": {"kernel": jnp.eye(2), "bias": jnp.array([0.0, 1.0])}}}
-    np.testing.assert_array_equal(
-        models.logits_fn(Linear(), variables)(jnp.array([3.0, 4.0])), [3, 5]
-    )
+    np.testing.assert_array_equal(models.logits_fn(Linear(), variables)(jnp.array([3.0, 4.0])), [3, 5])
 
 
-def test_initial_variables_have_the_default_float_type():
-    assert {
-        leaf.dtype for leaf in jax.tree.leaves(models.init(RESNET, jax.random.key(0), (8, 8, 3)))
-    } == {jnp.dtype("float32")}
+def test_initial_variables_have_the_default_float_type(resnet):
+    assert {leaf.dtype for leaf in jax.tree.leaves(resnet)} == {jnp.dtype("float32")}
     with jax.enable_x64(True):
         variables = models.init(models.MLP(), jax.random.key(0), (2,))
         assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float64")}
+
+
+def test_init_can_be_compiled_by_the_caller():
+    """As one part of a larger program, and over keys."""
+    model, keys = models.MLP(num_classes=2, hidden=()), jax.random.split(jax.random.key(0), 3)
+    many = jax.jit(jax.vmap(lambda key: models.init(model, key, (2,))))(keys)
+    one = models.init(model, keys[1], (2,))
+    chex.assert_trees_all_close(jax.tree.map(lambda leaf: leaf[1], many), one, rtol=1e-6)
 
 
 def test_wrong_variables_are_named():

@@ -106,9 +106,7 @@ def test_conv_net_is_these_layers():
     for index in range(4):
         layer = params[f"Conv_{index}"]
         dims = ("NHWC", "HWIO", "NHWC")
-        h = jax.lax.conv_general_dilated(
-            h, layer["kernel"], (1, 1), "VALID", dimension_numbers=dims
-        )
+        h = jax.lax.conv_general_dilated(h, layer["kernel"], (1, 1), "VALID", dimension_numbers=dims)
         h = act(h + layer["bias"])
         if index in (1, 3):
             n, height, width, channels = h.shape
@@ -137,9 +135,7 @@ def test_input_is_normalized_first():
 
 
 def test_wrong_usage_is_named():
-    with pytest.raises(
-        ValueError, match=r"ConvNet takes .* at least 16x16 pixels, got shape \(1, 8"
-    ):
+    with pytest.raises(ValueError, match=r"ConvNet takes .* at least 16x16 pixels, got shape \(1, 8"):
         models.init(models.ConvNet(), jax.random.key(0), (8, 8, 1))
     with pytest.raises(ValueError, match=r"SmallCNN takes .*got shape \(1, 64\)"):
         models.init(models.SmallCNN(), jax.random.key(0), (64,))

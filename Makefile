@@ -1,0 +1,59 @@
+# make demo   bounds and attacks on real digits; writes results/demo/
+# make test   the test suite
+# make lint   ruff and pyright
+# make bench  benchmarks (minutes)
+#
+# Each target creates the environment it needs in .venv. To choose an interpreter: make demo PYTHON=python3.12
+
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+# The first interpreter that is new enough, unless PYTHON says which.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
+
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint types format bench wheel clean
+
+demo: $(VENV)/.experiments
+	$(BIN)/python -m experiments evaluate --preset demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.lint $(VENV)/.test
+	$(BIN)/pyright
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.experiments
+	$(BIN)/python -m benchmarks.spine
+	$(BIN)/python -m benchmarks.kendall
+
+# Build the wheel and use it outside of the checkout: what is missing from it fails here.
+wheel: $(VENV)/.test
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/wheel/site build/wheel/*.whl
+	cd build/wheel && PYTHONSAFEPATH=1 PYTHONPATH=site ../../$(BIN)/python -c \
+		"import jaxattr as ja; assert 'site' in ja.__file__, ja.__file__; ja.fit, ja.models, ja.data, ja.defenses, ja.checkpoints"
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "jaxattr needs Python 3.11 or newer; none was found. Install one, or: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(VENV)/.experiments $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing the '$*' environment into $(VENV) (minutes, once)"
+	$(PIP_INSTALL) --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache build dist

@@ -1,0 +1,19 @@
+"""Attacks on explanations and predictions: ``attack(logits_fn, x, label, key) -> AttackResult``, one file each."""
+
+from jaxattr.attacks.ascent import AttackResult as AttackResult
+from jaxattr.attacks.ascent import Climb as Climb
+from jaxattr.attacks.attained import attained as attained
+from jaxattr.attacks.dissimilarity import DISSIMILARITIES as DISSIMILARITIES
+from jaxattr.attacks.dissimilarity import Dissimilarity as Dissimilarity
+from jaxattr.attacks.dissimilarity import cosine as cosine
+from jaxattr.attacks.dissimilarity import euclidean as euclidean
+from jaxattr.attacks.dissimilarity import mass_center as mass_center
+from jaxattr.attacks.dissimilarity import targeted as targeted
+from jaxattr.attacks.dissimilarity import top_k as top_k
+from jaxattr.attacks.ifia import ifia as ifia
+from jaxattr.attacks.objectives import cross_entropy as cross_entropy
+from jaxattr.attacks.objectives import deviation as deviation
+from jaxattr.attacks.pgd import pgd as pgd
+from jaxattr.attacks.restarts import restarts as restarts
+
+REGISTRY = {"pgd": pgd, "ifia": ifia, "attained": attained}

@@ -1,0 +1,130 @@
+"""Projected ascent: the loop that every gradient attack here is a case of.
+
+An *objective* says what is climbed and by what the kept iterate is chosen; the ball says where. One ``lax`` loop, so
+that an attack is traced once whatever its number of steps; ``vmap`` over samples, and over keys for restarts.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxattr import _checks
+from jaxattr.balls import Ball
+from jaxattr.types import Attack, LogitsFn
+
+Keep = Literal["last", "best", "best_label_kept"]
+
+
+class Climb(NamedTuple):
+    """An objective at one sample.
+
+    Attributes:
+      merit: ``x' -> scalar``, by which iterates are compared; larger is a stronger attack.
+      merit_and_gradient: ``x' -> (merit, direction of ascent)``. The gradient may be that of a smooth stand-in.
+    """
+
+    merit: Callable[[Array], Array]
+    merit_and_gradient: Callable[[Array], tuple[Array, Array]]
+
+
+Objective = Callable[[LogitsFn, Array, Any], Climb]
+"""``objective(logits_fn, x, label) -> Climb``; x is the clean sample."""
+
+
+class AttackResult(NamedTuple):
+    """What an attack found. Everything is recomputed at the returned ``x``, after it has been projected once more.
+
+    Attributes:
+      x: the perturbed input, inside of ball and box.
+      objective: the attack's own measure of success there.
+      label: the class predicted there.
+      label_kept: whether that is the class predicted for the clean sample.
+      distance: norm of the perturbation, at most epsilon.
+    """
+
+    x: Array
+    objective: Array
+    label: Array
+    label_kept: Array
+    distance: Array
+
+
+def predict(logits_fn: LogitsFn, x: Array) -> Array:
+    """The predicted class."""
+    return jnp.argmax(logits_fn(x)).astype(jnp.int32)
+
+
+def finish(
+    logits_fn: LogitsFn, ball: Ball, x: Array, perturbed: Array, merit: Callable[[Array], Array]
+) -> AttackResult:
+    """Project once more, and recompute what is said about the result."""
+    perturbed = ball.project_input(x, perturbed)
+    label = predict(logits_fn, perturbed)
+    # argmax takes NaN for a class: a sample that is not finite keeps nothing.
+    kept = (label == predict(logits_fn, x)) & jnp.all(jnp.isfinite(perturbed))
+    return AttackResult(perturbed, merit(perturbed), label, kept, ball.norm(perturbed - x))
+
+
+def projected_ascent(
+    objective: Objective,
+    ball: Ball,
+    *,
+    num_steps: int,
+    step_size: Any,
+    default_step: float,
+    random_start: bool,
+    keep: Keep,
+    unroll: int = 1,
+) -> Attack:
+    """``x_{t+1} = project(x_t + step_size * steepest(grad objective(x_t)))``, and the iterate that is worth keeping.
+
+    Args:
+      objective: what is climbed.
+      ball: where; its steepest direction is the normalized gradient for L2, the signs for LInf.
+      num_steps: gradient steps.
+      step_size: in units of the input, may be traced; or ``None``.
+      default_step: step size as a share of epsilon, where ``step_size`` is ``None``.
+      random_start: start uniformly in the ball (then in the box) instead of at x.
+      keep: ``last`` iterate; ``best`` of all, x included; or the best of those that keep the predicted label
+        (x itself, unperturbed, where none does).
+      unroll: loop steps per compiled iteration.
+    """
+    _checks.positive_int("num_steps", num_steps)
+    _checks.choice("keep", keep, get_args(Keep))
+    # A radius of zero is a ball like any other, and makes a step of zero.
+    step_size = default_step * ball.epsilon if step_size is None else _checks.positive("step_size", step_size)
+
+    def attack(logits_fn: LogitsFn, x: Array, label: Any, key: Array) -> AttackResult:
+        x = _checks.sample(x)
+        label = _checks.label(logits_fn, x, label)
+        ball.check_input(x)
+        climb = objective(logits_fn, x, label)
+        clean_label = predict(logits_fn, x)
+        length = jnp.asarray(step_size, x.dtype)
+        start = x
+        if random_start:
+            start = ball.clip(x + ball.sample(key, x.shape, x.dtype))
+
+        def better(current, merit, best):
+            """The better of an iterate and the best so far, (x, merit)."""
+            improves = merit > best[1]
+            if keep == "best_label_kept":
+                improves &= predict(logits_fn, current) == clean_label
+            return jnp.where(improves, current, best[0]), jnp.where(improves, merit, best[1])
+
+        def step(_, state):
+            current, best = state
+            merit, gradient = climb.merit_and_gradient(current)
+            if keep != "last":
+                best = better(current, merit, best)
+            return ball.project_input(x, current + length * ball.steepest(gradient)), best
+
+        best = (x, climb.merit(x)) if keep != "last" else ()
+        last, best = jax.lax.fori_loop(0, num_steps, step, (start, best), unroll=unroll)
+        chosen = last if keep == "last" else better(last, climb.merit(last), best)[0]
+        return finish(logits_fn, ball, x, chosen, climb.merit)
+
+    return attack

@@ -1,0 +1,57 @@
+"""The bound's own maximizer as an attack."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxattr import _checks
+from jaxattr.attacks.ascent import AttackResult, finish, predict
+from jaxattr.balls import Ball
+from jaxattr.metrics import euclidean
+from jaxattr.types import Attack, Attribution, Bound
+
+
+def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bool = True) -> Attack:
+    """The points ``x +- epsilon * direction`` of a bound, clipped to the box: the one that moves the attribution more.
+
+    For L2 the direction is the top singular vector of J, for LInf a sign corner; where the linear model is good, no
+    attack that stays near the box's inside goes much further. Of the two points, one that keeps the predicted label is
+    preferred (paper 000, Section 4.3: to first order at least one does).
+
+    Args:
+      ball: the threat model, the same as the bound's.
+      attribute: the attribution that is attacked.
+      bound: ``(logits_fn, x, label, key) -> DeviationBound``.
+      keep_label: prefer a point that keeps the label to one that does not.
+
+    Returns:
+      ``attack(logits_fn, x, label, key) -> AttackResult``; ``objective`` is ``||g(x') - g(x)||_2``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> logits_fn = lambda x: jnp.stack([x @ x, -1.0])
+      >>> saliency, ball = ja.attributions.saliency(), ja.L2(0.1)
+      >>> attack = ja.attacks.attained(ball, saliency, ja.bounds.singular_value(saliency, ball))
+      >>> round(float(attack(logits_fn, jnp.full(4, 0.5), 0, jax.random.key(0)).objective), 4)
+      0.2
+    """
+
+    def attack(logits_fn, x, label, key) -> AttackResult:
+        x = _checks.sample(x)
+        direction = bound(logits_fn, x, label, key).direction
+        clean = attribute(logits_fn, x, label)
+        clean_label = predict(logits_fn, x)
+
+        def merit(z):
+            return euclidean(clean, attribute(logits_fn, z, label))
+
+        step = jnp.asarray(ball.epsilon, x.dtype) * direction
+        points = jax.vmap(lambda z: ball.project_input(x, z))(jnp.stack([x + step, x - step]))
+        moved = jax.vmap(merit)(points)
+        if keep_label:
+            kept = jax.vmap(lambda z: predict(logits_fn, z) == clean_label)(points)
+            # Deviations are not negative: a kept label outranks any deviation, which then decides among equals.
+            moved = jnp.where(kept, moved, moved - 1 - jnp.max(moved))
+        return finish(logits_fn, ball, x, points[jnp.argmax(moved)], merit)
+
+    return attack

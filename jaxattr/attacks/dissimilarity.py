@@ -1,0 +1,155 @@
+"""How different two attributions are: what an attack on explanations climbs, and by what it keeps an iterate."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxattr import _checks, metrics
+
+Map = Literal["pixel", "feature"]
+RANK_MEASURES = ("intersection", "kendall", "spearman")
+
+
+class Compared(NamedTuple):
+    """A dissimilarity to one reference map; both functions take the other map and grow as it moves away.
+
+    Attributes:
+      score: differentiable, climbed.
+      measure: by which iterates are compared; need not be differentiable.
+    """
+
+    score: Callable[[Array], Array]
+    measure: Callable[[Array], Array]
+
+
+class Dissimilarity(NamedTuple):
+    """A named dissimilarity; ``compare(reference) -> Compared``."""
+
+    name: str
+    compare: Callable[[Array], Compared]
+
+
+def _as_map(kind: Map, attribution: Array) -> Array:
+    """Non-negative map of mean 1, per pixel or per feature."""
+    return metrics.pixel_map(attribution if kind == "pixel" else attribution.ravel())
+
+
+def top_k(k: int, map: Map = "pixel", measure: str = "intersection") -> Dissimilarity:
+    """IFIA's top-k dissimilarity (Ghorbani et al. 2019; methods of paper 000, Section 5).
+
+    Climbs ``- sum_{p in B} S_p(x')``, with B the k largest entries of the original map and S the map of absolute
+    values scaled to mean 1; iterates are compared by one minus a rank similarity.
+
+    Args:
+      k: entries in B; the paper takes 100 on MNIST and 1,000 of 3,072 features on CIFAR-10.
+      map: ``pixel`` sums absolute values over channels (released code), ``feature`` does not (which the paper's
+        k = 1,000 on CIFAR-10 implies).
+      measure: ``intersection`` of the top-k sets, ``kendall`` or ``spearman`` of the maps (released code: Kendall).
+
+    Raises:
+      ValueError: if an option is unknown, or on use if k exceeds the number of entries.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> compared = ja.attacks.top_k(1).compare(jnp.array([1.0, 0.0, 0.5]))
+      >>> float(compared.measure(jnp.array([0.1, 0.2, 0.5])))
+      1.0
+    """
+    _checks.positive_int("k", k)
+    _checks.choice("map", map, ("pixel", "feature"))
+    _checks.choice("measure", measure, RANK_MEASURES)
+
+    def compare(reference):
+        original = _as_map(map, reference)
+        top = metrics.top_k_indices(original, k)
+
+        def similarity(values):
+            if measure == "intersection":
+                return metrics.top_k_intersection(original, values, k)
+            return (metrics.kendall_tau if measure == "kendall" else metrics.spearman)(original, values)
+
+        return Compared(
+            score=lambda other: -jnp.sum(_as_map(map, other).ravel()[top]),
+            measure=lambda other: 1 - similarity(_as_map(map, other)),
+        )
+
+    return Dissimilarity("top_k", compare)
+
+
+def mass_center() -> Dissimilarity:
+    """IFIA's mass-center dissimilarity: how far the center of the pixel map has moved, for images.
+
+    Climbs ``||c(x') - trunc(c(x))||^2``. As in the released code the original center is truncated to whole pixels
+    inside of the score, which keeps the first gradient from being zero; the measure is not truncated.
+    """
+
+    def compare(reference):
+        origin = jnp.trunc(metrics.mass_center(reference))
+        return Compared(
+            score=lambda other: jnp.sum((metrics.mass_center(other) - origin) ** 2),
+            measure=functools.partial(metrics.mass_center_shift, reference),
+        )
+
+    return Dissimilarity("mass_center", compare)
+
+
+def targeted(weights: Any) -> Dissimilarity:
+    """IFIA's targeted dissimilarity: mass where it is wanted, ``sum_p S_p(x') W_p``.
+
+    Args:
+      weights: non-negative, shaped like the pixel map.
+
+    Raises:
+      ValueError: if a weight is negative, or on use if the shape is not the pixel map's.
+    """
+    if _checks.is_concrete(weights) and np.any(np.asarray(weights) < 0):
+        raise ValueError("`weights` must not be negative.")
+
+    def compare(reference):
+        expected = metrics.pixel_map(reference).shape
+        if np.shape(weights) != expected:
+            raise ValueError(f"`weights` must be shaped like the pixel map {expected}, got shape {np.shape(weights)}.")
+
+        def mass(other):
+            return jnp.sum(metrics.pixel_map(other) * jnp.asarray(weights, other.dtype))
+
+        return Compared(mass, mass)
+
+    return Dissimilarity("targeted", compare)
+
+
+def euclidean() -> Dissimilarity:
+    """``||g(x') - g(x)||_2`` of signed feature maps: what the bounds bound, and the strongest attack on them."""
+
+    def compare(reference):
+        # The square has the same ascent direction, and a gradient where the norm has a kink.
+        return Compared(
+            score=lambda other: jnp.sum((other - reference) ** 2) / 2,
+            measure=functools.partial(metrics.euclidean, reference),
+        )
+
+    return Dissimilarity("euclidean", compare)
+
+
+def cosine() -> Dissimilarity:
+    """``1 - cos(g(x), g(x'))`` of signed feature maps."""
+
+    def compare(reference):
+        distance = functools.partial(metrics.cosine_distance, reference)
+        return Compared(distance, distance)
+
+    return Dissimilarity("cosine", compare)
+
+
+DISSIMILARITIES = {
+    "top_k": top_k,
+    "mass_center": mass_center,
+    "targeted": targeted,
+    "euclidean": euclidean,
+    "cosine": cosine,
+}

@@ -1,0 +1,12 @@
+"""Eight simulated CPU devices, and one compilation cache for all runs and workers."""
+
+import os
+import pathlib
+
+# Before JAX is imported: the number of CPU devices is fixed with the backend.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault("JAX_PLATFORMS", os.environ.get("JAXATTR_TEST_PLATFORM", "cpu"))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
