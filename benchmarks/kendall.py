@@ -5,7 +5,7 @@
 
 Prints a Markdown table with times per pair; the ratio is ours over SciPy's, below 1 is faster. Both
 are timed in turns, in blocks of pairs, and the median block counts, so that other work on the
-machine hits both alike. Maps are mapped in batches, which keeps memory at a few MB whatever the
+machine hits both alike. Maps are mapped in batches, which keeps working memory at a few MB whatever the
 number of pairs.
 """
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jaxattr import checkpoints as checkpoints
     from jaxattr import data as data
     from jaxattr import defenses as defenses
+    from jaxattr import evaluation as evaluation
     from jaxattr import models as models
     from jaxattr import training as training
     from jaxattr.training import fit as fit
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # What needs Flax, Orbax or TFDS is imported on first use: bounds of a model from elsewhere need none of them.
-_LAZY_MODULES = ("checkpoints", "data", "defenses", "models", "training")
+_LAZY_MODULES = ("checkpoints", "data", "defenses", "evaluation", "models", "training")
 
 
 def __getattr__(name: str):

@@ -196,7 +196,8 @@ def _initial(variables: Variables, optimizer: optax.GradientTransformation) -> _
         failed=jnp.asarray(-1),
     )
     # The loop donates its buffers: these belong to the caller, and some optimizers share them.
-    return jax.tree.map(jnp.copy, state)
+    # Compiled together, so that the counters lie on the devices of the weights, also when restored.
+    return jax.jit(partial(jax.tree.map, jnp.copy))(state)
 
 
 def _update(objective: Objective, apply_fn: ApplyFn, optimizer: optax.GradientTransformation):

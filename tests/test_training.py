@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxattr import models
 from jaxattr.defenses import natural
@@ -294,3 +295,18 @@ def test_optimizers_that_share_the_weights_and_keys_work(variables):
         init=lambda params: params, update=lambda updates, _, params=None: (updates, params)
     )
     train(variables, optimizer=aliased, epochs=1)
+
+
+def test_weights_on_several_devices_stay_there(variables, tmp_path):
+    devices = jax.devices()
+    if len(devices) < 2:
+        pytest.skip("one device only; XLA_FLAGS=--xla_force_host_platform_device_count=2 makes two")
+    mesh = jax.make_mesh((2,), ("samples",), (AxisType.Auto,), devices=devices[:2])
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    placed = jax.device_put(variables, everywhere)
+    options = {"checkpoint_dir": tmp_path / "run", "epochs": None}
+    train(placed, steps=5, **options)
+    resumed = train(placed, steps=8, **options)
+    assert {leaf.sharding for leaf in jax.tree.leaves(resumed.variables)} == {everywhere}
+    expected = train(variables, steps=8, epochs=None).variables
+    chex.assert_trees_all_close(resumed.variables, expected, rtol=1e-6, atol=1e-7)

@@ -17,8 +17,7 @@ def one_map(values: Any, name: str = "a") -> Array:
     values = jnp.asarray(values)
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(
-            f"`{name}` must be a map of floats, got dtype {values.dtype}; "
-            f"convert it with `{name}.astype(jnp.float32)`."
+            f"`{name}` must be a map of floats, got dtype {values.dtype}; convert it with `{name}.astype(jnp.float32)`."
         )
     if values.size == 0:
         raise ValueError(f"`{name}` must have at least one entry, got shape {values.shape}.")

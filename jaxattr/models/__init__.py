@@ -8,6 +8,7 @@ from jaxattr.models.conv_net import ConvNet as ConvNet
 from jaxattr.models.layers import POOLINGS as POOLINGS
 from jaxattr.models.layers import Classifier as Classifier
 from jaxattr.models.layers import Pooling as Pooling
+from jaxattr.models.layers import convolution as convolution
 from jaxattr.models.layers import normalize as normalize
 from jaxattr.models.layers import pool as pool
 from jaxattr.models.layers import softplus as softplus

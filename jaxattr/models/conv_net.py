@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from jaxattr.models.layers import Classifier, Pooling, activation, conv_stride, normalize, pool
+from jaxattr.models.layers import Classifier, Pooling, activation, conv_stride, convolution, normalize, pool
 
 # PyTorch's defaults, in which the TRADES networks are initialized; Flax's own he_normal is
 # truncated.
@@ -75,6 +75,7 @@ class ConvNet(Classifier):
                     strides=stride,
                     padding="VALID",
                     kernel_init=_kaiming_normal,
+                    conv_general_dilated=convolution,
                 )(x)
                 x = act(x)
             x = pool(x, self.pooling, self.temperature)

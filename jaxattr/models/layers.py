@@ -134,14 +134,55 @@ def pool(
     check_pooling(kind, temperature)
     if kind == "stride":
         return x
-    if kind == "average":
-        return nn.avg_pool(x, (2, 2), strides=(2, 2))
     if kind == "max":
         return nn.max_pool(x, (2, 2), strides=(2, 2))
     n, height, width, channels = x.shape
     windows = x[:, : height // 2 * 2, : width // 2 * 2].reshape(n, height // 2, 2, width // 2, 2, channels)
+    if kind == "average":
+        return jnp.mean(windows, axis=(2, 4))
     total = jax.nn.logsumexp(windows / temperature, axis=(2, 4))
     return temperature * (total - math.log(4))
+
+
+def convolution(lhs: Float[Array, "n h w i"], rhs: Float[Array, "a b i o"], strides, padding, **options) -> Array:
+    """Convolve a batch of images, quickly also inside of loops on a CPU; takes what ``jax.lax``'s does.
+
+    Everything second-order runs inside of a loop, where XLA's CPU backend is 5 to 10 times slower at the transposed
+    convolutions of a gradient than outside. On a CPU this is therefore a matrix product of patches, whose derivatives
+    are matrix products again (about 10 times faster in Hessian products; ``benchmarks/spine.py`` has both). Elsewhere,
+    and for dilated or grouped convolutions, it is :func:`jax.lax.conv_general_dilated`. For networks of your own:
+    ``flax.linen.Conv(..., conv_general_dilated=jaxattr.models.convolution)``.
+
+    Args:
+      lhs: images.
+      rhs: kernel.
+      strides: one per spatial axis.
+      padding: ``"SAME"``, ``"VALID"`` or a pair per spatial axis.
+      **options: of :func:`jax.lax.conv_general_dilated`.
+
+    Returns:
+      Images, (n, h', w', o).
+    """
+    dilations = [options.get(name) or (1,) for name in ("lhs_dilation", "rhs_dilation")]
+    plain = all(set(dilation) == {1} for dilation in dilations) and options.get("feature_group_count", 1) == 1
+    if jax.default_backend() != "cpu" or not plain or lhs.ndim != 4:
+        return jax.lax.conv_general_dilated(lhs, rhs, strides, padding, **options)
+    height, width, inputs, outputs = rhs.shape
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(lhs.shape[1:3], (height, width), strides, padding)
+    if any(any(pair) for pair in padding):
+        lhs = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
+    rows, columns = (
+        (size - kernel) // stride + 1
+        for size, kernel, stride in zip(lhs.shape[1:3], (height, width), strides, strict=True)
+    )
+    patches = [
+        lhs[:, i : i + (rows - 1) * strides[0] + 1 : strides[0], j : j + (columns - 1) * strides[1] + 1 : strides[1]]
+        for i in range(height)
+        for j in range(width)
+    ]
+    kernel = rhs.reshape(height * width * inputs, outputs)
+    return jnp.matmul(jnp.concatenate(patches, axis=-1), kernel, precision=options.get("precision"))
 
 
 def conv_stride(kind: Pooling) -> int:

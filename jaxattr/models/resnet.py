@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxattr.models.layers import Classifier, activation, normalize
+from jaxattr.models.layers import Classifier, activation, convolution, normalize
 
 _kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -48,6 +48,7 @@ class ResNet18(Classifier):
                 padding=size // 2,
                 use_bias=False,
                 kernel_init=_kaiming_normal,
+                conv_general_dilated=convolution,
             )(x)
 
         def norm(x):

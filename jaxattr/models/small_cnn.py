@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxattr.models.layers import Classifier, Pooling, activation, conv_stride, normalize, pool
+from jaxattr.models.layers import Classifier, Pooling, activation, conv_stride, convolution, normalize, pool
 
 
 class SmallCNN(Classifier):
@@ -40,7 +40,7 @@ class SmallCNN(Classifier):
         act = activation(self.beta)
         x = normalize(self.mean, self.std)(x)
         for features in self.features:
-            x = act(nn.Conv(features, (3, 3), strides=conv_stride(self.pooling))(x))
+            x = act(nn.Conv(features, (3, 3), strides=conv_stride(self.pooling), conv_general_dilated=convolution)(x))
             x = pool(x, self.pooling, self.temperature)
         x = act(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
         return nn.Dense(self.num_classes)(x)
