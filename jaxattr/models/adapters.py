@@ -12,19 +12,11 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import PRNGKeyArray
 
-Variables = Mapping[str, Any]
+from jaxattr.evaluation import Variables, frozen
 
 
-# Dataclasses and not closures, here and below: two functions made of equal modules are equal, which
-# is what jit compares when it looks for a compiled program.
-@dataclass(frozen=True)
-class _One:
-    model: nn.Module
-
-    def __call__(self, variables, x):
-        return self.model.apply(variables, x[None], train=False)[0]  # type: ignore[index]
-
-
+# A dataclass and not a closure: two functions made of equal modules are equal, which is what jit
+# compares when it looks for a compiled program.
 @dataclass(frozen=True)
 class _Batched:
     model: nn.Module
@@ -77,7 +69,7 @@ def logits_fn(model: nn.Module, variables: Variables) -> Partial:
             "`variables` must be a dictionary with 'params' (and 'batch_stats' where the network "
             f"has them), got {given}."
         )
-    return Partial(_One(model), variables)
+    return frozen(apply_fn(model), variables)
 
 
 def apply_fn(model: nn.Module) -> _Batched:

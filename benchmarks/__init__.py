@@ -1,0 +1,1 @@
+"""Speed and memory, run by choice: see README.md in this folder."""

@@ -1,0 +1,100 @@
+"""The same computations in plain PyTorch, the way most published code does them: an optional opponent.
+
+Nothing in the library needs PyTorch. ``benchmarks.spine`` compares with this module where ``torch`` can be imported.
+Weights are those of our network, so that the two also check each other.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import grad, jacrev, jvp, vjp, vmap
+
+
+def network(params: Any) -> nn.Module:
+    """Our ``ConvNet`` (average pooling, softplus 10) with the same weights."""
+    act = nn.Softplus(beta=10)
+    shapes = [(1, 32), (32, 32), (32, 64), (64, 64)]
+    convolutions = [nn.Conv2d(i, o, 3) for i, o in shapes]
+    dense = [nn.Linear(1024, 200), nn.Linear(200, 200), nn.Linear(200, 10)]
+
+    class Flatten(nn.Module):
+        def forward(self, x):
+            return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1)  # row, column, channel: as in Flax
+
+    with torch.no_grad():
+        for index, layer in enumerate(convolutions):
+            layer.weight.copy_(torch.tensor(np.asarray(params[f"Conv_{index}"]["kernel"])).permute(3, 2, 0, 1))
+            layer.bias.copy_(torch.tensor(np.asarray(params[f"Conv_{index}"]["bias"])))
+        for index, layer in enumerate(dense):
+            layer.weight.copy_(torch.tensor(np.asarray(params[f"Dense_{index}"]["kernel"])).T)
+            layer.bias.copy_(torch.tensor(np.asarray(params[f"Dense_{index}"]["bias"])))
+    c1, c2, c3, c4 = convolutions
+    d1, d2, d3 = dense
+    pool = nn.AvgPool2d(2)
+    net = nn.Sequential(c1, act, c2, act, pool, c3, act, c4, act, pool, Flatten(), d1, act, d2, act, d3)
+    return net.requires_grad_(False).eval()
+
+
+class Baseline:
+    """Attributions, Jacobians, singular values and attacks of one network, label 0."""
+
+    def __init__(self, params: Any):
+        self.net = network(params)
+
+    def score(self, x: torch.Tensor) -> torch.Tensor:
+        """Logit 0 of one image (1, 28, 28)."""
+        return self.net(x[None])[0, 0]
+
+    def saliency(self, x: torch.Tensor) -> torch.Tensor:
+        """Gradient at one image."""
+        return grad(self.score)(x)
+
+    def integrated_gradients(self, x: torch.Tensor, num_steps: int) -> torch.Tensor:
+        """Midpoint rule from a black image, all path points in one batch."""
+        points = (torch.arange(num_steps) + 0.5) / num_steps
+        path = points.reshape(-1, 1, 1, 1) * x
+        return x * vmap(grad(self.score))(path).mean(0)
+
+    def jacobian(self, attribute: Any, x: torch.Tensor, chunk: int) -> torch.Tensor:
+        """The full d x d Jacobian of an attribution."""
+        return jacrev(attribute, chunk_size=chunk)(x).reshape(x.numel(), x.numel())
+
+    def power_iteration(self, attribute: Any, x: torch.Tensor, rtol: float = 1e-4, most: int = 100) -> float:
+        """sigma_max of the Jacobian by products with J and J^T, until it changes by less than ``rtol``."""
+        v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+        sigma = 0.0
+        for _ in range(most):
+            v = v / v.norm()
+            image = jvp(attribute, (x,), (v,))[1]
+            (v,) = vjp(attribute, x)[1](image)
+            previous, sigma = sigma, float(image.norm())
+            if abs(sigma - previous) <= rtol * sigma:
+                break
+        return sigma
+
+    def pgd(self, xs: torch.Tensor, epsilon: float, num_steps: int) -> torch.Tensor:
+        """l-infinity PGD on the cross-entropy of label 0."""
+        step = 2.5 * epsilon / num_steps
+        moved = (xs + epsilon * (2 * torch.rand_like(xs) - 1)).clamp(0, 1)
+        for _ in range(num_steps):
+            moved = moved.detach().requires_grad_()
+            loss = nn.functional.cross_entropy(self.net(moved), torch.zeros(len(xs), dtype=torch.long), reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, moved)
+            moved = (xs + (moved + step * gradient.sign() - xs).clamp(-epsilon, epsilon)).clamp(0, 1)
+        return moved.detach()
+
+    def ifia(self, xs: torch.Tensor, epsilon: float, num_steps: int, path: int, k: int) -> torch.Tensor:
+        """Top-k IFIA on integrated gradients: the ascent, without the choice of the best iterate."""
+
+        def pixel_map(x):
+            values = self.integrated_gradients(x, path).abs().reshape(-1)
+            return values.numel() * values / values.sum()
+
+        top = vmap(pixel_map)(xs).topk(k, dim=1).indices
+        moved = xs.clone()
+        for _ in range(num_steps):
+            gradient = vmap(grad(lambda x, index: -pixel_map(x)[index].sum()))(moved, top)
+            moved = (xs + (moved + epsilon / 10 * gradient.sign() - xs).clamp(-epsilon, epsilon)).clamp(0, 1)
+        return moved
