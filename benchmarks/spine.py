@@ -75,7 +75,7 @@ def methods(quick: bool) -> list[tuple[str, Callable[..., Any], int, Callable[[A
             16,
             lambda t, xs: [t.integrated_gradients(x, 50) for x in xs],
         ),
-        ("saliency: full Jacobian", full(saliency, 64), 2, lambda t, xs: [t.jacobian(t.saliency, x, 112) for x in xs]),
+        ("saliency: full Jacobian", full(saliency, 32), 2, lambda t, xs: [t.jacobian(t.saliency, x, 112) for x in xs]),
         (
             "saliency: sigma_max, Lanczos 40",
             bounds.singular_value(saliency, box),
@@ -148,9 +148,7 @@ def main() -> None:
         compile_seconds, ours, megabytes = measure(method, logits_fn, xs, options.repeats)
         theirs = None
         if opponent is not None and in_torch is not None:
-            import torch  # noqa: PLC0415 (optional)
-
-            images = torch.tensor(np.asarray(xs)).permute(0, 3, 1, 2)
+            images = opponent.images(xs)
             theirs = seconds(lambda run=in_torch, images=images: run(opponent, images), 1) / batch
         rows.append(Row(name, batch, compile_seconds, ours, megabytes, theirs))
         print(f"measured: {name}", flush=True)
@@ -166,11 +164,9 @@ def main() -> None:
         )
     # The same network in two libraries: a difference here would void every number above.
     if opponent is not None:
-        import torch  # noqa: PLC0415 (optional)
-
         x = jax.random.uniform(jax.random.key(4), (28, 28, 1))
         ours = np.asarray(ja.attributions.saliency()(logits_fn, x, 0))
-        theirs = opponent.saliency(torch.tensor(np.asarray(x)).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+        theirs = opponent.saliency(opponent.images(x[None])[0]).permute(1, 2, 0).numpy()
         difference = np.max(np.abs(ours - theirs)) / np.max(np.abs(ours))
         print(f"\nlargest relative difference of the two saliency maps: {difference:.1e}")
 

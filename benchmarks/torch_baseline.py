@@ -43,6 +43,11 @@ class Baseline:
     def __init__(self, params: Any):
         self.net = network(params)
 
+    @staticmethod
+    def images(xs: Any) -> torch.Tensor:
+        """A batch of ours, (n, rows, columns, channels), as PyTorch has it."""
+        return torch.tensor(np.asarray(xs)).permute(0, 3, 1, 2)
+
     def score(self, x: torch.Tensor) -> torch.Tensor:
         """Logit 0 of one image (1, 28, 28)."""
         return self.net(x[None])[0, 0]

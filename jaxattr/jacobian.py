@@ -38,7 +38,7 @@ class AttributionJacobian(NamedTuple):
         """``P v = J^T (J v)``."""
         return self.rmatvec(self.matvec(v))
 
-    def dense(self, chunk: int | None = 64) -> Float[Array, "d d"]:
+    def dense(self, chunk: int | None = 32) -> Float[Array, "d d"]:
         """J as a matrix over flattened features, from d products.
 
         Args:

@@ -15,7 +15,7 @@ def entrywise(
     attribute: Attribution,
     ball: Ball,
     *,
-    chunk: int | None = 64,
+    chunk: int | None = 32,
     corner_steps: int = 30,
     corner_starts: int = 8,
     linearize: bool = True,

@@ -21,7 +21,7 @@ def norm_relaxation(
     num_steps: int = 40,
     confidence: float = 0.999,
     corner_steps: int = 10,
-    chunk: int | None = 64,
+    chunk: int | None = 32,
     linearize: bool = True,
 ) -> Bound:
     """Bound the deviation over an l-infinity ball: ``T_e = sqrt(d) * sigma_max(J) * epsilon`` (paper 000, Corollary 1).

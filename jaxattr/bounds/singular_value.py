@@ -59,7 +59,7 @@ def singular_value(
     method: Method = "lanczos",
     num_steps: int = 40,
     confidence: float = 0.999,
-    chunk: int | None = 64,
+    chunk: int | None = 32,
     linearize: bool = True,
 ) -> Bound:
     """Bound the deviation over a Euclidean ball: ``T_e = sigma_max(J) * epsilon`` (paper 000, Theorem 1).

@@ -21,7 +21,7 @@ from jaxattr.evaluation import Variables, frozen
 class _Batched:
     model: nn.Module
 
-    def __call__(self, variables, xs, *, train=False, key=None):
+    def __call__(self, variables, xs, *, train=False, key=None) -> tuple[Any, dict[str, Any]]:
         if not train:
             return self.model.apply(variables, xs, train=False), {}
         # Every collection but the parameters is state that a forward pass may change.

@@ -1,0 +1,1 @@
+"""Scripted experiments: configurations, result rows, tables and pages. Run ``python -m experiments --help``."""

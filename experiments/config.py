@@ -1,0 +1,217 @@
+"""One run: a frozen dataclass, its presets, and the hash that its rows are stored under."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jaxattr as ja
+from experiments.datasets import DATASETS, fill, known
+
+Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre"]
+
+# What does not change a number in any row.
+_NOT_HASHED = ("output", "data_dir", "batch_size", "pictures", "workers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How the networks are trained; what is None is the data set's default."""
+
+    epochs: int | None = None
+    """Passes over the training set."""
+    samples: int | None = None
+    """Train on the first so many samples; None for all."""
+    batch_size: int | None = None
+    """Samples per step."""
+    learning_rate: float | None = None
+    """Highest learning rate of Adam; it falls to zero along a cosine."""
+    epsilon: float | None = None
+    """l-infinity radius of adversarial training."""
+    attack_steps: int = 7
+    """PGD steps of adversarial training."""
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run of ``evaluate``; what is None is the data set's default."""
+
+    output: str | None = None
+    """Directory of everything the run writes; by default results/PRESET."""
+    dataset: str = "digits"
+    """digits (embedded), mnist, fashion_mnist, cifar10 or cifar10_jpeg."""
+    data_dir: str | None = None
+    """Where TFDS has prepared its data; by default the environment variable TFDS_DATA_DIR."""
+    num_samples: int | None = 100
+    """The first so many correctly classified test samples of each model; None for all."""
+    model: str | None = None
+    """small_cnn, conv_net, resnet18 or mlp."""
+    beta: float = 10.0
+    """Sharpness of softplus. Second derivatives grow with it: bounds of different betas do not compare."""
+    defenses: tuple[str, ...] = ("natural", "adversarial")
+    """How the models are trained: one model each."""
+    attributions: tuple[str, ...] = ("saliency", "input_x_gradient", "integrated_gradients")
+    """Whose deviations are bounded and attacked."""
+    sweep: bool = False
+    """All radii of the data set instead of the main one, where none are given."""
+    l2: tuple[float, ...] | None = None
+    """Radii in the Euclidean norm, in units of the input in [0, 1]."""
+    linf: tuple[float, ...] | None = None
+    """Radii in the maximum norm."""
+    ig_steps: int = 50
+    """Steps of integrated gradients."""
+    ig_rule: Rule = "midpoint"
+    restarts: int = 5
+    """Random starts of every attack."""
+    pgd_steps: int = 20
+    """Steps of PGD on the cross-entropy."""
+    ifia_steps: int = 200
+    """Steps of IFIA, on the top-k set and on the deviation itself."""
+    top_k: int | None = None
+    """Size of the top of a map, in IFIA and in the metric."""
+    top_k_map: Literal["pixel", "feature"] | None = None
+    sigma_method: Literal["lanczos", "dense"] | None = None
+    """How the largest singular value is found: by products with J, or from all of J."""
+    lanczos_steps: int = 40
+    confidence: float = 0.999
+    """Probability with which the Lanczos bound holds."""
+    dense_up_to: int = 784
+    """Theorem 2 needs a dense P: for inputs of more features there is Corollary 1 only."""
+    small_remainder: float = 0.05
+    """Samples whose Taylor remainder is below this are counted apart in the table of violations."""
+    batch_size: int = 50
+    """Samples computed and stored at a time."""
+    workers: int = 2
+    """Pairs of attribution and norm at a time: one compiles while another computes."""
+    pictures: int = 4
+    """So many first samples per model, attribution and norm are stored for the heat maps."""
+    seed: int = 0
+    training: Training = dataclasses.field(default_factory=Training)
+
+
+PRESETS: Mapping[str, tuple[str, Config]] = {
+    "smoke": (
+        "digits, 16 samples, one epoch of training: seconds, for tests",
+        Config(
+            num_samples=16,
+            attributions=("saliency",),
+            ig_steps=2,
+            restarts=2,
+            pgd_steps=2,
+            ifia_steps=2,
+            batch_size=8,
+            pictures=2,
+            training=Training(epochs=1, batch_size=128, attack_steps=1),
+        ),
+    ),
+    "demo": (
+        "digits, 120 samples: within 3 minutes on two CPU cores",
+        Config(num_samples=120, ig_steps=5, ig_rule="gauss_legendre", restarts=5, ifia_steps=30, batch_size=40),
+    ),
+    "cpu": (
+        "500 samples, all radii: for MNIST and Fashion-MNIST on CPU cores",
+        Config(num_samples=500, sweep=True, ig_steps=20, restarts=5, ifia_steps=50, batch_size=20),
+    ),
+    "paper": (
+        "the settings of paper 000: full test set, three radii, 20 attacks of 20 and 200 steps",
+        Config(num_samples=None, sweep=True, ig_steps=50, restarts=20, ifia_steps=200),
+    ),
+}
+
+
+def resolve(config: Config, preset: str) -> Config:
+    """Replace every None that stands for a default by its value, and check what can be checked before computing.
+
+    Raises:
+      ValueError: if an option is unknown or out of range; the message names it and what is accepted.
+    """
+    data = known(config.dataset)
+    training = config.training
+    config = dataclasses.replace(
+        config,
+        output=fill(config.output, f"results/{preset}"),
+        model=fill(config.model, data.model),
+        l2=fill(config.l2, data.l2 if config.sweep else (data.main_l2,)),
+        linf=fill(config.linf, data.linf if config.sweep else (data.main_linf,)),
+        top_k=fill(config.top_k, data.top_k),
+        top_k_map=fill(config.top_k_map, data.top_k_map),
+        sigma_method=fill(config.sigma_method, data.sigma_method),
+        training=dataclasses.replace(
+            training,
+            epochs=fill(training.epochs, data.epochs),
+            batch_size=fill(training.batch_size, data.train_batch_size),
+            learning_rate=fill(training.learning_rate, data.learning_rate),
+            epsilon=fill(training.epsilon, data.train_epsilon),
+        ),
+    )
+    _check(config)
+    return config
+
+
+def norms(config: Config) -> dict[str, tuple[float, ...]]:
+    """The radii of each norm that has any."""
+    given = {"l2": config.l2 or (), "linf": config.linf or ()}
+    return {norm: epsilons for norm, epsilons in given.items() if epsilons}
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """The configuration as JSON knows it (tuples are lists there)."""
+    return json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """The inverse of :func:`as_dict`."""
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Config(**{**plain, "training": Training(**values["training"])})
+
+
+def config_hash(config: Config) -> str:
+    """Hash of everything that decides the rows: not of where they are written, nor of how many at a time."""
+    values = {name: value for name, value in as_dict(config).items() if name not in _NOT_HASHED}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """``name: old -> new`` for every hashed option that differs."""
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before == after or (not prefix and name in _NOT_HASHED):
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{name}.")
+        else:
+            found.append(f"{prefix}{name}: {before} -> {after}")
+    return found
+
+
+def _check(config: Config) -> None:
+    _known("model", [config.model], ja.models.REGISTRY)
+    _known("defenses", config.defenses, ja.defenses.REGISTRY)
+    _known("attributions", config.attributions, ja.attributions.REGISTRY)
+    if not norms(config):
+        raise ValueError("there is no radius: give `--l2` or `--linf`.")
+    for norm, epsilons in norms(config).items():
+        if not all(0 < epsilon < math.inf for epsilon in epsilons) or len(set(epsilons)) < len(epsilons):
+            raise ValueError(f"`{norm}` must be different, positive radii in units of the input, got {epsilons}.")
+    counts = ("ig_steps", "restarts", "pgd_steps", "ifia_steps", "top_k", "lanczos_steps", "batch_size", "workers")
+    values = {name: getattr(config, name) for name in counts} | {"num_samples": fill(config.num_samples, 1)}
+    values |= {f"training.{name}": getattr(config.training, name) for name in ("epochs", "batch_size", "attack_steps")}
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    if not 0 < config.confidence < 1:
+        raise ValueError(f"`confidence` must lie strictly between 0 and 1, got {config.confidence}.")
+
+
+def _known(option: str, given: Any, accepted: Mapping[str, Any]) -> None:
+    unknown = [name for name in given if name not in accepted]
+    if unknown or not given or len(set(given)) < len(given):
+        listed = ", ".join(sorted(accepted))
+        raise ValueError(f"`{option}` is {' '.join(map(str, given)) or 'empty'}; accepted, each once, are {listed}.")
+
+
+__all__ = ["DATASETS", "PRESETS", "Config", "Training", "as_dict", "config_hash", "differences", "norms", "resolve"]

@@ -1,0 +1,212 @@
+"""``python -m experiments evaluate``: train, bound, attack, and store one row per sample, radius, bound and attack.
+
+Cost on two CPU cores: ``--preset smoke`` half a minute, ``demo`` below three; ``cpu`` (500 samples of MNIST) is hours
+there and minutes on a GPU, ``paper`` is meant for GPUs. A killed run goes on where it was: what is lost is at most the
+batch that each worker had in flight.
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import json
+import logging
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+
+import jaxattr as ja
+from experiments.config import Config, norms
+from experiments.networks import Network, obtain
+from experiments.program import compare_program, sample_program
+from experiments.rows import batch_rows
+from experiments.store import Store, StoreError, write_text
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(config: Config) -> Store:
+    """Make a run, or what is left of it.
+
+    Args:
+      config: resolved.
+
+    Returns:
+      The store with all rows.
+
+    Raises:
+      experiments.store.StoreError: if the directory holds something else.
+    """
+    store = Store(str(config.output), config, environment())
+    with _stage(store.directory, "data and training"):
+        train = ja.data.load(config.dataset, "train", config.data_dir, config.training.samples)
+        test = ja.data.load(config.dataset, "test", config.data_dir)
+        log.info("%s: %d training and %d test samples", config.dataset, len(train.x), len(test.x))
+        networks = [obtain(defense, config, train, test, store.directory) for defense in config.defenses]
+    with _stage(store.directory, "bounds and attacks"):
+        chosen = {network.name: first_correct(network, test, config) for network in networks}
+        _run_all(store, config, networks, chosen, test)
+    return store
+
+
+def first_correct(network: Network, data: Any, config: Config) -> np.ndarray:
+    """Indices of the first samples, in the order of the data set, that the network classifies correctly.
+
+    Raises:
+      ValueError: if there are none.
+    """
+    classify = ja.models.logits_fn(network.model, network.variables)
+    predicted = ja.over_samples(lambda logits_fn, x, _: logits_fn(x).argmax(), classify, batch_size=128)
+    correct = np.flatnonzero(predicted(data.x, data.label) == data.label)[: config.num_samples]
+    if len(correct) == 0:
+        raise ValueError(f"the network {network.name} classifies no test sample correctly; train it for longer.")
+    if config.num_samples is not None and len(correct) < config.num_samples:
+        log.warning("%s: only %d of %d samples are correct", network.name, len(correct), config.num_samples)
+    return correct
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices, for the record beside the results."""
+    return {
+        "jaxattr": ja.__version__,
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processes": jax.process_count(),
+    }
+
+
+def _run_all(store: Store, config: Config, networks: list[Network], chosen: dict[str, np.ndarray], test: Any) -> None:
+    """All pairs of attribution and norm, several at a time: one compiles while another computes."""
+    stop = threading.Event()
+
+    def run(task: tuple[str, str]) -> None:
+        try:
+            _run_pair(store, config, networks, chosen, test, *task, stop)
+        except BaseException:
+            stop.set()  # or the others would go on for minutes before the error is seen
+            raise
+
+    # Processes have to run the same programs in the same order.
+    workers = config.workers if jax.process_count() == 1 else 1
+    tasks = [(attribution, norm) for attribution in reversed(config.attributions) for norm in norms(config)]
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(run, task) for task in tasks]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _run_pair(
+    store: Store,
+    config: Config,
+    networks: list[Network],
+    chosen: dict[str, np.ndarray],
+    test: Any,
+    attribution: str,
+    norm: str,
+    stop: threading.Event,
+) -> None:
+    """One attribution under one norm for all models: one compilation, since weights are an argument of the program."""
+    epsilons = norms(config)[norm]
+    program = sample_program(attribution, norm, epsilons, config)
+    compare = _comparison(config)
+    key = jax.random.key(config.seed)
+    for network in networks:
+        samples = chosen[network.name]
+        xs, labels = test.x[samples], test.label[samples]
+        cell = store.cell(network.name, network.weights, attribution, norm)
+        name = f"{attribution}, {norm}, {network.name}"
+        done = cell.done()
+        if done > len(samples):
+            raise StoreError(f"{cell.directory} holds {done} samples, and the run has {len(samples)}.")
+        if done:
+            log.info("%s: %d of %d samples were stored before, skipped", name, done, len(samples))
+        if done == len(samples):
+            continue
+        lifted = ja.over_samples(
+            program, ja.models.logits_fn(network.model, network.variables), batch_size=config.batch_size
+        )
+        began = time.perf_counter()
+        batches = lifted.batches(xs, labels, key, start=done)
+        while not stop.is_set():
+            # TF32 has relative errors of 1e-3, which changes which attacks seem to exceed a bound.
+            with jax.default_matmul_precision("highest"):
+                where, result = next(batches, (None, None))
+            if where is None or result is None:
+                break
+            result["attacks"] = _metrics(compare, result, config)
+            if jax.process_index() == 0:
+                _save_pictures(store, cell, where, xs, result, config)
+                rows = batch_rows(cell.columns, epsilons, where, samples[where], labels[where], result, config)
+                cell.write(where, rows)
+            log.info("%s: %d of %d samples, %.1f s", name, where.stop, len(samples), time.perf_counter() - began)
+
+
+@functools.lru_cache
+def _comparison(config: Config) -> ja.parallel.SampleMap:
+    """The metrics, lifted once for all attributions and norms of a run."""
+    return ja.over_samples(compare_program(config), _no_model, batch_size=config.batch_size)
+
+
+def _no_model(x):
+    return x
+
+
+def _metrics(compare: ja.parallel.SampleMap, result: dict[str, Any], config: Config) -> dict[str, np.ndarray]:
+    """The metrics of all maps of a batch, (samples, radii, attacks), and what the attacks themselves report."""
+    maps, before = result["maps"], result["before"]
+    n, radii, attacks = maps.shape[:3]
+    stacked = np.concatenate([before[:, None], maps.reshape(n, radii * attacks, *before.shape[1:])], axis=1)
+    values = compare(stacked, np.zeros(n, np.int32))
+    shaped = {name: value.reshape(n, radii, attacks) for name, value in values.items()}
+    return {**shaped, "label_kept": result["label_kept"], "distance": result["distance"]}
+
+
+def _save_pictures(store: Store, cell: Any, where: slice, xs: np.ndarray, result: Any, config: Config) -> None:
+    """Keep images and maps of the run's first samples, at the largest radius."""
+    count = min(config.pictures, where.stop) - where.start
+    if count <= 0:
+        return
+    largest = int(np.argmax(norms(config)[cell.columns["norm"]]))
+    deviation, kept = (result["attacks"][name][:count, largest] for name in ("euclidean", "label_kept"))
+    # The strongest that keeps the label; the strongest of all where none does.
+    worst = np.where(kept | ~kept.any(axis=1, keepdims=True), deviation, -1).argmax(axis=1)
+    rows = np.arange(count)
+    arrays = {
+        "image": xs[where][:count],
+        "before": result["before"][:count],
+        "perturbed": result["perturbed"][rows, largest, worst],
+        "after": result["maps"][rows, largest, worst],
+        "degrees": result["attacks"]["degrees"][rows, largest, worst],
+        "kendall": result["attacks"]["kendall"][rows, largest, worst],
+    }
+    store.save_pictures(cell, where, arrays)
+
+
+@contextlib.contextmanager
+def _stage(directory: Path, name: str) -> Iterator[None]:
+    """Log a stage, and add its seconds to those of earlier tries."""
+    log.info("%s ...", name)
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = time.perf_counter() - began
+        log.info("%s: %.1f s", name, seconds)
+        path = directory / "timings.json"
+        timings = json.loads(path.read_text()) if path.exists() else {}
+        timings[name] = round(timings.get(name, 0) + seconds, 1)
+        write_text(path, json.dumps(timings, indent=2) + "\n")

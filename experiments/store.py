@@ -1,0 +1,216 @@
+"""Rows on disk: Parquet parts per cell, under one configuration, so that a killed run can go on.
+
+    DIRECTORY/run.json                                  the resolved configuration, its hash, versions, device
+    DIRECTORY/rows/MODEL/ATTRIBUTION/NORM/BEGIN-END.parquet   one part per batch
+    DIRECTORY/pictures/MODEL-ATTRIBUTION-NORM-BEGIN.npz   images and maps of the first samples
+
+A part appears under its name only when it is complete. Nothing that is not the run's own is overwritten.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from experiments.config import Config, as_dict, config_hash, differences, from_dict
+from experiments.rows import SCHEMA
+
+log = logging.getLogger(__name__)
+
+_PART = re.compile(r"(\d{6})-(\d{6})\.parquet")
+_TEMPORARY = re.compile(r"\..*\.\d+\.tmp")
+
+
+class StoreError(Exception):
+    """What is on disk does not fit the run; the message names the file and what to do."""
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file, then give it its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """The rows of one model, attribution and norm."""
+
+    directory: Path
+    columns: Mapping[str, str]
+
+    def done(self) -> int:
+        """How many samples are stored, after a check of every part.
+
+        Raises:
+          StoreError: if a part is damaged, foreign, of other weights, or out of sequence.
+        """
+        end = 0
+        for path in sorted(self.directory.iterdir()) if self.directory.exists() else []:
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink()  # of a run that was killed while it wrote
+                continue
+            begin, end_of_part = _span(path)
+            if begin != end:
+                raise StoreError(f"{path} begins at sample {begin}, but the parts before it end at {end}. {_ADVICE}")
+            rows = read_part(path)
+            positions = rows["position"]
+            for name, value in self.columns.items():
+                if rows[name].n_unique() != 1 or rows[name][0] != value:
+                    raise StoreError(
+                        f"{path} has rows of {name} {rows[name].unique().to_list()}, and this run is of {value}. {_ADVICE}"
+                    )
+            if positions.unique().sort().to_list() != list(range(begin, end_of_part)):
+                raise StoreError(f"{path} does not hold the samples that its name says. {_ADVICE}")
+            end = end_of_part
+        return end
+
+    def write(self, where: slice, rows: pl.DataFrame) -> None:
+        """Store a batch."""
+        path = self.directory / f"{where.start:06d}-{where.stop:06d}.parquet"
+        if path.exists():
+            raise StoreError(f"{path} is there already. {_ADVICE}")
+        write_atomic(path, lambda temporary: rows.write_parquet(temporary))
+
+
+_ADVICE = "Remove it to compute its samples again, or choose another directory with `--output`."
+
+
+def read_part(path: Path) -> pl.DataFrame:
+    """The rows of a part.
+
+    Raises:
+      StoreError: if it cannot be read, or holds other columns.
+    """
+    try:
+        rows = pl.read_parquet(path)
+    # Damage shows as nearly any type of exception, depending on the byte.
+    except Exception as error:
+        raise StoreError(f"{path} is damaged, or no Parquet file ({error}). {_ADVICE}") from error
+    if rows.schema != SCHEMA or rows.is_empty():
+        raise StoreError(f"{path} does not hold rows of this version's columns. {_ADVICE}")
+    return rows
+
+
+class Store:
+    """The directory of one run.
+
+    Args:
+      directory: made if absent.
+      config: resolved. ``None`` to take over what the directory was made with (``report``).
+
+    Raises:
+      StoreError: if the directory belongs to another configuration, or is not a run's.
+    """
+
+    def __init__(self, directory: str | Path, config: Config | None, environment: Mapping[str, Any] | None = None):
+        self.directory = Path(directory)
+        path = self.directory / "run.json"
+        if path.exists():
+            self.run = _read_run(path)
+            if config is not None:
+                self._refuse_other(path, config)
+        else:
+            self._refuse_foreign()
+            if config is None:
+                raise StoreError(f"{self.directory} holds no run: there is no run.json. Make one with `evaluate`.")
+            self.run = {"hash": config_hash(config), "config": as_dict(config), "environment": dict(environment or {})}
+            write_text(path, json.dumps(self.run, indent=2) + "\n")
+        self.config = from_dict(self.run["config"])
+        self.hash: str = self.run["hash"]
+
+    def cell(self, model: str, weights: str, attribution: str, norm: str) -> Cell:
+        """The rows of one model, attribution and norm."""
+        columns = {"config": self.hash, "weights": weights, "model": model, "attribution": attribution, "norm": norm}
+        return Cell(self.directory / "rows" / model / attribution / norm, columns)
+
+    def rows(self) -> pl.DataFrame:
+        """All rows that are stored.
+
+        Raises:
+          StoreError: if there are none, a part is damaged, or rows of different hashes lie in one cell.
+        """
+        parts = sorted((self.directory / "rows").rglob("*.parquet"))
+        if not parts:
+            raise StoreError(f"{self.directory} holds no rows yet; run `evaluate` first.")
+        rows = pl.concat([read_part(path) for path in parts])
+        mixed = rows.group_by("model", "attribution", "norm").agg(pl.col("config", "weights").n_unique())
+        mixed = mixed.filter((pl.col("config") > 1) | (pl.col("weights") > 1))
+        if len(mixed) or rows["config"].unique().to_list() != [self.hash]:
+            raise StoreError(f"{self.directory / 'rows'} mixes rows of different runs or weights; make the run again.")
+        return rows
+
+    def save_pictures(self, cell: Cell, where: slice, arrays: Mapping[str, np.ndarray]) -> None:
+        """Store images and maps of a batch's samples."""
+        name = "-".join(cell.columns[key] for key in ("model", "attribution", "norm"))
+        path = self.directory / "pictures" / f"{name}-{where.start:06d}.npz"
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+
+        write_atomic(path, write)
+
+    def pictures(self, model: str, attribution: str, norm: str) -> dict[str, np.ndarray]:
+        """Images and maps of a cell's first samples, stacked; empty where there are none."""
+        found: dict[str, list[np.ndarray]] = {}
+        for path in sorted((self.directory / "pictures").glob(f"{model}-{attribution}-{norm}-*.npz")):
+            with np.load(path, allow_pickle=False) as archive:
+                for name in archive.files:
+                    found.setdefault(name, []).append(archive[name])
+        return {name: np.concatenate(parts) for name, parts in found.items()}
+
+    def _refuse_other(self, path: Path, config: Config) -> None:
+        if self.run["hash"] == config_hash(config):
+            return
+        changed = "; ".join(differences(self.run["config"], as_dict(config)))
+        raise StoreError(
+            f"{path.parent} holds a run of another configuration ({changed}), and rows of two configurations are never"
+            " mixed. Give this run a directory of its own with `--output DIRECTORY`, or delete that one."
+        )
+
+    def _refuse_foreign(self) -> None:
+        if self.directory.exists() and not self.directory.is_dir():
+            raise StoreError(f"{self.directory} is a file; choose another `--output`.")
+        there = sorted(path.name for path in self.directory.iterdir()) if self.directory.exists() else []
+        if there:
+            raise StoreError(
+                f"{self.directory} is not empty and not a run's (it holds {', '.join(there[:5])}, and no run.json);"
+                " nothing was written. Choose another `--output`, or move these away."
+            )
+
+
+def _span(path: Path) -> tuple[int, int]:
+    match = _PART.fullmatch(path.name)
+    if match is None:
+        raise StoreError(f"{path} is no part of this run. Move it away, or choose another directory with `--output`.")
+    return int(match[1]), int(match[2])
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        if config_hash(from_dict(run["config"])) != run["hash"]:
+            raise ValueError("its hash does not fit its configuration")
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"{path} is damaged, or was written by another version ({error}). Choose another `--output`, or delete"
+            " the directory."
+        ) from error
+    return run

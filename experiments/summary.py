@@ -1,0 +1,147 @@
+"""From rows to one line per model, norm, radius and attribution: every number that the tables show."""
+
+import polars as pl
+
+# The attack whose deviation the paper compares with its bound.
+PAPER_ATTACK = {"l2": "pgd", "linf": "ifia"}
+
+GROUP = ["model", "norm", "epsilon", "attribution"]
+_SAMPLE = [*GROUP, "position"]
+
+# Differences of float32 attributions are exact to about 1e-5 of a deviation.
+ROUNDING = 1e-4
+
+
+def summarize(rows: pl.DataFrame, small_remainder: float) -> pl.DataFrame:
+    """Aggregate rows, one line per group.
+
+    Means over attacks are means over restarts first, then over samples. "Strongest" is the largest deviation that any
+    attack found for a sample, whether or not it kept the label: the bounds hold for all perturbations of the ball.
+
+    Args:
+      rows: as stored.
+      small_remainder: limit of the Taylor remainder for the columns ``small_*``.
+    """
+    rows = rows.with_columns(pl.col(pl.Float32).cast(pl.Float64).fill_nan(None))
+    bounds = rows.filter(pl.col("kind") == "bound", pl.col("main"))
+    attacks = rows.filter(pl.col("kind") == "attack")
+    return (
+        _of_bounds(bounds)
+        .join(_of_attacks(attacks, bounds), on=GROUP, how="left")
+        .join(_violations(attacks, bounds, small_remainder), on=GROUP, how="left")
+        .join(_of_each_bound(rows), on=GROUP, how="left")
+        .sort(GROUP)
+    )
+
+
+def per_sample(rows: pl.DataFrame) -> pl.DataFrame:
+    """Per sample: the main bound's columns, the mean of the paper's attack, and the strongest deviation found."""
+    rows = rows.with_columns(pl.col(pl.Float32).cast(pl.Float64).fill_nan(None))
+    bounds = rows.filter(pl.col("kind") == "bound", pl.col("main"))
+    return bounds.join(_strength(rows.filter(pl.col("kind") == "attack")), on=_SAMPLE)
+
+
+def _of_bounds(bounds: pl.DataFrame) -> pl.DataFrame:
+    vacuous = pl.col("vacuous")
+    corrected_vacuous = pl.col("corrected_vacuous")
+    change = pl.col("attribution_sum") - pl.col("completeness_gap")  # f(x) - f(baseline)
+    return bounds.group_by(GROUP).agg(
+        n=pl.len(),
+        bound=pl.col("euclidean").mean(),
+        bound_attained=pl.col("euclidean_attained").mean(),
+        corrected=pl.col("corrected").mean(),
+        constant=pl.col("constant").mean(),
+        constant_plus=pl.col("constant_plus").mean(),
+        attribution_norm=pl.col("attribution_norm").mean(),
+        vacuous=vacuous.mean(),
+        bound_degrees=pl.col("degrees").filter(~vacuous).mean(),
+        bound_degrees_all=pl.when(vacuous).then(180.0).otherwise(pl.col("degrees")).mean(),
+        corrected_degrees=pl.col("corrected_degrees").filter(~corrected_vacuous).mean(),
+        remainder_median=pl.col("remainder").median(),
+        remainder_max=pl.col("remainder").max(),
+        keeps_plus=pl.col("keeps_plus").mean(),
+        keeps_minus=pl.col("keeps_minus").mean(),
+        keeps_either=(pl.col("keeps_plus") | pl.col("keeps_minus")).mean(),
+        completeness=(pl.col("completeness_gap") / change).abs().median(),
+        confidence=pl.col("confidence").min(),
+    )
+
+
+def _of_each_bound(rows: pl.DataFrame) -> pl.DataFrame:
+    """Means of the single l-infinity bounds, and how often which one was the smallest."""
+    bounds = rows.filter(pl.col("kind") == "bound")
+
+    def mean(method: str) -> pl.Expr:
+        return pl.col("euclidean").filter(pl.col("method") == method).mean()
+
+    return bounds.group_by(GROUP).agg(
+        corollary_1=mean("norm_relaxation"),
+        theorem_2=mean("entrywise"),
+        theorem_2_active=(pl.col("active").filter(pl.col("main")) == "entrywise").mean(),
+    )
+
+
+def _paper_attack() -> pl.Expr:
+    return pl.col("method") == pl.col("norm").replace_strict(PAPER_ATTACK)
+
+
+def _strength(attacks: pl.DataFrame) -> pl.DataFrame:
+    """Per sample: means over restarts, and the strongest of all attacks."""
+    deviation = pl.col("euclidean")
+
+    def mean(method: str, column: str = "euclidean") -> pl.Expr:
+        return pl.col(column).filter(pl.col("method") == method).mean()
+
+    return attacks.group_by(_SAMPLE).agg(
+        paper=deviation.filter(_paper_attack()).mean(),
+        paper_degrees=pl.col("degrees").filter(_paper_attack()).mean(),
+        pgd=mean("pgd"),
+        ifia=mean("ifia"),
+        ascent=mean("ascent"),
+        attained_point=mean("attained"),
+        strongest=deviation.max(),
+        strongest_kept=deviation.filter(pl.col("label_kept")).max(),
+        strongest_degrees=pl.col("degrees").max(),
+        kept_pgd=mean("pgd", "label_kept"),
+        kept_ifia=mean("ifia", "label_kept"),
+        kept_ascent=mean("ascent", "label_kept"),
+        kept_attained=mean("attained", "label_kept"),
+        kendall=mean("ifia", "kendall"),
+        kendall_nonzero=mean("ifia", "kendall_nonzero"),
+        spearman=mean("ifia", "spearman"),
+        top_k=mean("ifia", "top_k"),
+    )
+
+
+def _of_attacks(attacks: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
+    strength = _strength(attacks)
+    values = [name for name in strength.columns if name not in _SAMPLE]
+    joined = strength.join(bounds.select(*_SAMPLE, "euclidean", "corrected"), on=_SAMPLE)
+    # Eq. 12 takes T'_e for l2, where the paper corrects, and T_e for l-infinity, where it does not.
+    limit = pl.when(pl.col("norm") == "l2").then(pl.col("corrected")).otherwise(pl.col("euclidean"))
+    return joined.group_by(GROUP).agg(
+        *[pl.col(name).mean() for name in values],
+        r=(limit - pl.col("paper")).min(),
+        r_strongest=(limit - pl.col("strongest")).min(),
+        used=(pl.col("strongest") / pl.col("euclidean")).mean(),
+    )
+
+
+def _violations(attacks: pl.DataFrame, bounds: pl.DataFrame, small_remainder: float) -> pl.DataFrame:
+    """Shares of attacks outside T_e and T'_e, and the largest excess, over all samples and those nearly linear."""
+    columns = [*_SAMPLE, pl.col("euclidean").alias("bound"), "corrected", "remainder"]
+    joined = attacks.drop("corrected", "remainder").join(bounds.select(columns), on=_SAMPLE).with_columns(
+        small=pl.col("remainder") < small_remainder, paper=_paper_attack()
+    )
+    found = {"attacks": pl.len()}
+    for name, limit in (("outside", "bound"), ("outside_corrected", "corrected")):
+        excess = pl.col("euclidean") / pl.col(limit) - 1
+        outside = excess > ROUNDING
+        for prefix, among in (("", pl.lit(True)), ("small_", pl.col("small"))):
+            found[f"{prefix}{name}"] = outside.filter(among).mean()
+            found[f"{prefix}{name}_count"] = outside.filter(among).sum()
+            found[f"{prefix}{name}_excess"] = excess.filter(among & outside).max()
+        found[f"paper_{name}"] = outside.filter(pl.col("paper")).mean()
+    found["small_n"] = pl.col("position").filter("small").n_unique()
+    found["small_attacks"] = pl.col("small").sum()
+    return joined.group_by(GROUP).agg(**found)

@@ -1,0 +1,223 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from oracles import with_spectrum
+
+from jaxattr.spectral import SingularValue, lanczos, largest_singular_value, overlap_quantile, upper_edge
+
+SIZE, STARTS = 64, 400
+SPECTRA = {
+    "flat": np.ones(SIZE),
+    "geometric": 0.8 ** np.arange(SIZE),
+    "linear": np.linspace(1, 0, SIZE),
+    "outlier": np.r_[1.2, np.ones(SIZE - 1)],
+    "clustered": np.r_[1 - 1e-3 * np.arange(8), np.linspace(0.9, 0, SIZE - 8)],
+    "rank_one": np.r_[1.0, np.zeros(SIZE - 1)],
+    "zero": np.zeros(SIZE),
+    "negative": -(0.8 ** np.arange(SIZE)),
+    "both_signs": np.r_[1, -1, np.linspace(-0.95, 0.95, SIZE - 2)],
+}
+
+
+@functools.partial(jax.jit, static_argnames=("symmetric", "num_steps", "confidence"))
+def run(matrix, keys, *, symmetric, num_steps, confidence) -> SingularValue:
+    """One run per key."""
+
+    def one(key):
+        return largest_singular_value(
+            lambda v: matrix @ v,
+            lambda u: matrix.T @ u,
+            (matrix.shape[1],),
+            key,
+            symmetric=symmetric,
+            num_steps=num_steps,
+            confidence=confidence,
+            dtype=matrix.dtype,
+        )
+
+    return jax.vmap(one)(keys)
+
+
+def matrix_of(name, symmetric, scale=1.0):
+    matrix = with_spectrum(0, SPECTRA[name])
+    if not symmetric:
+        matrix = matrix @ np.linalg.qr(np.random.default_rng(1).normal(size=(SIZE, SIZE)))[0]
+    return jnp.asarray(scale * matrix, jnp.float32)
+
+
+def truth_of(matrix):
+    return np.linalg.norm(np.asarray(matrix, np.float64), 2)
+
+
+def most_failures(probability, starts=STARTS):
+    """What a binomial of the stated failure probability exceeds once in ten thousand."""
+    return scipy.stats.binom.ppf(0.9999, starts, probability)
+
+
+# Stated confidence of 0.9 and few steps: far from convergence, where a wrong quantile would show.
+@pytest.mark.parametrize("num_steps", [3, 12])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("name", sorted(SPECTRA))
+def test_upper_value_holds_at_the_stated_rate(name, symmetric, num_steps):
+    matrix = matrix_of(name, symmetric)
+    truth = truth_of(matrix)
+    keys = jax.random.split(jax.random.key(5), STARTS)
+    found = run(matrix, keys, symmetric=symmetric, num_steps=num_steps, confidence=0.9)
+    upper, attained = np.asarray(found.upper, np.float64), np.asarray(found.attained, np.float64)
+    assert np.sum(upper < truth) <= most_failures(0.1)
+    assert np.all(attained <= truth * (1 + 1e-6))
+    assert np.all(upper >= attained)
+    np.testing.assert_allclose(found.confidence, 0.9)
+    directions = np.asarray(found.direction, np.float64)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1, rtol=1e-5)
+    reached = np.linalg.norm(directions @ np.asarray(matrix, np.float64).T, axis=1)
+    np.testing.assert_allclose(attained, reached, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_upper_value_is_near_when_the_spectrum_allows(symmetric):
+    keys = jax.random.split(jax.random.key(6), STARTS)
+    # Exhausted spaces may cost rounding over overlap, 2.4e-7 / 8e-5; a spectrum that decays costs nothing.
+    for name, slack in (("geometric", 2e-5), ("rank_one", 5e-3), ("flat", 5e-3), ("outlier", 5e-3), ("linear", 0.05)):
+        matrix = matrix_of(name, symmetric)
+        found = run(matrix, keys, symmetric=symmetric, num_steps=30, confidence=0.999)
+        ratio = np.asarray(found.upper, np.float64) / truth_of(matrix)
+        assert np.sum(ratio < 1) <= most_failures(1e-3)
+        assert np.median(ratio) <= 1 + slack, name
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("gap", [1e-5, 1e-4, 1e-3])
+def test_an_outlier_that_the_start_hardly_sees_is_within_the_upper_value(symmetric, gap):
+    # A flat spectrum exhausts the Krylov space but for the outlier's share of the start. Where that share is lost in
+    # rounding, the run ends as if the spectrum were flat; the upper value must allow for what it could not see.
+    matrix = jnp.asarray(np.diag(np.r_[1 + gap, np.ones(SIZE - 1)]), jnp.float32)
+    keys = jax.random.split(jax.random.key(5), 4000)
+    found = run(matrix, keys, symmetric=symmetric, num_steps=12, confidence=0.999)
+    failures = np.sum(np.asarray(found.upper, np.float64) < truth_of(matrix))
+    assert failures <= most_failures(1e-3, 4000)
+
+
+@pytest.mark.parametrize("scale", [1e-22, 1e22])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_scale_changes_nothing_but_the_scale(symmetric, scale):
+    # Squares of 1e-22 underflow in float32, those of 1e22 overflow.
+    keys = jax.random.split(jax.random.key(5), STARTS)
+    options = {"symmetric": symmetric, "num_steps": 12, "confidence": 0.9}
+    plain = run(matrix_of("geometric", symmetric), keys, **options)
+    scaled = run(matrix_of("geometric", symmetric, scale), keys, **options)
+    np.testing.assert_allclose(scaled.attained / np.float32(scale), plain.attained, rtol=1e-4)
+    np.testing.assert_allclose(scaled.upper / np.float32(scale), plain.upper, rtol=1e-4)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_more_steps_than_features_are_exact(symmetric, size):
+    rng = np.random.default_rng(size)
+    values = np.r_[-3.0, rng.normal(size=size - 1)] if symmetric else np.ones(size)
+    matrix = with_spectrum(0, values) if symmetric else rng.normal(size=(size, size))
+    keys = jax.random.split(jax.random.key(0), 20)
+    found = run(jnp.asarray(matrix, jnp.float32), keys, symmetric=symmetric, num_steps=40, confidence=0.999)
+    truth = np.linalg.norm(matrix, 2)
+    np.testing.assert_allclose(found.attained, truth, rtol=1e-5)
+    np.testing.assert_allclose(found.upper, truth, rtol=1e-4)
+    assert np.all(np.asarray(found.upper, np.float64) >= truth * (1 - 1e-7))
+    assert np.all(np.isfinite(found.residual))
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_zero_operator_has_a_direction_and_no_nan(symmetric):
+    keys = jax.random.split(jax.random.key(0), STARTS)
+    found = run(jnp.zeros((SIZE, SIZE)), keys, symmetric=symmetric, num_steps=12, confidence=0.9)
+    assert not np.any(found.upper)
+    assert not np.any(found.attained)
+    assert not np.any(found.residual)
+    np.testing.assert_allclose(np.linalg.norm(found.direction, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_product_without_a_number_gives_nan_and_never_a_number(symmetric, bad):
+    matrix = matrix_of("geometric", symmetric).at[3, 5].set(bad)
+    keys = jax.random.split(jax.random.key(0), STARTS)
+    found = run(matrix, keys, symmetric=symmetric, num_steps=12, confidence=0.9)
+    assert np.all(np.isnan(found.upper))
+    assert np.all(np.isnan(found.attained))
+    assert np.all(np.isnan(found.residual))
+
+
+def test_same_key_same_answer_and_another_key_another():
+    matrix, keys = matrix_of("linear", False), jax.random.split(jax.random.key(5), STARTS)
+    options = {"symmetric": False, "num_steps": 12, "confidence": 0.9}
+    first, again = run(matrix, keys, **options), run(matrix, keys, **options)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert len(np.unique(first.attained)) > STARTS / 2
+
+
+def test_shaped_arguments():
+    # The operator of a (2, 3) image: J as a tensor.
+    tensor = np.random.default_rng(0).normal(size=(2, 3, 2, 3)).astype(np.float32)
+    found = jax.jit(
+        lambda key: largest_singular_value(
+            lambda v: jnp.tensordot(tensor, v, 2), lambda u: jnp.tensordot(u, tensor, 2), (2, 3), key
+        )
+    )(jax.random.key(0))
+    assert found.direction.shape == (2, 3)
+    assert float(found.attained) == pytest.approx(np.linalg.norm(tensor.reshape(6, 6), 2), rel=1e-5)
+
+
+def test_lanczos_relation_and_orthonormal_basis():
+    with jax.enable_x64(True):
+        matrix = with_spectrum(3, np.linspace(-1, 2, 20))
+        start = np.random.default_rng(0).normal(size=20)
+        state = jax.jit(lambda s: lanczos(lambda v: jnp.asarray(matrix) @ v, s, 8))(jnp.asarray(start))
+        Q, diagonal, residuals = (np.asarray(leaf) for leaf in (state.basis, state.diagonal, state.residuals))
+        np.testing.assert_allclose(Q @ Q.T, np.eye(8), atol=1e-14)
+        np.testing.assert_allclose(Q[0], start / np.linalg.norm(start), rtol=1e-13)
+        T = np.diag(diagonal) + np.diag(residuals[:-1], 1) + np.diag(residuals[:-1], -1)
+        np.testing.assert_allclose(Q @ matrix @ Q.T, T, atol=1e-13)
+        remainder = matrix @ Q.T - Q.T @ T
+        np.testing.assert_allclose(remainder[:, :-1], 0, atol=1e-13)
+        assert np.linalg.norm(remainder[:, -1]) == pytest.approx(residuals[-1], rel=1e-12)
+
+
+@pytest.mark.parametrize(("size", "probability"), [(2, 0.3), (3, 0.1), (50, 0.5), (784, 0.02)])
+def test_overlap_quantile_by_simulation(size, probability):
+    draws = np.random.default_rng(0).normal(size=(20000 if size < 100 else 4000, size))
+    overlap = np.abs(draws[:, 0]) / np.linalg.norm(draws, axis=1)
+    count = np.sum(overlap < overlap_quantile(size, probability))
+    low, high = scipy.stats.binom.ppf([1e-4, 1 - 1e-4], len(draws), probability)
+    assert low <= count <= high
+
+
+def test_overlap_quantile_in_closed_form():
+    assert overlap_quantile(1, 0.001) == 1.0
+    # On a circle the angle is uniform, on a sphere the coordinate is (Archimedes).
+    assert overlap_quantile(2, 0.001) == pytest.approx(np.sin(np.pi / 2 * 0.001), rel=1e-9)
+    assert overlap_quantile(3, 0.001) == pytest.approx(0.001, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_upper_edge_is_the_root(seed):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(seed)
+        ritz, residuals = np.sort(rng.normal(size=7)), rng.uniform(0.01, 0.5, size=7)
+        edge = float(upper_edge(jnp.asarray(ritz), jnp.asarray(residuals), 1e-3))
+        assert edge > ritz.max()
+        assert np.prod(edge - ritz) == pytest.approx(np.prod(residuals) / 1e-3, rel=1e-10)
+
+
+def test_upper_edge_of_one_step_and_of_an_exhausted_space():
+    # k = 1: theta + beta / delta.
+    assert float(upper_edge(jnp.array([2.0]), jnp.array([0.25]), 0.5)) == pytest.approx(2.5, rel=1e-6)
+    assert float(upper_edge(jnp.array([2.0, 1.0]), jnp.array([0.25, 0.0]), 0.5)) == 2.0
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, -1.0, 2.0])
+def test_confidence_must_be_a_probability(confidence):
+    with pytest.raises(ValueError, match="confidence"):
+        largest_singular_value(lambda v: v, lambda u: u, (2,), jax.random.key(0), confidence=confidence)
