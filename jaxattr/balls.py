@@ -15,7 +15,7 @@ import optax
 from jax import Array
 from jaxtyping import Float
 
-from jaxattr import _checks
+from jaxattr import _checks, _numerics
 
 DEFAULT_BOX = (0.0, 1.0)
 
@@ -111,11 +111,13 @@ class Ball(abc.ABC):
         Args:
           x: the input.
           perturbed: what became of it.
-          tolerance: slack in units of the input; by default 16 units in the last place of the larger of 1 and epsilon.
+          tolerance: slack in units of the input; by default 16 units in the last place of the largest of 1, epsilon and
+            the input's values.
         """
-        if tolerance is None:
-            tolerance = 16 * float(jnp.finfo(x.dtype).eps)
-        slack = tolerance * jnp.maximum(1.0, self.epsilon)
+        slack = tolerance
+        if slack is None:
+            largest = jnp.maximum(jnp.maximum(1, self.epsilon), jnp.max(jnp.abs(x)))
+            slack = 16 * jnp.finfo(x.dtype).eps * largest
         inside = self.norm(perturbed - x) <= self.epsilon + slack
         return inside & jnp.all(jnp.abs(self.clip(perturbed) - perturbed) <= slack)
 
@@ -124,7 +126,8 @@ class Ball(abc.ABC):
         if self.box is None or not _checks.is_concrete(x) or not all(map(_checks.is_concrete, self.box)):
             return
         values = np.asarray(x)
-        slack = 16 * float(jnp.finfo(x.dtype).eps) * max(1.0, float(np.max(np.abs(np.asarray(self.box)))))
+        largest = max(float(np.max(np.abs(limit))) for limit in self.box)
+        slack = 16 * float(jnp.finfo(x.dtype).eps) * max(1.0, largest)
         if np.any(values < self.box[0] - slack) or np.any(values > self.box[1] + slack):
             raise ValueError(
                 f"`x` must lie in the box of valid inputs {self.box}, but its values range from {np.nanmin(values):.6g}"
@@ -153,7 +156,7 @@ class L2(Ball):
     name = "l2"
 
     def norm(self, delta):
-        return optax.safe_norm(delta.ravel(), 0.0)
+        return _numerics.norm(delta)
 
     def dual_norm(self, gradient):
         return self.norm(gradient)
@@ -162,7 +165,7 @@ class L2(Ball):
         # Scaling by the largest entry first keeps tiny gradients (1e-30 in float32) from squaring to zero.
         largest = jnp.max(jnp.abs(gradient))
         scaled = gradient / jnp.where(largest > 0, largest, 1)
-        return scaled / jnp.maximum(jnp.linalg.norm(scaled.ravel()), 1)
+        return scaled / jnp.maximum(optax.safe_norm(scaled.ravel(), 0.0), 1)
 
     def project(self, delta):
         # Optax divides by the radius: a ball of radius 0 would make 0 / 0 of a zero perturbation.

@@ -13,7 +13,7 @@ It has unit norm, so with the eigenvector u of the largest eigenvalue, ``|<u, s>
 on the sphere ``Pr[|<u, s>| < delta] = I_{delta^2}(1/2, (d-1)/2)``; outside of that event ``p_k(lambda_max) <=
 1/delta``. Beyond the largest Ritz value p_k increases, so that lambda_max is at most the root of ``p_k(t) = 1/delta``.
 Nothing is assumed of the spectrum, and it adapts to it: where the Krylov space is exhausted (beta = 0: rank-deficient,
-identity, zero operators) the root is the Ritz value itself.
+identity, zero operators) the root is the Ritz value itself, up to what rounding may have hidden.
 
 Where the Krylov space is exhausted, what is left of the next vector is rounding noise. Lanczos without a guard divides
 it by (almost) zero: NaN or, worse, a direction that is not orthogonal to the basis and spurious values far above the
@@ -23,7 +23,7 @@ which is what a flat spectrum with one outlier needs.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,11 @@ from jaxtyping import Float
 from jaxattr import _checks
 
 Matvec = Callable[[Array], Array]
+
+
+def _negligible(dtype: Any) -> float:
+    """Size of a residual, relative to the operator, below which it cannot be told from rounding."""
+    return 2 * float(jnp.finfo(dtype).eps)
 
 
 class Tridiagonal(NamedTuple):
@@ -83,7 +88,7 @@ def lanczos(matvec: Matvec, start: Float[Array, " d"], num_steps: int) -> Tridia
     num_steps = min(_checks.positive_int("num_steps", num_steps), start.size)
     dtype = start.dtype
     # A larger threshold would take a small but real component of the start for exhaustion, and void the confidence.
-    negligible = 2 * float(jnp.finfo(dtype).eps)
+    negligible = _negligible(dtype)
 
     def orthogonal(vector, basis):
         vector = vector - basis.T @ (basis @ vector)
@@ -122,19 +127,23 @@ def overlap_quantile(size: int, probability: float) -> float:
     return float(np.sqrt(scipy.special.betaincinv(0.5, (size - 1) / 2, probability)))
 
 
-def upper_edge(ritz: Float[Array, " k"], residuals: Float[Array, " k"], overlap: float) -> Float[Array, ""]:
+def upper_edge(
+    ritz: Float[Array, " k"], residuals: Float[Array, " k"], overlap: float, unseen: Any = 0.0
+) -> Float[Array, ""]:
     """The root t above all Ritz values of ``prod_i (t - theta_i) = prod_j beta_j / overlap``, from above.
 
     Args:
       ritz: eigenvalues of the tridiagonal matrix.
       residuals: all k residual norms.
       overlap: lower limit of the start's overlap with the eigenvector in question.
+      unseen: residual norm that rounding may have lost where the run was taken to be exhausted. A residual beta means
+        ``overlap * (lambda_max - theta) <= beta`` for the largest Ritz value theta.
     """
     largest = jnp.max(ritz)
     exhausted = jnp.any(residuals <= 0)
     level = jnp.sum(jnp.log(jnp.where(residuals > 0, residuals, 1))) - np.log(overlap)
     # (t - largest)^k is at most the product, so that this is right of the root.
-    reach = jnp.where(exhausted, 0, jnp.exp(level / ritz.size))
+    reach = jnp.exp(level / ritz.size)
 
     def halve(_, limits):
         low, high = limits
@@ -144,7 +153,7 @@ def upper_edge(ritz: Float[Array, " k"], residuals: Float[Array, " k"], overlap:
 
     # Bisection on the distance from the largest Ritz value: precise also where it is tiny beside the value.
     _, distance = jax.lax.fori_loop(0, 60, halve, (jnp.zeros_like(reach), reach))
-    return largest + distance
+    return largest + jnp.where(exhausted, unseen / overlap, distance)
 
 
 def largest_singular_value(
@@ -156,7 +165,7 @@ def largest_singular_value(
     symmetric: bool = False,
     num_steps: int = 40,
     confidence: float = 0.999,
-    dtype=None,
+    dtype: Any = None,
 ) -> SingularValue:
     """Largest singular value of an operator by Lanczos, with an upper value of a stated confidence.
 
@@ -174,7 +183,7 @@ def largest_singular_value(
       dtype: floating-point type; JAX's default one if absent.
 
     Returns:
-      A :class:`SingularValue`. A NaN or infinite product makes all of it NaN.
+      A :class:`SingularValue`. A NaN or infinite product makes ``attained``, ``upper`` and ``residual`` NaN.
 
     Raises:
       ValueError: if ``confidence`` is not between 0 and 1, or ``num_steps`` is below 1.
@@ -211,8 +220,10 @@ def largest_singular_value(
 
     failure = (1 - confidence) / (2 if symmetric else 1)
     overlap = overlap_quantile(size, failure)
-    edge = upper_edge(ritz, state.residuals, overlap)
-    edge = jnp.maximum(edge, upper_edge(-ritz, state.residuals, overlap)) if symmetric else jnp.sqrt(edge)
+    # With as many steps as features nothing can have been missed.
+    unseen = 0.0 if state.diagonal.size == size else _negligible(start.dtype) * value
+    edge = upper_edge(ritz, state.residuals, overlap, unseen)
+    edge = jnp.maximum(edge, upper_edge(-ritz, state.residuals, overlap, unseen)) if symmetric else jnp.sqrt(edge)
     attained = jnp.linalg.norm(scaled(vector))
     # Rounding of the products themselves: a few units in the last place, grown by the length of the sums.
     rounding = 1 + 4 * np.sqrt(size) * float(jnp.finfo(start.dtype).eps)

@@ -23,7 +23,7 @@ def completeness_gap(attribute: GradientAttribution) -> Callable[..., Array]:
       ``gap(logits_fn, x, label) -> scalar``.
 
     Raises:
-      ValueError: if the attribution has no baseline.
+      ValueError: if the attribution is not complete.
 
     Example:
       >>> import jax.numpy as jnp
@@ -33,10 +33,11 @@ def completeness_gap(attribute: GradientAttribution) -> Callable[..., Array]:
       >>> float(gap(logits_fn, jnp.array([1.0, 3.0]), 0))
       2.5
     """
-    if getattr(attribute, "baseline", None) is None:
+    if getattr(attribute, "baseline", None) is None or not attribute.complete:
         raise ValueError(
-            f"`attribute` must have a baseline whose output it is complete against, got {attribute!r}. Accepted:"
-            " `integrated_gradients(...)`, or another GradientAttribution with a `baseline`."
+            f"`attribute` must be complete against a baseline, got {attribute!r}. Accepted:"
+            " `integrated_gradients(...)`, or another GradientAttribution with a `baseline` and `complete=True`. For another output than the logit,"
+            " wrap the logits function: `gap(jaxattr.outputs.probability(logits_fn), x, label)`."
         )
 
     def gap(logits_fn, x, label):

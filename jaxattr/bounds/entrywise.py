@@ -61,6 +61,10 @@ def entrywise(
         ball.check_input(x)
         jacobian = attribution_jacobian(attribute, logits_fn, x, label, linearize=linearize)
         dense = jacobian.dense(chunk)
+        # P squares J: without a scale, entries of 1e-22 would become a bound of zero in float32.
+        largest = jnp.max(jnp.abs(dense))
+        scale = jnp.where(largest > 0, largest, 1)
+        dense = dense / scale
         with jax.default_matmul_precision("highest"):
             gram = dense.T @ dense
             starts = jax.random.normal(key, (corner_starts, x.size), x.dtype).at[0].set(jnp.sum(gram, axis=0))
@@ -72,8 +76,8 @@ def entrywise(
             ball,
             value=jacobian.value,
             direction=signs[best].reshape(x.shape),
-            slope=jnp.sqrt(jnp.sum(jnp.abs(gram))),
-            attained_slope=values[best],
+            slope=scale * jnp.sqrt(jnp.sum(jnp.abs(gram))),
+            attained_slope=scale * values[best],
             confidence=1.0,
         )
 

@@ -2,9 +2,7 @@
 
 import math
 
-import jax.numpy as jnp
-
-from jaxattr import _checks
+from jaxattr import _checks, _numerics
 from jaxattr.balls import Ball, LInf
 from jaxattr.bounds.corners import ascend_signs
 from jaxattr.bounds.result import DeviationBound, require_ball
@@ -65,7 +63,7 @@ def norm_relaxation(
         jacobian = attribution_jacobian(attribute, logits_fn, x, label, linearize=options.linearize)
         sigma = options.solve(jacobian, key)
         signs = ascend_signs(jacobian.gram, sigma.direction, corner_steps)
-        attained = jnp.linalg.norm(jacobian.matvec(signs).ravel())
+        attained = _numerics.norm(jacobian.matvec(signs))
         return DeviationBound.from_slope(
             "norm_relaxation",
             ball,

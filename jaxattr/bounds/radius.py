@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from jaxattr import _checks
 from jaxattr.bounds.result import DeviationBound
 
 
@@ -25,7 +26,8 @@ def largest_epsilon(
       constant: the factor c of Eq. 11, if the corrected bound is meant. It depends on epsilon itself.
 
     Returns:
-      The radius, shaped like the bound's values; infinite where the linear model does not move.
+      The radius, shaped like the bound's values; infinite where the linear model does not move, NaN for an angle of a
+      zero attribution.
 
     Raises:
       ValueError: if not exactly one target is given, or it is out of range.
@@ -45,7 +47,7 @@ def largest_epsilon(
         raise ValueError(f"give exactly one of `euclidean`, `cosine` and `degrees`, got {sorted(given) or 'none'}.")
     ((name, value),) = given.items()
     top = {"euclidean": jnp.inf, "cosine": 1.0, "degrees": 90.0}[name]
-    if bool(jnp.any(~((value >= 0) & (value <= top)))):
+    if _checks.is_concrete(value) and bool(jnp.any(~((value >= 0) & (value <= top)))):
         raise ValueError(f"`{name}` must be between 0 and {top:g}, got {value}. Beyond that Corollary 2 says nothing.")
     if name == "euclidean":
         deviation = value
@@ -54,6 +56,8 @@ def largest_epsilon(
     else:
         deviation = bound.attribution_norm * jnp.sin(jnp.deg2rad(value))
     slope = constant * bound.slope
-    return jnp.where(
-        slope > 0, deviation / jnp.where(slope > 0, slope, 1), jnp.where(jnp.isnan(slope), jnp.nan, jnp.inf)
-    )
+    if name != "euclidean":
+        # A zero attribution has no direction to lose.
+        deviation = jnp.where(bound.attribution_norm > 0, deviation, jnp.nan)
+    radius = deviation / jnp.where(slope > 0, slope, 1)
+    return jnp.where(slope > 0, radius, jnp.where(jnp.isnan(slope + deviation), jnp.nan, jnp.inf))

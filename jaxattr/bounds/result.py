@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from jaxattr import _numerics
 from jaxattr.balls import Ball
 
 
@@ -39,10 +40,11 @@ def cosine_from_euclidean(
     zero = attribution_norm <= 0
     sine = deviation / jnp.where(zero, 1, attribution_norm)
     vacuous = ~(sine <= 1) | zero
-    inside = jnp.clip(sine, 0, 1)
+    # The end points apart: their derivatives are infinite, and would make NaN of a gradient even where not chosen.
+    inside = jnp.where(sine < 1, sine, 0)
     # 1 - sqrt(1 - s^2) without the cancellation for small s.
-    cosine = jnp.where(vacuous, 2, inside**2 / (1 + jnp.sqrt(1 - inside**2)))
-    degrees = jnp.where(vacuous, 180, jnp.rad2deg(jnp.arcsin(inside)))
+    cosine = jnp.where(vacuous, 2, jnp.where(sine == 1, 1, inside**2 / (1 + jnp.sqrt(1 - inside**2))))
+    degrees = jnp.where(vacuous, 180, jnp.where(sine == 1, 90, jnp.rad2deg(jnp.arcsin(inside))))
     undefined = zero | jnp.isnan(deviation) | jnp.isnan(attribution_norm)
     return jnp.where(undefined, jnp.nan, cosine), jnp.where(undefined, jnp.nan, degrees), vacuous
 
@@ -106,7 +108,7 @@ class DeviationBound:
           attained_slope: ``||J direction||``.
           confidence: probability with which ``slope`` holds.
         """
-        norm = jnp.linalg.norm(value.ravel())
+        norm = _numerics.norm(value)
         epsilon = jnp.asarray(ball.epsilon, norm.dtype)
         # Where theory gives equality, rounding may put the bound a unit in the last place below what is attained.
         slope = jnp.maximum(jnp.asarray(slope, norm.dtype), attained_slope)

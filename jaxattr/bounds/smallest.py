@@ -45,7 +45,8 @@ def smallest(*bounds: Bound) -> Bound:
         stacked = jax.tree.map(
             lambda *leaves: jnp.stack(leaves), *[dataclasses.replace(r, methods=()) for r in results]
         )
-        tight = jnp.argmin(stacked.euclidean)
+        # Slopes and not values, which are all zero at a radius of zero.
+        tight = jnp.argmin(stacked.slope)
         far = jnp.argmax(stacked.euclidean_attained)
         offsets = jnp.cumsum(jnp.asarray([0] + [len(r.methods) for r in results[:-1]]))
         chosen: DeviationBound = jax.tree.map(lambda leaf: leaf[tight], stacked)

@@ -1,25 +1,15 @@
 """Distances and angles between two attributions, as vectors of signed features."""
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
+from jaxattr._numerics import norm
 from jaxattr.metrics import _check
-
-
-def _norm(vector: Array) -> Array:
-    """2-norm with derivative 0 at 0, and without underflow or overflow of the squares."""
-    largest = lax.stop_gradient(jnp.max(jnp.abs(vector)))
-    # An infinite entry must give an infinite norm: inf / inf is NaN.
-    scale = jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
-    squares = jnp.sum(jnp.square(vector / scale))
-    zero = squares == 0
-    return jnp.where(zero, 0, scale * jnp.sqrt(jnp.where(zero, 1, squares)))
 
 
 def _units(a: Array, b: Array) -> tuple[Array, Array, Array]:
     """Both maps divided by their norms, and whether both norms are nonzero."""
-    norm_a, norm_b = _norm(a), _norm(b)
+    norm_a, norm_b = norm(a), norm(b)
     defined = (norm_a != 0) & (norm_b != 0)
     return a / jnp.where(norm_a == 0, 1, norm_a), b / jnp.where(norm_b == 0, 1, norm_b), defined
 
@@ -46,7 +36,7 @@ def euclidean(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Arr
         5.0
     """
     a, b = _check.two_maps(a, b)
-    return _norm(a - b)
+    return norm(a - b)
 
 
 def cosine_distance(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]:
@@ -124,5 +114,5 @@ def degrees(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array
     """
     a, b, defined = _units(*_check.two_maps(a, b))
     # atan2(0, 0), with its undefined derivative, is out of reach where both are unit vectors.
-    angle = 2 * jnp.arctan2(_norm(a - b), jnp.where(defined, _norm(a + b), 1))
+    angle = 2 * jnp.arctan2(norm(a - b), jnp.where(defined, norm(a + b), 1))
     return jnp.where(defined, jnp.rad2deg(angle), jnp.nan)
