@@ -162,7 +162,8 @@ def _comparison(config: Config) -> ja.parallel.SampleMap:
 
 
 def _no_model(x):
-    return x
+    """``over_samples`` wants a classifier, and metrics need none."""
+    return x.ravel()
 
 
 def _metrics(compare: ja.parallel.SampleMap, result: dict[str, Any], config: Config) -> dict[str, np.ndarray]:

@@ -81,6 +81,15 @@ def label(logits_fn: LogitsFn, x: Array, y: Any) -> Array:
     return jnp.asarray(y)
 
 
+def of_class(outputs: Array, y: Array) -> Array:
+    """``outputs[y]``, and NaN in value and all derivatives for a label that turns out not to be there.
+
+    Indexing clamps a traced index; the result would silently be about another class.
+    """
+    exists = (y >= 0) & (y < outputs.shape[0])
+    return outputs[y] * jnp.where(exists, 1, jnp.nan).astype(outputs.dtype)
+
+
 def num_classes(logits_fn: LogitsFn, x: Array) -> int:
     """The number of logits of ``logits_fn(x)``, checked without computing them."""
     if not callable(logits_fn):
@@ -88,7 +97,14 @@ def num_classes(logits_fn: LogitsFn, x: Array) -> int:
             f"`logits_fn` must be callable on one input, got {type(logits_fn).__name__}. For a Flax module:"
             " `jax.tree_util.Partial(apply, variables)` or `lambda x: model.apply(variables, x[None])[0]`."
         )
-    out = jax.eval_shape(logits_fn, x)
+    try:
+        out = jax.eval_shape(logits_fn, x)
+    except Exception as error:
+        raise ValueError(
+            f"`logits_fn` failed on ONE input of shape {x.shape}: {type(error).__name__}: {str(error).splitlines()[0]}"
+            " Accepted is a function of one sample, without a batch axis; a Flax module becomes one by"
+            " `jax.tree_util.Partial(apply, variables)` or `jaxattr.models.logits_fn(model, variables)`."
+        ) from error
     if not hasattr(out, "shape") or len(out.shape) != 1:
         shape = getattr(out, "shape", type(out).__name__)
         raise ValueError(

@@ -6,6 +6,7 @@ normalizes inside itself.
 """
 
 import abc
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -16,6 +17,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxattr import _checks, _numerics
+from jaxattr.types import LogitsFn
 
 DEFAULT_BOX = (0.0, 1.0)
 
@@ -32,6 +34,8 @@ class Ball(abc.ABC):
 
     def __init__(self, epsilon: Any, box: tuple[Any, Any] | None = DEFAULT_BOX):
         if _checks.is_concrete(epsilon):
+            if np.asarray(epsilon).dtype.kind not in "iuf":
+                raise TypeError(f"`epsilon` must be a number of at least 0, got {epsilon!r}.")
             if np.ndim(epsilon) != 0:
                 raise ValueError(
                     f"`epsilon` must be a single number, got shape {np.shape(epsilon)}. For several radii:"
@@ -122,11 +126,23 @@ class Ball(abc.ABC):
         return inside & jnp.all(jnp.abs(self.clip(perturbed) - perturbed) <= slack)
 
     def check_input(self, x: Float[Array, "*shape"]) -> None:
-        """Raise ``ValueError`` if a concrete ``x`` lies outside of the box (NaN passes: it is flagged in results)."""
+        """Raise ``ValueError`` if a concrete ``x`` (or batch) lies outside of the box.
+
+        NaN passes: it is flagged in results.
+        """
         if self.box is None or not _checks.is_concrete(x) or not all(map(_checks.is_concrete, self.box)):
             return
         values = np.asarray(x)
-        largest = max(float(np.max(np.abs(limit))) for limit in self.box)
+        limits = [np.asarray(limit) for limit in self.box]
+        for limit in limits:
+            fits = limit.ndim <= values.ndim and all(
+                a in (1, b) for a, b in zip(limit.shape[::-1], values.shape[::-1], strict=False)
+            )
+            if not fits:
+                raise ValueError(
+                    f"`box` has a limit of shape {limit.shape}, which does not fit inputs of {values.shape}."
+                )
+        largest = max((float(np.max(np.abs(limit[np.isfinite(limit)]), initial=0)) for limit in limits), default=0)
         slack = 16 * float(jnp.finfo(x.dtype).eps) * max(1.0, largest)
         if np.any(values < self.box[0] - slack) or np.any(values > self.box[1] + slack):
             raise ValueError(
@@ -213,6 +229,29 @@ class LInf(Ball):
     def sample(self, key, shape, dtype=None):
         dtype = dtype or jnp.result_type(float)
         return jax.random.uniform(key, shape, dtype, -1, 1) * jnp.asarray(self.epsilon, dtype)
+
+
+def require(ball: Any) -> Ball:
+    """Return ``ball``, or raise ``TypeError`` if it is none."""
+    if not isinstance(ball, Ball):
+        raise TypeError(f"`ball` must be `jaxattr.L2(epsilon)` or `jaxattr.LInf(epsilon)`, got {ball!r}.")
+    return ball
+
+
+class OverBall:
+    """A bound or an attack that says over which ball it is, so that whoever runs it can check inputs first.
+
+    Inside of compiled code an input outside of the box cannot be refused any more.
+    """
+
+    def __init__(self, function: Callable[..., Any], ball: Ball | None):
+        self._function, self.ball = function, ball
+
+    def __call__(self, logits_fn: LogitsFn, x: Array, label: Any, key: Array) -> Any:
+        """The result for one sample."""
+        if self.ball is not None:
+            self.ball.check_input(_checks.sample(x))
+        return self._function(logits_fn, x, label, key)
 
 
 BALLS: dict[str, type[Ball]] = {"l2": L2, "linf": LInf}

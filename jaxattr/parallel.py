@@ -37,17 +37,26 @@ def mesh(devices: Any = None) -> Mesh:
 
 
 @functools.lru_cache(maxsize=64)
-def _program(method: Callable[..., Any], on: Mesh, with_key: bool, bound_fn: Any) -> Callable[..., Any]:
-    """The compiled form of a method over a batch; the same for all weights of an architecture."""
+def _program(method: Callable[..., Any], on: Mesh, key_impl: Any, closed: Any) -> Callable[..., Any]:
+    """The compiled form of a method over a batch; the same for all weights of an architecture.
 
-    def one(logits_fn, x, label, key, index):
-        logits_fn = bound_fn if bound_fn is not None else logits_fn
+    Args:
+      method: what is run.
+      on: the mesh.
+      key_impl: the key's generator; ``None`` for a method without a key.
+      closed: the logits function where it is no pytree.
+    """
+
+    def one(logits_fn, x, label, key_data, index):
+        logits_fn = closed if closed is not None else logits_fn
+        if key_impl is None:
+            return method(logits_fn, x, label)
         # A key per sample, whatever the batch: results do not depend on how samples were chunked or sharded.
-        arguments = (jax.random.fold_in(key, index),) if with_key else ()
-        return method(logits_fn, x, label, *arguments)
+        key = jax.random.wrap_key_data(key_data, impl=key_impl)
+        return method(logits_fn, x, label, jax.random.fold_in(key, index))
 
-    def batch(logits_fn, xs, labels, key, indices):
-        return jax.vmap(one, in_axes=(None, 0, 0, None, 0))(logits_fn, xs, labels, key, indices)
+    def batch(logits_fn, xs, labels, key_data, indices):
+        return jax.vmap(one, in_axes=(None, 0, 0, None, 0))(logits_fn, xs, labels, key_data, indices)
 
     split, whole = PartitionSpec(AXIS), PartitionSpec()
     specs = (whole, split, split, whole, split)
@@ -92,8 +101,10 @@ class SampleMap:
         Yields:
           ``(slice, result)``: which samples, and their results as NumPy arrays.
         """
-        xs, labels = _check_samples(xs, labels)
+        xs, labels = self._check(xs, labels)
         total = len(xs)
+        if isinstance(start, bool) or not isinstance(start, (int, np.integer)) or not 0 <= start <= total:
+            raise ValueError(f"`start` must be an integer between 0 and {total}, the number of samples; got {start!r}.")
         batch_size = self._fit(xs, labels, key)
         report = _reporter(self._progress, start, total)
         for begin in range(start, total, batch_size):
@@ -105,6 +116,29 @@ class SampleMap:
             report(end)
             yield slice(begin, end), part
 
+    def _check(self, xs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Samples and labels as arrays; what is wrong with them is said here, where values are known."""
+        xs, labels = np.asarray(xs), np.asarray(labels)
+        if xs.ndim < 1 or len(xs) == 0 or labels.shape != (len(xs),):
+            raise ValueError(
+                "`xs` and `labels` must hold one entry per sample, (n, *shape) and (n,), got shapes"
+                f" {xs.shape} and {labels.shape}."
+            )
+        _checks.sample(xs)
+        if not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise TypeError(f"`labels` must be integer class indices, got dtype {labels.dtype}.")
+        # As JAX would take them: without 64-bit mode, float64 inputs become float32.
+        xs = xs.astype(jax.dtypes.canonicalize_dtype(xs.dtype))
+        ball = getattr(self._method, "ball", None)
+        if ball is not None:
+            ball.check_input(xs)
+        logits_fn = self._closed if self._closed is not None else self._weights
+        classes = _checks.num_classes(logits_fn, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype))
+        wrong = labels[(labels < 0) | (labels >= classes)]
+        if wrong.size:
+            raise ValueError(f"`labels` must be between 0 and {classes - 1} ({classes} logits), got {wrong[0]}.")
+        return xs, labels.astype(np.int32)
+
     def _arguments(self, xs, labels, key, chosen: np.ndarray) -> tuple:
         split, whole = NamedSharding(self._mesh, PartitionSpec(AXIS)), NamedSharding(self._mesh, PartitionSpec())
 
@@ -114,19 +148,21 @@ class SampleMap:
         def replicated(tree):
             return jax.tree.map(lambda leaf: jax.device_put(leaf, whole), tree)
 
-        key = jax.random.key(0) if key is None else key
+        # As plain numbers: a typed key cannot be put on the devices of other processes.
+        key_data = np.zeros(0, np.uint32) if key is None else np.asarray(jax.random.key_data(key))
         return (
             replicated(self._weights),
             sharded(xs[chosen]),
             sharded(labels[chosen]),
-            replicated(key),
+            replicated(key_data),
             sharded(chosen.astype(np.int32)),
         )
 
     def _executable(self, batch_size, xs, labels, key):
-        signature = (batch_size, xs.shape[1:], xs.dtype, labels.dtype, key is not None)
+        impl = None if key is None else jax.random.key_impl(key)
+        signature = (batch_size, xs.shape[1:], xs.dtype, labels.dtype, impl)
         if signature not in self._compiled:
-            program = _program(self._method, self._mesh, key is not None, self._closed)
+            program = _program(self._method, self._mesh, impl, self._closed)
             arguments = self._arguments(xs, labels, key, np.zeros(batch_size, int))
             self._compiled[signature] = program if self._memory is None else program.lower(*arguments).compile()
         return self._compiled[signature]
@@ -212,20 +248,6 @@ def over_samples(
         progress=progress,
         devices=devices,
     )
-
-
-def _check_samples(xs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    xs, labels = np.asarray(xs), np.asarray(labels)
-    if xs.ndim < 1 or len(xs) == 0 or labels.shape != (len(xs),):
-        raise ValueError(
-            "`xs` and `labels` must hold one entry per sample, (n, *shape) and (n,), got shapes"
-            f" {xs.shape} and {labels.shape}."
-        )
-    _checks.sample(xs)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"`labels` must be integer class indices, got dtype {labels.dtype}.")
-    # As JAX would take them: without 64-bit mode, float64 inputs become float32.
-    return xs.astype(jax.dtypes.canonicalize_dtype(xs.dtype)), labels.astype(np.int32)
 
 
 def _to_host(leaf: Array) -> np.ndarray:

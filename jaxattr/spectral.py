@@ -32,7 +32,7 @@ import scipy.special
 from jax import Array
 from jaxtyping import Float
 
-from jaxattr import _checks
+from jaxattr import _checks, _numerics
 
 Matvec = Callable[[Array], Array]
 
@@ -224,10 +224,14 @@ def largest_singular_value(
     unseen = 0.0 if state.diagonal.size == size else _negligible(start.dtype) * value
     edge = upper_edge(ritz, state.residuals, overlap, unseen)
     edge = jnp.maximum(edge, upper_edge(-ritz, state.residuals, overlap, unseen)) if symmetric else jnp.sqrt(edge)
-    attained = jnp.linalg.norm(scaled(vector))
+    # The derivative of a singular value is that of ||J v|| at a fixed v: exact, and finite where the iteration's own
+    # derivative is not (an exhausted run divides by its last residual).
+    vector, scale, edge = jax.lax.stop_gradient((vector, scale, edge))
+    attained = _numerics.norm(scaled(vector))
     # Rounding of the products themselves: a few units in the last place, grown by the length of the sums.
     rounding = 1 + 4 * np.sqrt(size) * float(jnp.finfo(start.dtype).eps)
-    upper, attained = scale * jnp.maximum(edge, attained) * rounding, scale * attained
+    excess = jax.lax.stop_gradient(jnp.maximum(edge / jnp.where(attained > 0, attained, 1), 1))
+    upper, attained = scale * attained * excess * rounding, scale * attained
     finite = jnp.all(jnp.isfinite(state.diagonal)) & jnp.isfinite(attained)
     upper, attained, residual = (jnp.where(finite, value, jnp.nan) for value in (upper, attained, residual))
     return SingularValue(attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence))

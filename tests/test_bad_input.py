@@ -237,7 +237,10 @@ def test_a_ball_of_the_other_norm():
         (lambda: ja.attributions.integrated_gradients(rule="simpson"), "`rule` must be one of 'left'.*got 'simpson'"),
         (lambda: ja.attributions.integrated_gradients(num_steps=0), "`num_steps` must be at least 1, got 0"),
         (lambda: ja.attributions.integrated_gradients(chunk=0), "`chunk` must be at least 1, got 0"),
-        (lambda: ja.attributions.completeness_gap(SALIENCY), "must have a baseline.*integrated_gradients"),
+        (
+            lambda: ja.attributions.completeness_gap(SALIENCY),
+            "must be complete against a baseline.*integrated_gradients",
+        ),
         (lambda: ja.bounds.singular_value(SALIENCY, ja.L2(0.1), method="svd"), "`method` .* 'lanczos', 'dense'; got"),
         (lambda: ja.bounds.singular_value(SALIENCY, ja.L2(0.1), confidence=1.0), "`confidence` .* between 0 and 1"),
         (lambda: ja.bounds.singular_value(SALIENCY, ja.L2(0.1), num_steps=0), "`num_steps` must be at least 1, got 0"),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks
-from jaxattr.balls import Ball
+from jaxattr.balls import Ball, OverBall, require
 from jaxattr.types import Attack, LogitsFn
 
 Keep = Literal["last", "best", "best_label_kept"]
@@ -41,7 +41,8 @@ class AttackResult(NamedTuple):
       x: the perturbed input, inside of ball and box.
       objective: the attack's own measure of success there.
       label: the class predicted there.
-      label_kept: whether that is the class predicted for the clean sample.
+      label_kept: whether that is the class predicted for the clean sample; never where logits or input are not
+        finite, or the clean sample is outside of the box.
       distance: norm of the perturbation, at most epsilon.
     """
 
@@ -63,8 +64,10 @@ def finish(
     """Project once more, and recompute what is said about the result."""
     perturbed = ball.project_input(x, perturbed)
     label = predict(logits_fn, perturbed)
-    # argmax takes NaN for a class: a sample that is not finite keeps nothing.
-    kept = (label == predict(logits_fn, x)) & jnp.all(jnp.isfinite(perturbed))
+    kept = label == predict(logits_fn, x)
+    # argmax takes NaN for a class, and clipping brings an input from outside of the box back from afar: neither keeps
+    # anything.
+    kept &= ball.contains(x, perturbed) & jnp.all(jnp.isfinite(logits_fn(perturbed)))
     return AttackResult(perturbed, merit(perturbed), label, kept, ball.norm(perturbed - x))
 
 
@@ -95,12 +98,11 @@ def projected_ascent(
     _checks.positive_int("num_steps", num_steps)
     _checks.choice("keep", keep, get_args(Keep))
     # A radius of zero is a ball like any other, and makes a step of zero.
-    step_size = default_step * ball.epsilon if step_size is None else _checks.positive("step_size", step_size)
+    step_size = default_step * require(ball).epsilon if step_size is None else _checks.positive("step_size", step_size)
 
     def attack(logits_fn: LogitsFn, x: Array, label: Any, key: Array) -> AttackResult:
         x = _checks.sample(x)
         label = _checks.label(logits_fn, x, label)
-        ball.check_input(x)
         climb = objective(logits_fn, x, label)
         clean_label = predict(logits_fn, x)
         length = jnp.asarray(step_size, x.dtype)
@@ -127,4 +129,4 @@ def projected_ascent(
         chosen = last if keep == "last" else better(last, climb.merit(last), best)[0]
         return finish(logits_fn, ball, x, chosen, climb.merit)
 
-    return attack
+    return OverBall(attack, ball)

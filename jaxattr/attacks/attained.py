@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxattr import _checks
 from jaxattr.attacks.ascent import AttackResult, finish, predict
-from jaxattr.balls import Ball
+from jaxattr.balls import Ball, OverBall, require
 from jaxattr.metrics import euclidean
 from jaxattr.types import Attack, Attribution, Bound
 
@@ -35,15 +35,19 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
       >>> round(float(attack(logits_fn, jnp.full(4, 0.5), 0, jax.random.key(0)).objective), 4)
       0.2
     """
+    require(ball)
 
     def attack(logits_fn, x, label, key) -> AttackResult:
         x = _checks.sample(x)
         direction = bound(logits_fn, x, label, key).direction
-        clean = attribute(logits_fn, x, label)
+        with jax.default_matmul_precision("highest"):
+            clean = _checks.attribution_map(attribute(logits_fn, x, label), x)
         clean_label = predict(logits_fn, x)
 
         def merit(z):
-            return euclidean(clean, attribute(logits_fn, z, label))
+            # As precise as the bound that it is compared with.
+            with jax.default_matmul_precision("highest"):
+                return euclidean(clean, attribute(logits_fn, z, label))
 
         step = jnp.asarray(ball.epsilon, x.dtype) * direction
         points = jax.vmap(lambda z: ball.project_input(x, z))(jnp.stack([x + step, x - step]))
@@ -54,4 +58,4 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
             moved = jnp.where(kept, moved, moved - 1 - jnp.max(moved))
         return finish(logits_fn, ball, x, points[jnp.argmax(moved)], merit)
 
-    return attack
+    return OverBall(attack, ball)

@@ -1,8 +1,8 @@
 """What an attack climbs: the classification loss, or how far an attribution has moved."""
 
 import jax
-import optax
 
+from jaxattr import _checks
 from jaxattr.attacks.ascent import Climb, Objective
 from jaxattr.attacks.dissimilarity import Dissimilarity
 from jaxattr.jacobian import attribution_jacobian
@@ -25,7 +25,7 @@ def cross_entropy() -> Objective:
 
     def objective(logits_fn, _, label):
         def merit(z):
-            return optax.losses.softmax_cross_entropy_with_integer_labels(logits_fn(z), label)
+            return -_checks.of_class(jax.nn.log_softmax(logits_fn(z)), label)
 
         return Climb(merit, jax.value_and_grad(merit))
 
@@ -42,6 +42,9 @@ def deviation(attribute: Attribution, dissimilarity: Dissimilarity) -> Objective
       attribute: the attribution that is attacked.
       dissimilarity: what is climbed and by what iterates are compared.
 
+    Raises:
+      TypeError: if ``dissimilarity`` is not one.
+
     Returns:
       An objective for :func:`~jaxattr.attacks.pgd`.
 
@@ -53,6 +56,10 @@ def deviation(attribute: Attribution, dissimilarity: Dissimilarity) -> Objective
       >>> climb.merit(jnp.array([3.0, 4.0])).tolist()
       5.0
     """
+    if not isinstance(dissimilarity, Dissimilarity):
+        raise TypeError(
+            f"`dissimilarity` must be a Dissimilarity such as `jaxattr.attacks.euclidean()`, got {dissimilarity!r}."
+        )
 
     def objective(logits_fn, x, label):
         compared = dissimilarity.compare(attribute(logits_fn, x, label))

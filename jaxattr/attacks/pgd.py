@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxattr import _checks
 from jaxattr.attacks.ascent import Keep, Objective, projected_ascent
 from jaxattr.attacks.objectives import cross_entropy
 from jaxattr.balls import Ball
@@ -53,7 +54,7 @@ def pgd(
         ball,
         num_steps=num_steps,
         step_size=step_size,
-        default_step=2.5 / max(num_steps, 1),
+        default_step=2.5 / _checks.positive_int("num_steps", num_steps),
         random_start=random_start,
         keep=keep,
         unroll=unroll,

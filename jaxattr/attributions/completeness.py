@@ -36,14 +36,14 @@ def completeness_gap(attribute: GradientAttribution) -> Callable[..., Array]:
     if getattr(attribute, "baseline", None) is None or not attribute.complete:
         raise ValueError(
             f"`attribute` must be complete against a baseline, got {attribute!r}. Accepted:"
-            " `integrated_gradients(...)`, or another GradientAttribution with a `baseline` and `complete=True`. For another output than the logit,"
-            " wrap the logits function: `gap(jaxattr.outputs.probability(logits_fn), x, label)`."
+            " `integrated_gradients(...)`, or another GradientAttribution with a `baseline` and `complete=True`."
+            " For another output than the logit: `gap(jaxattr.outputs.probability(logits_fn), x, label)`."
         )
 
     def gap(logits_fn, x, label):
         x = _checks.sample(x)
         label = _checks.label(logits_fn, x, label)
         start = broadcast_baseline(attribute.baseline, x)
-        return jnp.sum(attribute(logits_fn, x, label)) - (logits_fn(x)[label] - logits_fn(start)[label])
+        return jnp.sum(attribute(logits_fn, x, label)) - _checks.of_class(logits_fn(x) - logits_fn(start), label)
 
     return gap

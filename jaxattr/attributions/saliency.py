@@ -2,12 +2,13 @@
 
 import jax
 
+from jaxattr import _checks
 from jaxattr.gradient_attribution import GradientAttribution
 
 
 def gradient_of_output(logits_fn, x, label):
     """``grad_x logits_fn(x)[label]``."""
-    return jax.grad(lambda z: logits_fn(z)[label])(x)
+    return jax.grad(lambda z: _checks.of_class(logits_fn(z), label))(x)
 
 
 def saliency() -> GradientAttribution:

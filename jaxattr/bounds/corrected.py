@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxattr import _checks
+from jaxattr.balls import OverBall
 from jaxattr.bounds.result import DeviationBound, cosine_from_euclidean
 from jaxattr.types import Attribution, Bound
 
@@ -63,6 +65,7 @@ def corrected(bound: Bound, attribute: Attribution) -> Bound:
     """
 
     def correct(logits_fn, x, label, key):
+        x = _checks.sample(x)
         base = bound(logits_fn, x, label, key)
         # The linear prediction needs one more product with J, at the direction that the bound reports.
         step = base.epsilon.astype(x.dtype) * base.direction
@@ -70,6 +73,7 @@ def corrected(bound: Bound, attribute: Attribution) -> Bound:
         with jax.default_matmul_precision("highest"):
             value, predicted = jax.jvp(lambda z: attribute(logits_fn, z, label), (x,), (step,))
             moved = jax.vmap(lambda z: attribute(logits_fn, z, label))(jnp.stack([x + step, x - step])) - value
+        _checks.attribution_map(value, x)
         deviation = jnp.linalg.norm(moved.reshape(2, -1), axis=1)
         gap = jnp.linalg.norm((moved - jnp.stack([predicted, -predicted])).reshape(2, -1), axis=1)
 
@@ -96,4 +100,4 @@ def corrected(bound: Bound, attribute: Attribution) -> Bound:
             remainder=jnp.max(ratio(gap, jnp.linalg.norm(predicted.ravel()))),
         )
 
-    return correct
+    return OverBall(correct, getattr(bound, "ball", None))

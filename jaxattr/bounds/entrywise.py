@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr import _checks
-from jaxattr.balls import Ball, LInf
+from jaxattr.balls import Ball, LInf, OverBall
 from jaxattr.bounds.corners import ascend_signs
 from jaxattr.bounds.result import DeviationBound, require_ball
 from jaxattr.jacobian import attribution_jacobian
@@ -58,7 +58,6 @@ def entrywise(
 
     def bound(logits_fn, x, label, key):
         x = _checks.sample(x)
-        ball.check_input(x)
         jacobian = attribution_jacobian(attribute, logits_fn, x, label, linearize=linearize)
         dense = jacobian.dense(chunk)
         # P squares J: without a scale, entries of 1e-22 would become a bound of zero in float32.
@@ -81,4 +80,4 @@ def entrywise(
             confidence=1.0,
         )
 
-    return bound
+    return OverBall(bound, ball)

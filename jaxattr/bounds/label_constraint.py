@@ -72,4 +72,4 @@ def label_constraint(logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any)
     difference = jax.nn.one_hot(competitor, classes, dtype=logits.dtype) - jax.nn.one_hot(
         label, classes, dtype=logits.dtype
     )
-    return LabelConstraint(pull(difference)[0], logits[label] - logits[competitor], competitor)
+    return LabelConstraint(pull(difference)[0], _checks.of_class(logits, label) - logits[competitor], competitor)

@@ -3,7 +3,7 @@
 import math
 
 from jaxattr import _checks, _numerics
-from jaxattr.balls import Ball, LInf
+from jaxattr.balls import Ball, LInf, OverBall
 from jaxattr.bounds.corners import ascend_signs
 from jaxattr.bounds.result import DeviationBound, require_ball
 from jaxattr.bounds.singular_value import Method, SigmaOptions
@@ -59,7 +59,6 @@ def norm_relaxation(
 
     def bound(logits_fn, x, label, key):
         x = _checks.sample(x)
-        ball.check_input(x)
         jacobian = attribution_jacobian(attribute, logits_fn, x, label, linearize=options.linearize)
         sigma = options.solve(jacobian, key)
         signs = ascend_signs(jacobian.gram, sigma.direction, corner_steps)
@@ -74,4 +73,4 @@ def norm_relaxation(
             confidence=sigma.confidence,
         )
 
-    return bound
+    return OverBall(bound, ball)

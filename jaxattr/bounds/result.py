@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxattr import _numerics
-from jaxattr.balls import Ball
+from jaxattr.balls import Ball, require
 
 
 def cosine_from_euclidean(
@@ -130,8 +130,8 @@ class DeviationBound:
 
 
 def require_ball(ball: Ball, kind: type[Ball], method: str, instead: str) -> Ball:
-    """Raise ``TypeError`` if a bound is asked for another norm than its own."""
-    if not isinstance(ball, kind):
+    """Raise ``TypeError`` if a bound is asked for another norm than its own, or for no ball at all."""
+    if not isinstance(require(ball), kind):
         given = type(ball).__name__
         raise TypeError(f"`{method}` bounds perturbations of {kind.__name__}, got {given}. For {given}: {instead}.")
     return ball

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from jaxattr.balls import OverBall
 from jaxattr.bounds.result import DeviationBound
 from jaxattr.types import Bound
 
@@ -22,7 +23,7 @@ def smallest(*bounds: Bound) -> Bound:
       confidence accounts for every one of them: failure probabilities add up.
 
     Raises:
-      ValueError: if no bound is given.
+      ValueError: if no bound is given, or their balls differ.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -37,6 +38,9 @@ def smallest(*bounds: Bound) -> Bound:
     """
     if not bounds:
         raise ValueError("`smallest` needs at least one bound, got none.")
+    balls = [ball for ball in (getattr(each, "ball", None) for each in bounds) if ball is not None]
+    if len({(type(ball), repr(ball)) for ball in balls}) > 1:
+        raise ValueError(f"`smallest` compares bounds over the same ball, got {', '.join(map(repr, balls))}.")
 
     def bound(logits_fn, x, label, key):
         results = [
@@ -52,11 +56,12 @@ def smallest(*bounds: Bound) -> Bound:
         chosen: DeviationBound = jax.tree.map(lambda leaf: leaf[tight], stacked)
         return dataclasses.replace(
             chosen,
-            euclidean_attained=stacked.euclidean_attained[far],
+            # Bounds of one value from two computations: rounding may put the lower above the upper.
+            euclidean_attained=jnp.minimum(stacked.euclidean_attained[far], chosen.euclidean),
             direction=stacked.direction[far],
             confidence=jnp.maximum(0, 1 - jnp.sum(1 - stacked.confidence)),
             active=(offsets[tight] + stacked.active[tight]).astype(jnp.int32),
             methods=sum((r.methods for r in results), ()),
         )
 
-    return bound
+    return OverBall(bound, balls[0] if balls else None)
