@@ -90,7 +90,7 @@ def of_class(outputs: Array, y: Array) -> Array:
     return outputs[y] * jnp.where(exists, 1, jnp.nan).astype(outputs.dtype)
 
 
-def num_classes(logits_fn: LogitsFn, x: Array) -> int:
+def num_classes(logits_fn: LogitsFn, x: Any) -> int:
     """The number of logits of ``logits_fn(x)``, checked without computing them."""
     if not callable(logits_fn):
         raise TypeError(

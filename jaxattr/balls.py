@@ -122,7 +122,7 @@ class Ball(abc.ABC):
         if slack is None:
             largest = jnp.maximum(jnp.maximum(1, self.epsilon), jnp.max(jnp.abs(x)))
             slack = 16 * jnp.finfo(x.dtype).eps * largest
-        inside = self.norm(perturbed - x) <= self.epsilon + slack
+        inside = (self.norm(perturbed - x) <= self.epsilon + slack) & jnp.all(jnp.isfinite(x))
         return inside & jnp.all(jnp.abs(self.clip(perturbed) - perturbed) <= slack)
 
     def check_input(self, x: Float[Array, "*shape"]) -> None:

@@ -71,6 +71,7 @@ class SampleMap:
         self._method, self._progress, self._batch_size = method, progress, batch_size
         self._memory, self._mesh = memory, mesh(devices)
         # Weights inside of a Partial are an argument of the compiled program; those of a closure are a part of it.
+        self._logits_fn = logits_fn
         is_pytree = isinstance(logits_fn, Partial)
         self._weights, self._closed = (logits_fn, None) if is_pytree else (None, logits_fn)
         self._compiled: dict[Any, Any] = {}
@@ -132,8 +133,7 @@ class SampleMap:
         ball = getattr(self._method, "ball", None)
         if ball is not None:
             ball.check_input(xs)
-        logits_fn = self._closed if self._closed is not None else self._weights
-        classes = _checks.num_classes(logits_fn, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype))
+        classes = _checks.num_classes(self._logits_fn, xs[0])
         wrong = labels[(labels < 0) | (labels >= classes)]
         if wrong.size:
             raise ValueError(f"`labels` must be between 0 and {classes - 1} ({classes} logits), got {wrong[0]}.")
