@@ -1,7 +1,6 @@
 """The command line: a preset, and any of its fields on top of it."""
 
 import argparse
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,8 +9,7 @@ from pathlib import Path
 import tyro
 
 from experiments.config import PRESETS, Config, resolve
-
-log = logging.getLogger(__name__)
+from experiments.workers import log_to_stderr
 
 _COMMANDS = {
     "evaluate": "train, bound and attack; write rows, tables and a page",
@@ -26,7 +24,7 @@ class UsageError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, or 2 for wrong usage and files in the way."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    _log_to_stderr()
+    log_to_stderr()
     command, rest = _command(arguments)
     # What is slow to import comes after what can be said without it.
     from experiments.store import StoreError
@@ -91,17 +89,3 @@ def _command(arguments: list[str]) -> tuple[str, list[str]]:
         parser.print_help()
         raise SystemExit(0 if arguments else 2)
     return parser.parse_args(arguments[:1]).command, arguments[1:]
-
-
-def _log_to_stderr() -> None:
-    class Elapsed(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            return f"[{record.relativeCreated / 1000:6.1f} s] {record.getMessage()}"
-
-    logger = logging.getLogger("experiments")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(Elapsed())
-        logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

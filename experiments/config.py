@@ -85,7 +85,7 @@ class Config:
     batch_size: int = 50
     """Samples computed and stored at a time."""
     workers: int = 2
-    """Pairs of attribution and norm at a time: one compiles while another computes."""
+    """Processes, each with another pair of attribution and norm; one on an accelerator."""
     pictures: int = 4
     """So many first samples per model, attribution and norm are stored for the heat maps."""
     seed: int = 0
@@ -103,6 +103,7 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
             pgd_steps=2,
             ifia_steps=2,
             batch_size=8,
+            workers=1,
             pictures=2,
             training=Training(epochs=1, batch_size=128, attack_steps=1),
         ),

@@ -5,13 +5,11 @@ there and minutes on a GPU, ``paper`` is meant for GPUs. A killed run goes on wh
 batch that each worker had in flight.
 """
 
-import concurrent.futures
 import contextlib
 import functools
 import json
 import logging
 import platform
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +20,12 @@ import jaxlib
 import numpy as np
 
 import jaxattr as ja
+from experiments import networks
 from experiments.config import Config, norms
-from experiments.networks import Network, obtain
 from experiments.program import compare_program, sample_program
 from experiments.rows import batch_rows
 from experiments.store import Store, StoreError, write_text
+from experiments.workers import run_all, stopped
 
 log = logging.getLogger(__name__)
 
@@ -44,26 +43,35 @@ def evaluate(config: Config) -> Store:
       experiments.store.StoreError: if the directory holds something else.
     """
     store = Store(str(config.output), config, environment())
-    with _stage(store.directory, "data and training"):
-        train = ja.data.load(config.dataset, "train", config.data_dir, config.training.samples)
-        test = ja.data.load(config.dataset, "test", config.data_dir)
-        log.info("%s: %d training and %d test samples", config.dataset, len(train.x), len(test.x))
-        networks = [obtain(defense, config, train, test, store.directory) for defense in config.defenses]
+    workers = _workers(config)
+    with _stage(store.directory, "training"):
+        run_all(train, [(config, defense) for defense in config.defenses], workers)
     with _stage(store.directory, "bounds and attacks"):
-        chosen = {network.name: first_correct(network, test, config) for network in networks}
-        _run_all(store, config, networks, chosen, test)
+        # The dearest first, so that no process is left alone with it at the end.
+        pairs = [(attribution, norm) for attribution in reversed(config.attributions) for norm in norms(config)]
+        run_all(run_pair, [(config, *pair) for pair in pairs], workers)
     return store
 
 
-def first_correct(network: Network, data: Any, config: Config) -> np.ndarray:
+def train(config: Config, defense: str) -> None:
+    """Train one network, unless the run has it."""
+    directory = Path(str(config.output))
+    if networks.trained(defense, directory):
+        log.info("%s: trained before", defense)
+        return
+    data = ja.data.load(config.dataset, "train", config.data_dir, config.training.samples)
+    networks.train(defense, config, data, _test_data(config), directory)
+
+
+def first_correct(network: networks.Network, data: Any, config: Config) -> np.ndarray:
     """Indices of the first samples, in the order of the data set, that the network classifies correctly.
 
     Raises:
       ValueError: if there are none.
     """
     classify = ja.models.logits_fn(network.model, network.variables)
-    predicted = ja.over_samples(lambda logits_fn, x, _: logits_fn(x).argmax(), classify, batch_size=128)
-    correct = np.flatnonzero(predicted(data.x, data.label) == data.label)[: config.num_samples]
+    logits = ja.over_samples(_logits, classify, batch_size=128)(data.x, data.label)
+    correct = np.flatnonzero(logits.argmax(axis=1) == data.label)[: config.num_samples]
     if len(correct) == 0:
         raise ValueError(f"the network {network.name} classifies no test sample correctly; train it for longer.")
     if config.num_samples is not None and len(correct) < config.num_samples:
@@ -84,49 +92,17 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _run_all(store: Store, config: Config, networks: list[Network], chosen: dict[str, np.ndarray], test: Any) -> None:
-    """All pairs of attribution and norm, several at a time: one compiles while another computes."""
-    stop = threading.Event()
-
-    def run(task: tuple[str, str]) -> None:
-        try:
-            _run_pair(store, config, networks, chosen, test, *task, stop)
-        except BaseException:
-            stop.set()  # or the others would go on for minutes before the error is seen
-            raise
-
-    # Processes have to run the same programs in the same order.
-    workers = config.workers if jax.process_count() == 1 else 1
-    tasks = [(attribution, norm) for attribution in reversed(config.attributions) for norm in norms(config)]
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(run, task) for task in tasks]
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                future.result()
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _run_pair(
-    store: Store,
-    config: Config,
-    networks: list[Network],
-    chosen: dict[str, np.ndarray],
-    test: Any,
-    attribution: str,
-    norm: str,
-    stop: threading.Event,
-) -> None:
+def run_pair(config: Config, attribution: str, norm: str) -> None:
     """One attribution under one norm for all models: one compilation, since weights are an argument of the program."""
+    store = Store(str(config.output), config)
+    data = _test_data(config)
     epsilons = norms(config)[norm]
     program = sample_program(attribution, norm, epsilons, config)
     compare = _comparison(config)
     key = jax.random.key(config.seed)
-    for network in networks:
-        samples = chosen[network.name]
-        xs, labels = test.x[samples], test.label[samples]
+    for defense in config.defenses:
+        network = networks.load(defense, config, data.num_classes, store.directory)
+        samples = first_correct(network, data, config)
         cell = store.cell(network.name, network.weights, attribution, norm)
         name = f"{attribution}, {norm}, {network.name}"
         done = cell.done()
@@ -136,23 +112,33 @@ def _run_pair(
             log.info("%s: %d of %d samples were stored before, skipped", name, done, len(samples))
         if done == len(samples):
             continue
-        lifted = ja.over_samples(
-            program, ja.models.logits_fn(network.model, network.variables), batch_size=config.batch_size
-        )
+        classify = ja.models.logits_fn(network.model, network.variables)
+        lifted = ja.over_samples(program, classify, batch_size=config.batch_size)
         began = time.perf_counter()
-        batches = lifted.batches(xs, labels, key, start=done)
-        while not stop.is_set():
-            # TF32 has relative errors of 1e-3, which changes which attacks seem to exceed a bound.
-            with jax.default_matmul_precision("highest"):
-                where, result = next(batches, (None, None))
-            if where is None or result is None:
-                break
-            result["attacks"] = _metrics(compare, result, config)
-            if jax.process_index() == 0:
-                _save_pictures(store, cell, where, xs, result, config)
-                rows = batch_rows(cell.columns, epsilons, where, samples[where], labels[where], result, config)
-                cell.write(where, rows)
-            log.info("%s: %d of %d samples, %.1f s", name, where.stop, len(samples), time.perf_counter() - began)
+        # TF32 has relative errors of 1e-3, which changes which attacks seem to exceed a bound.
+        with jax.default_matmul_precision("highest"):
+            for where, result in lifted.batches(data.x[samples], data.label[samples], key, start=done):
+                result["attacks"] = _metrics(compare, result, config)
+                if jax.process_index() == 0:
+                    _save_pictures(store, cell, where, data.x[samples], result, config)
+                    chosen = samples[where]
+                    rows = batch_rows(cell.columns, epsilons, where, chosen, data.label[chosen], result, config)
+                    cell.write(where, rows)
+                log.info("%s: %d of %d samples, %.1f s", name, where.stop, len(samples), time.perf_counter() - began)
+                if stopped():
+                    return
+
+
+def _test_data(config: Config) -> ja.data.Dataset:
+    return ja.data.load(config.dataset, "test", config.data_dir)
+
+
+def _workers(config: Config) -> int:
+    """Processes of this machine: more than one only on CPU cores, which they can share."""
+    if config.workers > 1 and jax.default_backend() != "cpu":
+        log.info("one process, not %d: an accelerator is not shared", config.workers)
+        return 1
+    return config.workers if jax.process_count() == 1 else 1
 
 
 @functools.lru_cache
@@ -195,6 +181,10 @@ def _save_pictures(store: Store, cell: Any, where: slice, xs: np.ndarray, result
         "kendall": result["attacks"]["kendall"][rows, largest, worst],
     }
     store.save_pictures(cell, where, arrays)
+
+
+def _logits(logits_fn, x, _):
+    return logits_fn(x)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,12 @@
 """The networks of a run: trained once, then read from the run's directory."""
 
+import hashlib
 import json
 import logging
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hashlib
 import jax
 import numpy as np
 import optax
@@ -27,14 +27,12 @@ class Network(NamedTuple):
       model: the module.
       variables: its weights.
       weights: their hash.
-      card: accuracies on the test split, clean and under PGD.
     """
 
     name: str
     model: Any
     variables: dict[str, Any]
     weights: str
-    card: dict[str, Any]
 
 
 def build(config: Config, num_classes: int) -> Any:
@@ -54,41 +52,52 @@ def weights_hash(variables: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def obtain(defense: str, config: Config, train: Any, test: Any, directory: Path) -> Network:
-    """Train a network, or take the one that the run has trained before.
+def trained(defense: str, directory: Path) -> bool:
+    """Whether a network of this run is complete."""
+    return all((_folder(directory, defense) / name).exists() for name in ("weights.npz", "card.json"))
 
-    A training that was killed continues from its last checkpoint.
+
+def load(defense: str, config: Config, num_classes: int, directory: Path) -> Network:
+    """Read a network that was trained in this run.
+
+    Raises:
+      FileNotFoundError: if it was not.
+      ValueError: if its file is damaged.
     """
-    model = build(config, test.num_classes)
-    folder = directory / "models" / defense
-    weights, card = folder / "weights.npz", folder / "card.json"
-    if weights.exists() and card.exists():
-        variables = ja.checkpoints.load_variables(weights)
-        network = Network(defense, model, variables, weights_hash(variables), json.loads(card.read_text()))
-        log.info("%s: trained before, weights %s", defense, network.weights)
-        return network
+    folder = _folder(directory, defense)
+    variables = ja.checkpoints.load_variables(folder / "weights.npz")
+    return Network(defense, build(config, num_classes), variables, weights_hash(variables))
+
+
+def train(defense: str, config: Config, data: Any, test: Any, directory: Path) -> None:
+    """Train a network and note its accuracies; a training that was killed continues from its last checkpoint."""
     began = time.perf_counter()
-    variables = _train(defense, model, config, train, folder)
-    ja.checkpoints.save_variables(weights, variables, overwrite=True)
-    # As they will be read when the run goes on.
-    variables = ja.checkpoints.load_variables(weights)
-    values = _accuracies(model, variables, config, test) | {"training_seconds": round(time.perf_counter() - began, 1)}
-    write_text(card, json.dumps(values, indent=2) + "\n")
+    folder = _folder(directory, defense)
+    model = build(config, test.num_classes)
+    variables = _fit(defense, model, config, data, folder)
+    ja.checkpoints.save_variables(folder / "weights.npz", variables, overwrite=True)
+    card = {"weights": weights_hash(variables), **_accuracies(model, variables, config, test)}
+    card["seconds"] = round(time.perf_counter() - began, 1)
+    write_text(folder / "card.json", json.dumps(card, indent=2) + "\n")
     log.info(
-        "%s: accuracy %.1f %%, under PGD (l-infinity %.3g) %.1f %%",
+        "%s: accuracy %.1f %%, under PGD (l-infinity %.3g) %.1f %%; %.1f s",
         defense,
-        100 * values["accuracy"],
-        values["pgd_epsilon"],
-        100 * values["pgd_accuracy"],
+        100 * card["accuracy"],
+        card["pgd_epsilon"],
+        100 * card["pgd_accuracy"],
+        card["seconds"],
     )
-    return Network(defense, model, variables, weights_hash(variables), values)
 
 
-def _train(defense: str, model: Any, config: Config, train: Any, folder: Path) -> dict[str, Any]:
+def _folder(directory: Path, defense: str) -> Path:
+    return directory / "models" / defense
+
+
+def _fit(defense: str, model: Any, config: Config, data: Any, folder: Path) -> dict[str, Any]:
     options = config.training
     assert options.epochs and options.batch_size and options.learning_rate and options.epsilon  # resolved
-    batch_size = min(options.batch_size, len(train.x))
-    steps = options.epochs * (len(train.x) // batch_size)
+    batch_size = min(options.batch_size, len(data.x))
+    steps = options.epochs * (len(data.x) // batch_size)
     log.info("%s: training %s for %d steps", defense, config.model, steps)
     key = jax.random.key(options.seed)
     objectives = {
@@ -99,12 +108,12 @@ def _train(defense: str, model: Any, config: Config, train: Any, folder: Path) -
     objective = objectives.get(defense, ja.defenses.REGISTRY[defense])()
     schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 20 + 1, steps + 1)
     # The same start for all: what differs is the objective.
-    variables = ja.models.init(model, jax.random.fold_in(key, 0), train.x.shape[1:])
+    variables = ja.models.init(model, jax.random.fold_in(key, 0), data.x.shape[1:])
     result = ja.fit(
         objective,
         ja.models.apply_fn(model),
         variables,
-        train,
+        data,
         optimizer=optax.adam(schedule),
         batch_size=batch_size,
         key=jax.random.fold_in(key, 1),

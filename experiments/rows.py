@@ -111,7 +111,11 @@ def batch_rows(
         parts.append(frame(values, 1))
 
     attacks = attack_labels(config)
-    values = {"kind": "attack", "method": np.array([a for a, _ in attacks]), "restart": np.array([r for _, r in attacks])}
+    values = {
+        "kind": "attack",
+        "method": np.array([a for a, _ in attacks]),
+        "restart": np.array([r for _, r in attacks]),
+    }
     parts.append(frame({**values, **result["attacks"]}, len(attacks)))
     rows = pl.concat([_typed(part) for part in parts])
     return rows.sort("position", "epsilon", maintain_order=True)

@@ -130,8 +130,10 @@ def _of_attacks(attacks: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
 def _violations(attacks: pl.DataFrame, bounds: pl.DataFrame, small_remainder: float) -> pl.DataFrame:
     """Shares of attacks outside T_e and T'_e, and the largest excess, over all samples and those nearly linear."""
     columns = [*_SAMPLE, pl.col("euclidean").alias("bound"), "corrected", "remainder"]
-    joined = attacks.drop("corrected", "remainder").join(bounds.select(columns), on=_SAMPLE).with_columns(
-        small=pl.col("remainder") < small_remainder, paper=_paper_attack()
+    joined = (
+        attacks.drop("corrected", "remainder")
+        .join(bounds.select(columns), on=_SAMPLE)
+        .with_columns(small=pl.col("remainder") < small_remainder, paper=_paper_attack())
     )
     found = {"attacks": pl.len()}
     for name, limit in (("outside", "bound"), ("outside_corrected", "corrected")):

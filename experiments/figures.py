@@ -1,0 +1,140 @@
+"""The three kinds of pictures: heat maps before and after, bound against attack, histogram of the gaps."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568")
+_STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """A figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def heat_maps(pictures: Mapping[str, np.ndarray], title: str) -> Figure:
+    """Image, attribution, perturbed image, its attribution, one sample a row; both maps on one scale.
+
+    Args:
+      pictures: arrays ``image``, ``before``, ``perturbed``, ``after``, ``degrees``, ``kendall``, stacked over samples.
+      title: over all.
+    """
+    count = len(pictures["image"])
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 0.55 + 1.85 * count), layout="constrained")
+        figure.suptitle(title, fontsize=11)
+        axes: Any = figure.subplots(count, 4, squeeze=False)
+        heads = ("image", "attribution", "perturbed image", "its attribution")
+        for row in range(count):
+            before, after = _signed(pictures["before"][row]), _signed(pictures["after"][row])
+            limit = max(float(np.abs(before).max()), float(np.abs(after).max()), 1e-30)
+            _image(axes[row, 0], pictures["image"][row])
+            _map(axes[row, 1], before, limit)
+            _image(axes[row, 2], pictures["perturbed"][row])
+            drawn = _map(axes[row, 3], after, limit)
+            figure.colorbar(drawn, ax=axes[row, :].tolist(), shrink=0.85, pad=0.01, aspect=12)
+            axes[row, 3].set_xlabel(
+                f"moved by {pictures['degrees'][row]:.1f}°, Kendall {pictures['kendall'][row]:.2f}", fontsize=8
+            )
+            if row == 0:
+                for axis, head in zip(axes[row], heads, strict=True):
+                    axis.set_title(head, fontsize=9)
+    return figure
+
+
+def scatter(samples: pl.DataFrame, title: str) -> Figure:
+    """Bound against the strongest attack, one dot a sample, with the line y = x; a panel per radius and norm.
+
+    Args:
+      samples: one line per sample, from :func:`experiments.summary.per_sample`.
+      title: over all.
+    """
+
+    def draw(axis: Axes, panel: pl.DataFrame) -> None:
+        positive = panel.filter((pl.col("strongest") > 0) & (pl.col("euclidean") > 0))
+        _dots(axis, positive, "strongest", "euclidean")
+        values = np.concatenate([positive["strongest"].to_numpy(), positive["euclidean"].to_numpy()])
+        if len(values):
+            ends = [values.min() / 1.3, values.max() * 1.3]
+            axis.plot(ends, ends, color="#1a202c", linewidth=1, label="y = x")
+            axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+        axis.set(xlabel="strongest attack found", ylabel="bound $T_e$", aspect="equal")
+
+    return _panels(samples, title, draw)
+
+
+def histogram(samples: pl.DataFrame, title: str) -> Figure:
+    """Gaps between bound and strongest attack, relative to the bound; below zero an attack is outside."""
+
+    def draw(axis: Axes, panel: pl.DataFrame) -> None:
+        gaps = panel.with_columns(gap=1 - pl.col("strongest") / pl.col("euclidean"))
+        gaps = gaps.filter(pl.col("gap").is_finite())
+        values = gaps["gap"].to_numpy()
+        if not len(values):
+            return
+        bins = np.linspace(min(values.min(), 0.0), max(values.max(), 1e-3), 31)
+        for color, (name, part) in zip(COLORS, _by_model(gaps), strict=False):
+            axis.hist(part["gap"].to_numpy(), bins=bins.tolist(), color=color, alpha=0.55, label=name)
+        axis.axvline(0, color="#1a202c", linewidth=1)
+        axis.set(xlabel="(bound - strongest attack) / bound", ylabel="samples")
+
+    return _panels(samples, title, draw)
+
+
+def _panels(samples: pl.DataFrame, title: str, draw: Any) -> Figure:
+    groups = sorted(samples.partition_by("attribution", "norm", "epsilon", as_dict=True).items(), key=_order)
+    columns = min(3, len(groups))
+    rows = -(-len(groups) // columns)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(3.6 * columns, 0.5 + 3.3 * rows), layout="constrained")
+        figure.suptitle(title, fontsize=11)
+        axes: Any = figure.subplots(rows, columns, squeeze=False)
+        for axis in axes.ravel()[len(groups) :]:
+            axis.set_axis_off()
+        for axis, ((attribution, norm, epsilon), panel) in zip(axes.ravel(), groups, strict=False):
+            draw(axis, panel)
+            words = "l-infinity" if norm == "linf" else norm
+            axis.set_title(f"{attribution.replace('_', ' ')}\n{words}, epsilon {epsilon:.3g}")
+        axes[0, 0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _order(group: tuple[Sequence[Any], Any]) -> tuple[Any, ...]:
+    attribution, norm, epsilon = group[0]
+    return norm, epsilon, attribution
+
+
+def _by_model(panel: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    return sorted((str(key[0]), part) for key, part in panel.partition_by("model", as_dict=True).items())
+
+
+def _dots(axis: Axes, panel: pl.DataFrame, x: str, y: str) -> None:
+    for color, (name, part) in zip(COLORS, _by_model(panel), strict=False):
+        axis.scatter(part[x].to_numpy(), part[y].to_numpy(), s=10, alpha=0.6, color=color, linewidths=0, label=name)
+
+
+def _signed(values: np.ndarray) -> np.ndarray:
+    """Channels added up with their signs, for a picture."""
+    return values.sum(axis=-1) if values.ndim == 3 else np.atleast_2d(values)
+
+
+def _image(axis: Axes, values: np.ndarray) -> None:
+    if values.ndim == 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    axis.imshow(np.atleast_2d(values), cmap="gray", vmin=0, vmax=1)
+    axis.set(xticks=[], yticks=[])
+
+
+def _map(axis: Axes, values: np.ndarray, limit: float) -> Any:
+    drawn = axis.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    axis.set(xticks=[], yticks=[])
+    return drawn

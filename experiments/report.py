@@ -1,0 +1,133 @@
+"""From stored rows to what a person reads: tables on the terminal, ``table.md``, ``index.html`` and its figures."""
+
+import base64
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import polars as pl
+
+from experiments import figures, table
+from experiments.store import Store, write_atomic, write_text
+from experiments.summary import per_sample, summarize
+
+CLAIM = (
+    "Every bound here is exact for the linear model g(x + δ) = g(x) + Jδ of the attribution, as in Wang and Kong (CVPR"
+    " 2023), and claims nothing beyond it. How good that model is at the radius stands beside it: the Taylor remainder"
+    " along the bound's worst direction, the corrected bound T'_e, and every attack that went beyond a bound, counted."
+    " Singular values found by Lanczos hold with the stated probability. The box of valid inputs only makes bounds"
+    " looser."
+)
+
+
+def render(store: Store, command: str) -> str:
+    """Write tables, figures and page of a run.
+
+    Args:
+      store: the run.
+      command: that made it, for the page.
+
+    Returns:
+      The tables as Markdown, with where the page is.
+    """
+    rows = store.rows()
+    summary = summarize(rows, store.config.small_remainder)
+    samples = per_sample(rows)
+    tables = table.markdown(summary, store.config.small_remainder)
+    head = f"# Bounds and attacks: {store.config.dataset}\n\nMade by `{command}`.\n\n{CLAIM}\n\n{_models(store)}\n"
+    write_text(store.directory / "command.txt", command + "\n")
+    write_text(store.directory / "table.md", f"{head}\n{tables}")
+    summary_path = store.directory / "summary.csv"
+    write_atomic(summary_path, summary.write_csv)
+    drawn = _figures(store, samples)
+    for name, _, image in drawn:
+        write_atomic(store.directory / "figures" / f"{name}.png", functools.partial(_write, image))
+    page = store.directory / "index.html"
+    write_text(page, _page(store, command, tables, drawn))
+    where = f"Rows: {store.directory / 'rows'}\nTable: {store.directory / 'table.md'}\nPage: {page}"
+    return f"{_models(store)}\n{tables}\n{where}"
+
+
+def command_of(store: Store) -> str:
+    """The command that made a run, as it was recorded."""
+    path = store.directory / "command.txt"
+    return path.read_text(encoding="utf-8").strip() if path.exists() else "python -m experiments evaluate"
+
+
+def _write(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+
+
+def _models(store: Store) -> str:
+    """Accuracies of the models, from their cards."""
+    lines = ["| model | accuracy | under PGD, l-infinity | seconds of training |", "| --- | --: | --: | --: |"]
+    for name in store.config.defenses:
+        path = store.directory / "models" / name / "card.json"
+        if path.exists():
+            card = json.loads(path.read_text(encoding="utf-8"))
+            lines.append(
+                f"| {name} | {100 * card['accuracy']:.1f} % | {100 * card['pgd_accuracy']:.1f} %"
+                f" (epsilon {card['pgd_epsilon']:.3g}) | {card['training_seconds']:.1f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _figures(store: Store, samples: pl.DataFrame) -> list[tuple[str, str, bytes]]:
+    """(name, kind, PNG) of every figure."""
+    scatter = figures.scatter(samples, "Bound against the strongest attack")
+    histogram = figures.histogram(samples, "Gap between bound and strongest attack")
+    found = [
+        ("bound-against-attack", "scatter", figures.png(scatter)),
+        ("gaps", "histogram", figures.png(histogram)),
+    ]
+    cells = samples.select("model", "attribution", "norm").unique().sort("attribution", "norm", "model")
+    for model, attribution, norm in cells.iter_rows():
+        pictures = store.pictures(model, attribution, norm)
+        if pictures:
+            words = "l-infinity" if norm == "linf" else norm
+            title = f"{attribution.replace('_', ' ')}, {model} model, {words}"
+            image = figures.png(figures.heat_maps(pictures, title))
+            found.append((f"maps-{model}-{attribution}-{norm}", "maps", image))
+    return found
+
+
+def _page(store: Store, command: str, tables: str, drawn: list[tuple[str, str, bytes]]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    timings = store.directory / "timings.json"
+    return environment.get_template("page.html.j2").render(
+        config=store.config,
+        environment=store.run["environment"],
+        hash=store.hash,
+        settings=_flat(store.run["config"]),
+        timings=json.loads(timings.read_text(encoding="utf-8")) if timings.exists() else {},
+        command=command,
+        claim=CLAIM,
+        models=_parse(_models(store)),
+        sections=[_section(text) for text in tables.split("### ")[1:]],
+        figures=[(name, kind, base64.b64encode(image).decode()) for name, kind, image in drawn],
+    )
+
+
+def _section(text: str) -> dict[str, Any]:
+    title, legend, body = text.split("\n\n", 2)
+    return {"title": title.strip(), "legend": legend.replace("*", ""), "table": _parse(body)}
+
+
+def _parse(text: str) -> list[list[str]]:
+    """Cells of a Markdown table, without its rule."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for i, line in enumerate(lines) if i != 1]
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found = []
+    for name, value in config.items():
+        if isinstance(value, dict):
+            found += _flat(value, f"{prefix}{name}.")
+        elif f"{prefix}{name}" not in ("output", "data_dir"):
+            found.append((prefix + name, ", ".join(map(str, value)) if isinstance(value, list) else value))
+    return found

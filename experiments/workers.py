@@ -1,0 +1,75 @@
+"""Tasks on several processes: on CPU cores, most of a short run is tracing and compiling, which use one core each.
+
+Processes and not threads: XLA's CPU client shares one pool of threads among all programs of a process, and two
+programs that run at the same time can wait for each other forever.
+"""
+
+import concurrent.futures
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_stop: Any = None
+
+
+def stopped() -> bool:
+    """Whether another task has failed, so that this one should end at its next batch."""
+    return _stop is not None and _stop.is_set()
+
+
+def run_all(function: Callable[..., None], tasks: Iterable[Sequence[Any]], workers: int) -> None:
+    """Call ``function(*task)`` for all tasks, on ``workers`` processes, or here if that is one.
+
+    The first error ends the other tasks at their next batch, and is raised here.
+    """
+    tasks = list(tasks)
+    workers = min(workers, len(tasks))
+    if workers <= 1:
+        for task in tasks:
+            function(*task)
+        return
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _begin, (stop, _began())) as pool:
+        futures = [pool.submit(function, *task) for task in tasks]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def log_to_stderr(began: float | None = None) -> None:
+    """Show the experiments' messages with the seconds since ``began``, a time stamp; by default since the start."""
+
+    since = _began() if began is None else began
+
+    class Elapsed(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return f"[{record.created - since:6.1f} s] {record.getMessage()}"
+
+    logger = logging.getLogger("experiments")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Elapsed())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _began() -> float:
+    """When this process began to log."""
+    record = logging.makeLogRecord({})
+    return record.created - record.relativeCreated / 1000
+
+
+def _begin(stop: Any, began: float) -> None:
+    global _stop  # noqa: PLW0603
+    _stop = stop
+    log_to_stderr(began)
