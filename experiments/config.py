@@ -73,8 +73,8 @@ class Config:
     top_k: int | None = None
     """Size of the top of a map, in IFIA and in the metric."""
     top_k_map: Literal["pixel", "feature"] | None = None
-    sigma_method: Literal["lanczos", "dense"] | None = None
-    """How the largest singular value is found: by products with J, or from all of J."""
+    sigma_method: Literal["lanczos", "dense"] = "lanczos"
+    """How the largest singular value is found: by products with J, or by an SVD, which is exact, and slow on CPUs."""
     lanczos_steps: int = 40
     confidence: float = 0.999
     """Probability with which the Lanczos bound holds."""
@@ -139,7 +139,6 @@ def resolve(config: Config, preset: str) -> Config:
         linf=fill(config.linf, data.linf if config.sweep else (data.main_linf,)),
         top_k=fill(config.top_k, data.top_k),
         top_k_map=fill(config.top_k_map, data.top_k_map),
-        sigma_method=fill(config.sigma_method, data.sigma_method),
         training=dataclasses.replace(
             training,
             epochs=fill(training.epochs, data.epochs),

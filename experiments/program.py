@@ -29,6 +29,10 @@ def attribution(name: str, config: Config) -> Any:
     return ja.attributions.REGISTRY[name](**options.get(name, {}))
 
 
+# In the order in which they are computed: indices of `smallest` refer to it, and the last one is the one that counts.
+BOUNDS = ("singular_value", "norm_relaxation", "entrywise", "smallest")
+
+
 def bound_names(norm: str, size: int, config: Config) -> tuple[str, ...]:
     """The bounds that are computed for inputs of ``size`` features; the last one is the one that counts."""
     if norm == "l2":
@@ -86,7 +90,7 @@ def sample_program(name: str, norm: str, epsilons: tuple[float, ...], config: Co
 
         result = jax.vmap(at_radius)(jnp.asarray(epsilons, x.dtype))
         gap = jnp.nan
-        if attribute.baseline is not None:
+        if attribute.complete:
             gap = ja.attributions.completeness_gap(attribute)(logits_fn, x, label)
         sample = {"margin": constraint.margin, "completeness_gap": gap, "attribution_sum": jnp.sum(clean)}
         return {**result, "sample": sample, "before": clean}

@@ -62,14 +62,14 @@ def _write(content: bytes, path: Path) -> None:
 
 def _models(store: Store) -> str:
     """Accuracies of the models, from their cards."""
-    lines = ["| model | accuracy | under PGD, l-infinity | seconds of training |", "| --- | --: | --: | --: |"]
+    lines = ["| model | accuracy | under PGD, l-infinity |", "| --- | --: | --: |"]
     for name in store.config.defenses:
         path = store.directory / "models" / name / "card.json"
         if path.exists():
             card = json.loads(path.read_text(encoding="utf-8"))
             lines.append(
                 f"| {name} | {100 * card['accuracy']:.1f} % | {100 * card['pgd_accuracy']:.1f} %"
-                f" (epsilon {card['pgd_epsilon']:.3g}) | {card['training_seconds']:.1f} |"
+                f" (epsilon {card['pgd_epsilon']:.3g}) |"
             )
     return "\n".join(lines) + "\n"
 

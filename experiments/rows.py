@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from experiments.config import Config
-from experiments.program import attack_labels
+from experiments.program import BOUNDS, attack_labels
 
 KEYS = ("config", "weights", "model", "attribution", "norm", "epsilon", "position", "sample", "label")
 _VALUES = {
@@ -99,7 +99,8 @@ def batch_rows(
         return pl.DataFrame(columns).with_columns(constant)
 
     parts = []
-    names = list(result["bounds"])
+    # Dictionaries come back from JAX sorted by name; `active` counts in the program's own order.
+    names = [name for name in BOUNDS if name in result["bounds"]]
     for i, name in enumerate(names):
         values: dict[str, Any] = {key: v[:, :, None] for key, v in result["bounds"][name].items()}
         main = i == len(names) - 1

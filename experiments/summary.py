@@ -77,7 +77,7 @@ def _of_each_bound(rows: pl.DataFrame) -> pl.DataFrame:
     return bounds.group_by(GROUP).agg(
         corollary_1=mean("norm_relaxation"),
         theorem_2=mean("entrywise"),
-        theorem_2_active=(pl.col("active").filter(pl.col("main")) == "entrywise").mean(),
+        theorem_2_active=(pl.col("active").filter(pl.col("method") == "smallest") == "entrywise").mean(),
     )
 
 

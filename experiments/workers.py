@@ -46,7 +46,6 @@ def run_all(function: Callable[..., None], tasks: Iterable[Sequence[Any]], worke
 
 def log_to_stderr(began: float | None = None) -> None:
     """Show the experiments' messages with the seconds since ``began``, a time stamp; by default since the start."""
-
     since = _began() if began is None else began
 
     class Elapsed(logging.Formatter):

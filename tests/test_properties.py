@@ -28,7 +28,7 @@ every_bound = pytest.mark.parametrize("name", names("bound"))
 every_attack = pytest.mark.parametrize("name", names("attack"))
 
 
-def run(name, logits_fn, x, label, key, epsilon):  # noqa: PLR0917
+def run(name, logits_fn, x, label, key, epsilon):
     return METHODS[name](epsilon, x.shape)(logits_fn, x, label, key)
 
 

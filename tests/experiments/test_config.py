@@ -1,0 +1,45 @@
+"""Presets, overrides and the hash that rows are stored under."""
+
+import dataclasses
+
+import pytest
+
+from experiments import cli
+from experiments.config import PRESETS, config_hash, resolve
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_resolve(preset):
+    config = resolve(PRESETS[preset][1], preset)
+    assert config.output == f"results/{preset}"
+    assert all(value is not None for value in (config.l2, config.linf, config.model, config.training.epsilon))
+
+
+def test_the_command_line_overrides_any_field():
+    arguments = ["--preset", "smoke", "--dataset", "mnist", "--l2", "0.1", "0.2", "--training.epochs", "3"]
+    preset, config = cli.parse_evaluate([*arguments, "--attributions", "saliency", "integrated_gradients"])
+    assert preset == "smoke"
+    assert (config.dataset, config.model, config.l2) == ("mnist", "conv_net", (0.1, 0.2))
+    assert config.training.epochs == 3
+    assert config.attributions == ("saliency", "integrated_gradients")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--dataset", "imagenet"], "mnist"),
+        (["--attributions", "lime"], "integrated_gradients"),
+        (["--l2", "-0.1"], "l2"),
+        (["--num-samples", "0"], "num_samples"),
+    ],
+)
+def test_bad_options_name_what_is_accepted(arguments, word, capsys):
+    assert cli.main(["evaluate", "--preset", "smoke", *arguments]) == 2
+    assert word in capsys.readouterr().err.replace("-", "_")
+
+
+def test_the_hash_is_of_what_changes_numbers():
+    config = resolve(PRESETS["smoke"][1], "smoke")
+    assert config_hash(config) == config_hash(dataclasses.replace(config, output="elsewhere", batch_size=3))
+    assert config_hash(config) != config_hash(dataclasses.replace(config, seed=1))
+    assert config_hash(config) != config_hash(dataclasses.replace(config, l2=(0.07,)))

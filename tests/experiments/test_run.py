@@ -1,0 +1,144 @@
+"""A small run from data to page, killed and continued, and everything that may be in its way."""
+
+import shutil
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import jaxattr as ja
+from experiments import cli, evaluate, store
+from experiments.store import Store, StoreError
+
+# One attribution, 16 digits, two batches (a multiple of the simulated devices); one process, so that tests can interfere.
+ARGUMENTS = ["--preset", "smoke", "--num-samples", "16", "--batch-size", "8", "--workers", "1"]
+
+
+def command(directory, *more):
+    return ["evaluate", *ARGUMENTS, "--output", str(directory), *more]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "smoke"
+    assert cli.main(command(directory)) == 0
+    return directory
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "copy")
+
+
+def parts(directory, cell="natural/saliency/linf"):
+    return sorted((directory / "rows" / cell).glob("*.parquet"))
+
+
+def test_rows_of_every_sample_bound_and_attack(run):
+    rows = Store(run, None).rows()
+    config = Store(run, None).config
+    attacks = rows.filter(pl.col("kind") == "attack")
+    per_sample = attacks.group_by("model", "norm", "position").agg(pl.len(), pl.col("method").n_unique())
+    assert len(per_sample) == 2 * 2 * 16
+    # PGD, IFIA and the ascent from every random start, and both ends of the bound's own direction.
+    assert per_sample["len"].unique().to_list() == [3 * config.restarts + 2]
+    assert per_sample["method"].unique().to_list() == [4]
+    bounds = rows.filter(pl.col("kind") == "bound")
+    methods = bounds.group_by("norm").agg(pl.col("method").unique().sort()).sort("norm")
+    assert methods["method"].to_list() == [["singular_value"], ["entrywise", "norm_relaxation", "smallest"]]
+    for column in ("euclidean", "euclidean_attained", "attribution_norm"):
+        assert bounds[column].is_finite().all()
+    assert (bounds["euclidean_attained"] <= bounds["euclidean"] * (1 + 1e-6)).all()
+
+
+def test_the_active_bound_is_the_smaller_one(run):
+    bounds = Store(run, None).rows().filter(pl.col("kind") == "bound", pl.col("norm") == "linf")
+    wide = bounds.pivot("method", index=["model", "position"], values="euclidean")
+    smallest = bounds.filter(pl.col("method") == "smallest").select("model", "position", "active")
+    for row in wide.join(smallest, on=["model", "position"]).iter_rows(named=True):
+        assert row["smallest"] == min(row["entrywise"], row["norm_relaxation"]) == row[row["active"]]
+
+
+def test_the_page_and_the_table_of_a_run(run):
+    table = (run / "table.md").read_text()
+    lines = [line for line in table.splitlines() if line.startswith(("| natural", "| adversarial"))]
+    # Accuracies, and five tables of (models) x (norms) lines.
+    assert len(lines) == 2 + 5 * 4
+    page = (run / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == 2 + 4
+    for kind in ("bound-against-attack", "gaps", "maps-natural-saliency-l2"):
+        assert kind in page
+        assert (run / "figures" / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+    assert "--num-samples 16" in page
+
+
+def test_a_killed_run_loses_the_batch_in_flight_only(run, copy, monkeypatch):
+    shutil.rmtree(copy / "rows" / "natural" / "saliency" / "linf")
+    write = store.Cell.write
+
+    def killed(cell, where, rows):
+        if where.start == 8:
+            raise KeyboardInterrupt
+        write(cell, where, rows)
+
+    monkeypatch.setattr(store.Cell, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(command(copy))
+    assert [path.name for path in parts(copy)] == ["000000-000008.parquet"]
+    before = parts(copy)[0].stat().st_mtime_ns
+    monkeypatch.setattr(store.Cell, "write", write)
+    assert cli.main(command(copy)) == 0
+    assert parts(copy)[0].stat().st_mtime_ns == before
+    keys = ["model", "norm", "position", "kind", "method", "restart"]
+    expected, actual = (Store(where, None).rows().sort(keys) for where in (run, copy))
+    assert_frame_equal(actual, expected, rel_tol=1e-5, abs_tol=1e-6)
+
+
+def test_rows_of_two_configurations_are_never_mixed(copy, capsys):
+    assert cli.main(command(copy, "--l2", "0.07")) == 2
+    message = capsys.readouterr().err
+    assert str(copy) in message
+    assert "l2" in message
+    assert "--output" in message
+
+
+def test_a_corrupt_part_is_named_and_left_alone(copy, capsys):
+    part = parts(copy)[1]
+    part.write_bytes(b"not Parquet")
+    assert cli.main(command(copy)) == 2
+    assert str(part) in capsys.readouterr().err
+    assert part.read_bytes() == b"not Parquet"
+
+
+def test_a_foreign_directory_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("words")
+    assert cli.main(command(tmp_path)) == 2
+    assert "thesis.tex" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_report_renders_stored_rows_again(copy, capsys):
+    (copy / "index.html").unlink()
+    expected = (copy / "table.md").read_text()
+    assert cli.main(["report", str(copy)]) == 0
+    assert (copy / "index.html").exists()
+    assert (copy / "table.md").read_text() == expected
+    assert "Angles and ranks" in capsys.readouterr().out
+
+
+def test_report_of_nothing(tmp_path):
+    with pytest.raises(StoreError, match=r"no run\.json"):
+        Store(tmp_path, None)
+
+
+def test_the_samples_are_the_first_correct_ones(run):
+    config = Store(run, None).config
+
+    data = ja.data.load("digits", "test")
+    network = evaluate.networks.load("natural", config, data.num_classes, run)
+    classify = ja.models.logits_fn(network.model, network.variables)
+    predicted = [int(classify(x).argmax()) for x in data.x]
+    correct = [i for i, label in enumerate(data.label) if predicted[i] == label][:16]
+    rows = Store(run, None).rows().filter(pl.col("model") == "natural")
+    stored = rows.select("position", "sample").unique().sort("position")["sample"].to_list()
+    assert stored[: len(correct)] == correct
