@@ -109,8 +109,16 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
         ),
     ),
     "demo": (
-        "digits, 120 samples: within 3 minutes on two CPU cores",
-        Config(num_samples=120, ig_steps=5, ig_rule="gauss_legendre", restarts=5, ifia_steps=30, batch_size=40),
+        "digits, 100 samples: about 3 minutes on two CPU cores, most of it compilation",
+        Config(
+            num_samples=100,
+            ig_steps=5,
+            ig_rule="gauss_legendre",
+            restarts=4,
+            ifia_steps=25,
+            batch_size=50,
+            training=Training(epochs=25),
+        ),
     ),
     "cpu": (
         "500 samples, all radii: for MNIST and Fashion-MNIST on CPU cores",

@@ -90,7 +90,7 @@ DATASETS: Mapping[str, DatasetDefaults] = {
         main_linf=0.01,
         top_k=8,
         train_epsilon=0.1,
-        epochs=40,
+        epochs=30,
         train_batch_size=64,
         learning_rate=4e-3,
     ),

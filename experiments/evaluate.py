@@ -7,6 +7,7 @@ batch that each worker had in flight.
 
 import contextlib
 import functools
+import importlib.metadata
 import json
 import logging
 import platform
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 
 import jaxattr as ja
@@ -84,7 +84,7 @@ def environment() -> dict[str, Any]:
     return {
         "jaxattr": ja.__version__,
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
+        "jaxlib": importlib.metadata.version("jaxlib"),
         "numpy": np.__version__,
         "python": platform.python_version(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
@@ -118,7 +118,7 @@ def run_pair(config: Config, attribution: str, norm: str) -> None:
         # TF32 has relative errors of 1e-3, which changes which attacks seem to exceed a bound.
         with jax.default_matmul_precision("highest"):
             for where, result in lifted.batches(data.x[samples], data.label[samples], key, start=done):
-                result["attacks"] = _metrics(compare, result, config)
+                result["attacks"] = _metrics(compare, result)
                 if jax.process_index() == 0:
                     _save_pictures(store, cell, where, data.x[samples], result, config)
                     chosen = samples[where]
@@ -152,7 +152,7 @@ def _no_model(x):
     return x.ravel()
 
 
-def _metrics(compare: ja.parallel.SampleMap, result: dict[str, Any], config: Config) -> dict[str, np.ndarray]:
+def _metrics(compare: ja.parallel.SampleMap, result: dict[str, Any]) -> dict[str, np.ndarray]:
     """The metrics of all maps of a batch, (samples, radii, attacks), and what the attacks themselves report."""
     maps, before = result["maps"], result["before"]
     n, radii, attacks = maps.shape[:3]

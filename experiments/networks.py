@@ -95,17 +95,20 @@ def _folder(directory: Path, defense: str) -> Path:
 
 def _fit(defense: str, model: Any, config: Config, data: Any, folder: Path) -> dict[str, Any]:
     options = config.training
-    assert options.epochs and options.batch_size and options.learning_rate and options.epsilon  # resolved
+    # Resolved by now; said for the type checker.
+    assert options.epochs is not None
+    assert options.batch_size is not None
+    assert options.learning_rate is not None
+    assert options.epsilon is not None
     batch_size = min(options.batch_size, len(data.x))
     steps = options.epochs * (len(data.x) // batch_size)
     log.info("%s: training %s for %d steps", defense, config.model, steps)
     key = jax.random.key(options.seed)
-    objectives = {
-        "adversarial": lambda: ja.defenses.adversarial(
-            ja.attacks.pgd(ja.LInf(options.epsilon), num_steps=options.attack_steps)
-        )
-    }
-    objective = objectives.get(defense, ja.defenses.REGISTRY[defense])()
+    if defense == "adversarial":
+        attack = ja.attacks.pgd(ja.LInf(options.epsilon), num_steps=options.attack_steps)
+        objective = ja.defenses.adversarial(attack)
+    else:
+        objective = ja.defenses.REGISTRY[defense]()
     schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 20 + 1, steps + 1)
     # The same start for all: what differs is the objective.
     variables = ja.models.init(model, jax.random.fold_in(key, 0), data.x.shape[1:])

@@ -17,9 +17,9 @@ import jaxattr as ja
 from experiments.config import Config
 from jaxattr.attacks.dissimilarity import Compared
 
-# pgd: on the cross-entropy, the paper's attack on l2 bounds; it wants another label. ifia: on the top-k set, the paper's
-# attack on l-infinity bounds. ascent: IFIA on the deviation itself, which is what the bounds bound. attained: the points
-# x + epsilon v and x - epsilon v of the bound's own direction, clipped to the box.
+# pgd: on the cross-entropy, the paper's attack on l2 bounds; it wants another label. ifia: on the top-k set, the
+# paper's attack on l-infinity bounds. ascent: IFIA on the deviation itself, which is what the bounds bound. attained:
+# the points x + epsilon v and x - epsilon v of the bound's own direction, clipped to the box.
 ATTACKS = ("pgd", "ifia", "ascent", "attained")
 
 
@@ -155,7 +155,9 @@ def _bound_row(bound: ja.bounds.DeviationBound) -> dict[str, Array]:
 
 def _attack(attribute, ball, logits_fn, x, label, key, config: Config) -> Array:
     """Perturbed inputs of the attacks that have random starts, (attacks, *shape)."""
-    top_k: Any = ja.attacks.top_k(config.top_k, config.top_k_map)
+    assert config.top_k is not None  # resolved
+    assert config.top_k_map is not None
+    top_k = ja.attacks.top_k(config.top_k, config.top_k_map)
 
     def explanation(climbs_ranks, key):
         # Not two attacks but two dissimilarities of one: its loop is compiled once, in half the time.

@@ -32,7 +32,7 @@ class StoreError(Exception):
     """What is on disk does not fit the run; the message names the file and what to do."""
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     """Let ``write`` fill a temporary file, then give it its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -45,7 +45,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one step."""
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Cell:
             for name, value in self.columns.items():
                 if rows[name].n_unique() != 1 or rows[name][0] != value:
                     raise StoreError(
-                        f"{path} has rows of {name} {rows[name].unique().to_list()}, and this run is of {value}. {_ADVICE}"
+                        f"{path} has rows of {name} {rows[name].unique().to_list()}, and this run is of {value}."
+                        f" {_ADVICE}"
                     )
             if positions.unique().sort().to_list() != list(range(begin, end_of_part)):
                 raise StoreError(f"{path} does not hold the samples that its name says. {_ADVICE}")
@@ -86,7 +87,7 @@ class Cell:
         path = self.directory / f"{where.start:06d}-{where.stop:06d}.parquet"
         if path.exists():
             raise StoreError(f"{path} is there already. {_ADVICE}")
-        write_atomic(path, lambda temporary: rows.write_parquet(temporary))
+        write_atomic(path, rows.write_parquet)
 
 
 _ADVICE = "Remove it to compute its samples again, or choose another directory with `--output`."
@@ -163,7 +164,7 @@ class Store:
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)
+                np.savez_compressed(file, allow_pickle=False, **arrays)
 
         write_atomic(path, write)
 

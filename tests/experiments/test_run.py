@@ -10,7 +10,7 @@ import jaxattr as ja
 from experiments import cli, evaluate, store
 from experiments.store import Store, StoreError
 
-# One attribution, 16 digits, two batches (a multiple of the simulated devices); one process, so that tests can interfere.
+# One attribution, 16 digits in two batches of as many as there are simulated devices, one process to interfere with.
 ARGUMENTS = ["--preset", "smoke", "--num-samples", "16", "--batch-size", "8", "--workers", "1"]
 
 
