@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568")
 _STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
@@ -67,6 +68,11 @@ def scatter(samples: pl.DataFrame, title: str) -> Figure:
             ends = [values.min() / 1.3, values.max() * 1.3]
             axis.plot(ends, ends, color="#1a202c", linewidth=1, label="y = x")
             axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+            # Powers of ten alone leave panels of less than a decade without numbers; all digits overlap.
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                side.set_major_formatter(StrMethodFormatter("{x:g}"))
+                side.set_minor_formatter(NullFormatter())
         axis.set(xlabel="strongest attack found", ylabel="bound $T_e$", aspect="equal")
 
     return _panels(samples, title, draw)
