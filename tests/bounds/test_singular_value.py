@@ -219,5 +219,5 @@ def test_another_ball_is_refused_with_what_to_use():
         TypeError, match=r"`singular_value` bounds perturbations of L2, got LInf.*norm_relaxation.*entrywise"
     ):
         ja.bounds.singular_value(SALIENCY, ja.LInf(0.1))
-    with pytest.raises(TypeError, match="got float"):
+    with pytest.raises(TypeError, match=r"`ball` must be .*L2.*got 0\.1"):
         ja.bounds.singular_value(SALIENCY, 0.1)
