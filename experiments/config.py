@@ -32,6 +32,8 @@ class Training:
     """l-infinity radius of adversarial training."""
     attack_steps: int = 7
     """PGD steps of adversarial training."""
+    accuracy_samples: int | None = None
+    """Accuracies are measured on the first so many test samples; None for all."""
     seed: int = 0
 
 
@@ -105,7 +107,7 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
             batch_size=8,
             workers=1,
             pictures=2,
-            training=Training(epochs=1, batch_size=128, attack_steps=1),
+            training=Training(epochs=1, batch_size=128, attack_steps=1, accuracy_samples=256),
         ),
     ),
     "demo": (
@@ -208,6 +210,8 @@ def _check(config: Config) -> None:
     counts = ("ig_steps", "restarts", "pgd_steps", "ifia_steps", "top_k", "lanczos_steps", "batch_size", "workers")
     values = {name: getattr(config, name) for name in counts} | {"num_samples": fill(config.num_samples, 1)}
     values |= {f"training.{name}": getattr(config.training, name) for name in ("epochs", "batch_size", "attack_steps")}
+    limits = ("samples", "accuracy_samples")
+    values |= {f"training.{name}": fill(getattr(config.training, name), 1) for name in limits}
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")

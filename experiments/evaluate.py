@@ -70,8 +70,12 @@ def first_correct(network: networks.Network, data: Any, config: Config) -> np.nd
       ValueError: if there are none.
     """
     classify = ja.models.logits_fn(network.model, network.variables)
-    logits = ja.over_samples(_logits, classify, batch_size=128)(data.x, data.label)
-    correct = np.flatnonzero(logits.argmax(axis=1) == data.label)[: config.num_samples]
+    correct = np.empty(0, int)
+    for where, logits in ja.over_samples(_logits, classify, batch_size=128).batches(data.x, data.label):
+        correct = np.append(correct, where.start + np.flatnonzero(logits.argmax(axis=1) == data.label[where]))
+        if config.num_samples is not None and len(correct) >= config.num_samples:
+            break
+    correct = correct[: config.num_samples]
     if len(correct) == 0:
         raise ValueError(f"the network {network.name} classifies no test sample correctly; train it for longer.")
     if config.num_samples is not None and len(correct) < config.num_samples:

@@ -80,8 +80,9 @@ def train(defense: str, config: Config, data: Any, test: Any, directory: Path) -
     card["seconds"] = round(time.perf_counter() - began, 1)
     write_text(folder / "card.json", json.dumps(card, indent=2) + "\n")
     log.info(
-        "%s: accuracy %.1f %%, under PGD (l-infinity %.3g) %.1f %%; %.1f s",
+        "%s: %d test samples: accuracy %.1f %%, under PGD (l-infinity %.3g) %.1f %%; %.1f s",
         defense,
+        card["test_samples"],
         100 * card["accuracy"],
         card["pgd_epsilon"],
         100 * card["pgd_accuracy"],
@@ -134,7 +135,10 @@ def _accuracies(model: Any, variables: Any, config: Config, test: Any) -> dict[s
     apply_fn = ja.models.apply_fn(model)
     attack = ja.attacks.pgd(ja.LInf(epsilon), num_steps=config.pgd_steps)
     key = jax.random.key(config.seed)
+    count = config.training.accuracy_samples
+    test = ja.training.Batch(test.x[:count], test.label[:count])
     return {
+        "test_samples": len(test.x),
         "accuracy": ja.training.accuracy(apply_fn, variables, test),
         "pgd_accuracy": ja.training.robust_accuracy(apply_fn, variables, test, attack, key),
         "pgd_epsilon": float(epsilon or 0),

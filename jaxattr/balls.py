@@ -190,8 +190,12 @@ class L2(Ball):
         return jnp.where(radius > 0, optax.projections.projection_l2_ball(delta, safe), 0)
 
     def sample(self, key, shape, dtype=None):
+        # Not `jax.random.ball`: its rejection sampler of generalized normals takes seconds to compile on CPUs.
         dtype = dtype or jnp.result_type(float)
-        return (self.epsilon * jax.random.ball(key, int(np.prod(shape)), 2, dtype=dtype)).astype(dtype).reshape(shape)
+        for_direction, for_radius = jax.random.split(key)
+        gaussian = jax.random.normal(for_direction, shape, dtype)
+        radius = jnp.asarray(self.epsilon, dtype) * jax.random.uniform(for_radius, (), dtype) ** (1 / gaussian.size)
+        return gaussian * (radius / self.norm(gaussian))
 
 
 class LInf(Ball):

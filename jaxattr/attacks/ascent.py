@@ -117,16 +117,25 @@ def projected_ascent(
                 improves &= predict(logits_fn, current) == clean_label
             return jnp.where(improves, current, best[0]), jnp.where(improves, merit, best[1])
 
-        def step(_, state):
-            current, best = state
+        def ascend(current):
             merit, gradient = climb.merit_and_gradient(current)
-            if keep != "last":
-                best = better(current, merit, best)
-            return ball.project_input(x, current + length * ball.steepest(gradient)), best
+            return merit, ball.project_input(x, current + length * ball.steepest(gradient))
 
-        best = (x, climb.merit(x)) if keep != "last" else ()
-        last, best = jax.lax.fori_loop(0, num_steps, step, (start, best), unroll=unroll)
-        chosen = last if keep == "last" else better(last, climb.merit(last), best)[0]
+        def last_step(_, current):
+            return ascend(current)[1]
+
+        def best_step(t, state):
+            current, best = state
+            merit, following = ascend(current)
+            return jnp.where(t == 0, start, following), better(current, merit, best)
+
+        if keep == "last":
+            chosen = jax.lax.fori_loop(0, num_steps, last_step, start, unroll=unroll)
+        else:
+            # x itself and the last iterate are judged inside of the loop as well: two gradients more than steps, and
+            # one copy of the attribution to compile instead of three.
+            nothing = (x, jnp.full((), -jnp.inf, x.dtype))
+            _, (chosen, _) = jax.lax.fori_loop(0, num_steps + 2, best_step, (x, nothing), unroll=unroll)
         return finish(logits_fn, ball, x, chosen, climb.merit)
 
     return OverBall(attack, ball)
