@@ -99,6 +99,22 @@ class Ball(abc.ABC):
             x if self.box is None else jnp.clip(x, jnp.asarray(self.box[0], x.dtype), jnp.asarray(self.box[1], x.dtype))
         )
 
+    def interval(self, x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        """Limits of every coordinate of a perturbation that stays in the ball and keeps ``x + delta`` valid.
+
+        ``lower = max(-epsilon, box[0] - x) <= 0 <= upper = min(epsilon, box[1] - x)``. A black pixel can only brighten.
+        For :class:`LInf` these limits are all that is asked of a perturbation; for :class:`L2` they contain the ball.
+
+        Returns:
+          ``(lower, upper)``, shaped like ``x``; without a box ``(-epsilon, epsilon)``.
+        """
+        radius = jnp.broadcast_to(jnp.asarray(self.epsilon, x.dtype), x.shape)
+        if self.box is None:
+            return -radius, radius
+        low, high = (jnp.asarray(limit, x.dtype) - x for limit in self.box)
+        # Rounding may have put x a little outside of the box; standing still is always allowed.
+        return jnp.minimum(0, jnp.maximum(-radius, low)), jnp.maximum(0, jnp.minimum(radius, high))
+
     def project_input(self, x: Float[Array, "*shape"], perturbed: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """A valid input within ``epsilon`` of ``x``: ball first, then box.
 
