@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxattr import _checks
 from jaxattr.chunking import map_over
@@ -27,31 +27,88 @@ class AttributionJacobian(NamedTuple):
       matvec: ``v -> J v``.
       rmatvec: ``u -> J^T u``.
       symmetric: whether J is known to be symmetric, so that ``rmatvec`` is ``matvec``.
+      parts: ``(hessian, multiplier, gradient)`` of ``J = diag(multiplier) H + diag(gradient)``, or ``None``.
     """
 
     value: Array
     matvec: Callable[[Array], Array]
     rmatvec: Callable[[Array], Array]
     symmetric: bool
+    parts: tuple[Callable[[Array], Array], Array, Array] | None = None
 
     def gram(self, v: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """``P v = J^T (J v)``."""
         return self.rmatvec(self.matvec(v))
 
     def dense(self, chunk: int | None = 32) -> Float[Array, "d d"]:
-        """J as a matrix over flattened features, from d products.
+        """J as a matrix over flattened features, from at most d products.
+
+        Where the multiplier of a gradient attribution is zero (``x_i = baseline_i``: for IG and input x gradient 70 to
+        90 % of the pixels of MNIST) a row has nothing off its diagonal and costs no product. How many products a sample
+        takes is then up to the sample (:meth:`dense_products`); a batch under ``vmap`` waits for its slowest.
 
         Args:
-          chunk: products evaluated at once; memory is that many forward and backward passes.
+          chunk: products evaluated at once; memory is that many forward and backward passes, beside the matrix.
         """
-        shape, size = self.value.shape, self.value.size
+        shape, size, dtype = self.value.shape, self.value.size, self.value.dtype
+        if self.parts is None:
 
-        def column(j: Array) -> Array:
-            unit = (jnp.arange(size) == j).astype(self.value.dtype)
-            return self.matvec(unit.reshape(shape)).ravel()
+            def column(j: Array) -> Array:
+                unit = (jnp.arange(size) == j).astype(dtype)
+                return self.matvec(unit.reshape(shape)).ravel()
 
-        # map_over stacks columns as rows.
-        return map_over(column, jnp.arange(size), chunk).T
+            # map_over stacks columns as rows.
+            return map_over(column, jnp.arange(size), chunk).T
+        hessian, multiplier, gradient = self.parts
+        multiplier = multiplier.ravel()
+        rows = _rows(hessian, shape, multiplier != 0, chunk, dtype)
+        return multiplier[:, None] * rows + jnp.diag(gradient.ravel())
+
+    def dense_products(self) -> Int[Array, ""]:
+        """How many products :meth:`dense` is made of."""
+        if self.parts is None:
+            return jnp.asarray(self.value.size, jnp.int32)
+        return jnp.sum(self.parts[1] != 0).astype(jnp.int32)
+
+
+def _rows(product: Callable[[Array], Array], shape: tuple[int, ...], active: Array, chunk: int | None, dtype: Any):
+    """Rows ``product(e_i)`` of a symmetric matrix where ``active``, anything finite or zero elsewhere.
+
+    A loop over as many blocks as there are active rows; skipping by ``cond`` would compute both sides under ``vmap``.
+    Such a loop has no reverse mode, so that its derivative is that of all rows, in a loop of fixed length.
+    """
+    size = active.size
+    chunk = size if chunk is None else min(_checks.positive_int("chunk", chunk), size)
+    # What the product closes over becomes an argument, as custom derivatives need it.
+    closed, constants = jax.closure_convert(product, jnp.zeros(shape, dtype))
+
+    def row(i: Array, constants: list[Array]) -> Array:
+        unit = (jnp.arange(size) == i).astype(dtype).reshape(shape)
+        return closed(unit, *constants).ravel()
+
+    def every_row(constants: list[Array]) -> Array:
+        return map_over(lambda i: row(i, constants), jnp.arange(size), chunk)
+
+    @jax.custom_jvp
+    def active_rows(constants: list[Array]) -> Array:
+        # Active rows first; past the end of the list stands an index that no row has.
+        order = jnp.concatenate([jnp.argsort(~active), jnp.full(-size % chunk, size)])
+        blocks = -(-jnp.sum(active) // chunk)
+
+        def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
+            block, rows = state
+            index = jax.lax.dynamic_slice(order, (block * chunk,), (chunk,))
+            found = jax.vmap(lambda i: row(i, constants))(index)
+            return block + 1, rows.at[index].set(found, mode="drop")
+
+        start = (jnp.zeros((), blocks.dtype), jnp.zeros((size, size), dtype))
+        return jax.lax.while_loop(lambda state: state[0] < blocks, step, start)[1]
+
+    @active_rows.defjvp
+    def _(primals, tangents):
+        return jax.jvp(every_row, primals, tangents)
+
+    return active_rows(constants)
 
 
 def attribution_jacobian(
@@ -116,6 +173,7 @@ def _structured(attribute, logits_fn, x, label, linearize) -> AttributionJacobia
         lambda v: multiplier * hessian(v) + gradient * v,
         lambda u: hessian(multiplier * u) + gradient * u,
         symmetric=False,
+        parts=(hessian, multiplier, gradient),
     )
 
 

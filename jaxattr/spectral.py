@@ -1,25 +1,35 @@
-r"""Largest singular value of an operator known by products, with a stated confidence.
+r"""Extreme singular values and eigenvalues of operators known by products, with a stated confidence.
 
 A Krylov method approaches the largest eigenvalue from BELOW, so that a Ritz value is no upper bound. The upper value
-here holds with a chosen probability over the random start, and follows from the method's own polynomial
-(Van Dorsselaer, Hochstenbach and Van der Vorst 2000; Hochstenbach 2013, "Probabilistic upper bounds for the matrix
-two-norm"):
+here holds with a chosen probability over the random start, and follows from the method's own polynomials (Van
+Dorsselaer, Hochstenbach and Van der Vorst 2000; Hochstenbach 2013, "Probabilistic upper bounds for the matrix
+two-norm"), of which all are used here and not the last one alone:
 
-After k Lanczos steps on a symmetric A from a unit vector s, the next basis vector is ``q_{k+1} = p_k(A) s`` with
+After k Lanczos steps on a symmetric A from a unit vector s, the basis vectors are ``q_{j+1} = p_j(A) s``, j = 0 ... k,
+with polynomials p_j of degree j. They are orthonormal, so that for the unit eigenvector u of the largest eigenvalue
 
-    p_k(t) = prod_i (t - theta_i) / prod_{j=1}^k beta_j        (theta: Ritz values, beta: the residual norms).
+    <u, s>^2 * sum_{j=0}^k p_j(lambda_max)^2 = sum_j <u, q_{j+1}>^2 <= 1.
 
-It has unit norm, so with the eigenvector u of the largest eigenvalue, ``|<u, s>| p_k(lambda_max) <= 1``. For s uniform
-on the sphere ``Pr[|<u, s>| < delta] = I_{delta^2}(1/2, (d-1)/2)``; outside of that event ``p_k(lambda_max) <=
-1/delta``. Beyond the largest Ritz value p_k increases, so that lambda_max is at most the root of ``p_k(t) = 1/delta``.
-Nothing is assumed of the spectrum, and it adapts to it: where the Krylov space is exhausted (beta = 0: rank-deficient,
-identity, zero operators) the root is the Ritz value itself, up to what rounding may have hidden.
+For s uniform on the sphere ``Pr[|<u, s>| < delta] = I_{delta^2}(1/2, (d-1)/2)``; outside of that event
+``sum_j p_j(lambda_max)^2 <= 1/delta^2``. Beyond the largest Ritz value every p_j^2 increases, so that lambda_max is at
+most the root of ``sum_j p_j(t)^2 = 1/delta^2``. With the Ritz values theta_i, the last components w_i of their
+eigenvectors and the residual norms beta_j (see :class:`Tridiagonal`),
 
-Where the Krylov space is exhausted, what is left of the next vector is rounding noise. Lanczos without a guard divides
-it by (almost) zero: NaN or, worse, a direction that is not orthogonal to the basis and spurious values far above the
-truth. Here a vector of exact zeros ends the run (further steps are zero and change nothing), and noise is made
-orthogonal again after it has been normalized: the run then goes on in a direction that the start happened to lack,
-which is what a flat spectrum with one outlier needs.
+    sum_{j<k} p_j(t)^2 = prod_i (t - theta_i)^2 / prod_{j<k} beta_j^2 * sum_i w_i^2 / (t - theta_i)^2,
+    p_k(t)^2 = prod_i (t - theta_i)^2 / prod_{j<=k} beta_j^2,
+
+since ``(t - T) (p_0(t), ..., p_{k-1}(t)) = beta_k p_k(t) e_k``. Nothing is assumed of the spectrum, and the value adapts
+to it: where the Krylov space is exhausted (beta = 0: rank-deficient, identity, zero operators) the root is the Ritz value
+itself, up to what rounding may have hidden.
+
+A symmetric operator is iterated as it is (one product a step). A general one is bidiagonalized (Golub and Kahan 1965:
+two products a step), which is Lanczos on ``J^T J`` without ever squaring: operators of 1e-30 do not underflow.
+
+Where the Krylov space is exhausted, what is left of the next vector is rounding noise. Without a guard it is divided by
+(almost) zero: NaN or, worse, a direction that is not orthogonal to the basis and spurious values far above the truth.
+Here a vector of exact zeros ends the run (further steps are zero and change nothing), and noise is made orthogonal
+again after it has been normalized: the run then goes on in a direction that the start happened to lack, which is what a
+flat spectrum with one outlier needs.
 """
 
 from collections.abc import Callable
@@ -39,7 +49,7 @@ Matvec = Callable[[Array], Array]
 
 def _negligible(dtype: Any) -> float:
     """Size of a residual, relative to the operator, below which it cannot be told from rounding."""
-    return 2 * float(jnp.finfo(dtype).eps)
+    return float(jnp.finfo(dtype).eps)
 
 
 class Tridiagonal(NamedTuple):
@@ -48,12 +58,28 @@ class Tridiagonal(NamedTuple):
     Attributes:
       diagonal: of T, (k,).
       residuals: norms beta_1 ... beta_k, (k,); the first k - 1 are the off-diagonal of T.
-      basis: orthonormal rows, (k, d); rows past an exhausted Krylov space are zero.
+      basis: orthonormal rows, (k, n); rows past an exhausted Krylov space are zero.
     """
 
     diagonal: Array
     residuals: Array
     basis: Array
+
+
+class Bidiagonal(NamedTuple):
+    """Golub-Kahan after k steps: ``A V^T = U^T B`` and ``A^T U^T = V^T B^T + beta_k v_{k+1} e_k^T``.
+
+    Attributes:
+      diagonal: alpha_1 ... alpha_k of the upper bidiagonal B, (k,).
+      residuals: norms beta_1 ... beta_k, (k,); the first k - 1 are the upper diagonal of B.
+      right: orthonormal rows v_i, (k, n).
+      left: orthonormal rows u_i, (k, m).
+    """
+
+    diagonal: Array
+    residuals: Array
+    right: Array
+    left: Array
 
 
 class SingularValue(NamedTuple):
@@ -63,8 +89,9 @@ class SingularValue(NamedTuple):
       attained: ``||J direction||``, so at most the true value.
       upper: at least the true value, with probability ``confidence`` over the random start.
       direction: unit vector shaped like the operator's argument.
-      residual: ``||A q - theta q|| / theta`` of the Ritz pair behind ``direction``: 0 when converged.
+      residual: ``||A q - theta q|| / theta`` of the Ritz pair behind ``direction`` (A = J or ``J^T J``); 0 when converged.
       confidence: probability that ``upper`` holds.
+      products: with J or its transpose.
     """
 
     attained: Array
@@ -72,49 +99,110 @@ class SingularValue(NamedTuple):
     direction: Array
     residual: Array
     confidence: Array
+    products: Array
 
 
-def lanczos(matvec: Matvec, start: Float[Array, " d"], num_steps: int) -> Tridiagonal:
+class Eigenvalue(NamedTuple):
+    """Largest (rightmost) eigenvalue of a symmetric operator, from both sides.
+
+    Attributes:
+      attained: the Rayleigh quotient of ``direction``, so at most the true value.
+      upper: at least the true value, with probability ``confidence`` over the random start.
+      direction: unit vector shaped like the operator's argument.
+      residual: ``||A q - theta q||`` of the Ritz pair behind ``direction``, over the largest Ritz value in size.
+      confidence: probability that ``upper`` holds.
+      products: with the operator.
+    """
+
+    attained: Array
+    upper: Array
+    direction: Array
+    residual: Array
+    confidence: Array
+    products: Array
+
+
+def _extend(image: Array, basis: Array, scale: Array) -> tuple[Array, Array, Array]:
+    """What an orthonormal basis lacks of ``image``: its norm, its direction, and the running scale of the images.
+
+    Orthogonalized twice, and once more after normalizing; both are zero where nothing but rounding is left.
+    """
+
+    def orthogonal(vector):
+        vector = vector - basis.T @ (basis @ vector)
+        return vector - basis.T @ (basis @ vector)
+
+    residual = orthogonal(image)
+    norm, scale = _numerics.norm(residual), jnp.maximum(scale, _numerics.norm(image))
+    # A larger threshold would take a small but real component of the start for exhaustion, and void the confidence.
+    exhausted = norm <= _negligible(image.dtype) * scale
+    following = orthogonal(residual / jnp.where(exhausted, 1, norm))
+    following = following / jnp.where(exhausted, 1, _numerics.norm(following))
+    return jnp.where(exhausted, 0, norm), jnp.where(exhausted, 0, following), scale
+
+
+def lanczos(matvec: Matvec, start: Float[Array, " n"], num_steps: int) -> Tridiagonal:
     """Lanczos with full reorthogonalization (twice) and a guard against exhausted Krylov spaces.
 
     Args:
       matvec: product with a symmetric matrix.
       start: first basis vector; need not be normalized.
-      num_steps: products; at most d are useful.
+      num_steps: products; at most n are useful.
 
     Returns:
       The :class:`Tridiagonal`.
     """
     num_steps = min(_checks.positive_int("num_steps", num_steps), start.size)
-    dtype = start.dtype
-    # A larger threshold would take a small but real component of the start for exhaustion, and void the confidence.
-    negligible = _negligible(dtype)
-
-    def orthogonal(vector, basis):
-        vector = vector - basis.T @ (basis @ vector)
-        return vector - basis.T @ (basis @ vector)
 
     def step(j, carry):
         state, current, scale = carry
         basis = state.basis.at[j].set(current)
         image = matvec(current)
-        diagonal = jnp.vdot(current, image)
-        residual = orthogonal(image, basis)
-        norm = jnp.linalg.norm(residual)
-        scale = jnp.maximum(scale, jnp.linalg.norm(image))
-        exhausted = norm <= negligible * scale
-        following = orthogonal(residual / jnp.where(exhausted, 1, norm), basis)
-        following = following / jnp.linalg.norm(following)
-        norm, following = jnp.where(exhausted, 0, norm), jnp.where(exhausted, 0, following)
-        state = Tridiagonal(state.diagonal.at[j].set(diagonal), state.residuals.at[j].set(norm), basis)
+        norm, following, scale = _extend(image, basis, scale)
+        state = Tridiagonal(
+            state.diagonal.at[j].set(jnp.vdot(current, image)), state.residuals.at[j].set(norm), basis
+        )
         return state, following, scale
 
-    empty = Tridiagonal(
-        jnp.zeros(num_steps, dtype), jnp.zeros(num_steps, dtype), jnp.zeros((num_steps, start.size), dtype)
-    )
-    first = start / jnp.linalg.norm(start)
+    zeros = jnp.zeros(num_steps, start.dtype)
+    empty = Tridiagonal(zeros, zeros, jnp.zeros((num_steps, start.size), start.dtype))
+    carry = (empty, start / jnp.linalg.norm(start), zeros[0])
     with jax.default_matmul_precision("highest"):
-        return jax.lax.fori_loop(0, num_steps, step, (empty, first, jnp.zeros((), dtype)))[0]
+        return jax.lax.fori_loop(0, num_steps, step, carry)[0]
+
+
+def golub_kahan(matvec: Matvec, rmatvec: Matvec, start: Float[Array, " n"], num_steps: int) -> Bidiagonal:
+    """Golub-Kahan bidiagonalization with full reorthogonalization of both bases, guarded as :func:`lanczos`.
+
+    Args:
+      matvec: product with an m x n matrix.
+      rmatvec: product with its transpose.
+      start: first right basis vector; need not be normalized.
+      num_steps: pairs of products; at most n are useful.
+
+    Returns:
+      The :class:`Bidiagonal`.
+    """
+    num_steps = min(_checks.positive_int("num_steps", num_steps), start.size)
+    rows = jax.eval_shape(matvec, start).size
+
+    def step(j, carry):
+        state, current, scale, transposed_scale = carry
+        right = state.right.at[j].set(current)
+        # Orthogonal to the left basis means without beta_{j-1} u_{j-1}, too.
+        alpha, left, scale = _extend(matvec(current), state.left, scale)
+        basis = state.left.at[j].set(left)
+        beta, following, transposed_scale = _extend(rmatvec(left), right, transposed_scale)
+        state = Bidiagonal(state.diagonal.at[j].set(alpha), state.residuals.at[j].set(beta), right, basis)
+        return state, following, scale, transposed_scale
+
+    zeros = jnp.zeros(num_steps, start.dtype)
+    empty = Bidiagonal(
+        zeros, zeros, jnp.zeros((num_steps, start.size), start.dtype), jnp.zeros((num_steps, rows), start.dtype)
+    )
+    carry = (empty, start / jnp.linalg.norm(start), zeros[0], zeros[0])
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.fori_loop(0, num_steps, step, carry)[0]
 
 
 def overlap_quantile(size: int, probability: float) -> float:
@@ -128,12 +216,17 @@ def overlap_quantile(size: int, probability: float) -> float:
 
 
 def upper_edge(
-    ritz: Float[Array, " k"], residuals: Float[Array, " k"], overlap: float, unseen: Any = 0.0
+    ritz: Float[Array, " k"],
+    last: Float[Array, " k"],
+    residuals: Float[Array, " k"],
+    overlap: float,
+    unseen: Any = 0.0,
 ) -> Float[Array, ""]:
-    """The root t above all Ritz values of ``prod_i (t - theta_i) = prod_j beta_j / overlap``, from above.
+    """The root t, not below the Ritz values, of ``sum_{j=0}^k p_j(t)^2 = 1 / overlap^2`` (see the module).
 
     Args:
       ritz: eigenvalues of the tridiagonal matrix.
+      last: last components of its eigenvectors, in the same order.
       residuals: all k residual norms.
       overlap: lower limit of the start's overlap with the eigenvector in question.
       unseen: residual norm that rounding may have lost where the run was taken to be exhausted. A residual beta means
@@ -141,19 +234,68 @@ def upper_edge(
     """
     largest = jnp.max(ritz)
     exhausted = jnp.any(residuals <= 0)
-    level = jnp.sum(jnp.log(jnp.where(residuals > 0, residuals, 1))) - np.log(overlap)
-    # (t - largest)^k is at most the product, so that this is right of the root.
+    logs = jnp.log(jnp.where(residuals > 0, residuals, 1))
+    level = jnp.sum(logs) - np.log(overlap)
+    # (t - largest)^k is at most the last polynomial's product, so that this is right of the root.
     reach = jnp.exp(level / ritz.size)
+    tiny = jnp.finfo(ritz.dtype).tiny
+    # Components are exact to rounding only. Smaller ones make the root larger, never unsafe.
+    weights = 2 * jnp.log(jnp.maximum(jnp.abs(last) - 8 * jnp.finfo(ritz.dtype).eps, tiny))
 
     def halve(_, limits):
         low, high = limits
         middle = (low + high) / 2
-        beyond = jnp.sum(jnp.log(jnp.maximum(middle + (largest - ritz), jnp.finfo(ritz.dtype).tiny))) > level
+        distances = jnp.log(jnp.maximum(middle + (largest - ritz), tiny))
+        # log of sum_j p_j^2 * prod_{j<=k} beta_j^2.
+        earlier = jax.nn.logsumexp(jnp.append(weights - 2 * distances, -2 * logs[-1])) + 2 * logs[-1]
+        beyond = jnp.sum(distances) + earlier / 2 > level
         return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
 
     # Bisection on the distance from the largest Ritz value: precise also where it is tiny beside the value.
     _, distance = jax.lax.fori_loop(0, 60, halve, (jnp.zeros_like(reach), reach))
     return largest + jnp.where(exhausted, unseen / overlap, distance)
+
+
+class _Spectrum(NamedTuple):
+    """Ritz values of a Krylov run, divided by ``scale``, with what :func:`upper_edge` asks for."""
+
+    ritz: Array
+    vectors: Array
+    residuals: Array
+    scale: Array
+    unseen: Any
+
+    def upper(self, overlap: float, sign: int = 1) -> Array:
+        """Upper edge, per scale, of the spectrum or of its negative."""
+        return upper_edge(sign * self.ritz, self.vectors[-1], self.residuals, overlap, self.unseen)
+
+
+def _spectrum(diagonal: Array, off: Array, residuals: Array, size: int) -> _Spectrum:
+    """Eigenpairs of a tridiagonal matrix, scaled so that nothing overflows or is lost in a square."""
+    largest = jnp.max(jnp.abs(jnp.concatenate([diagonal, residuals])))
+    scale = jnp.where(largest > 0, largest, 1)
+    diagonal, off, residuals = diagonal / scale, off / scale, residuals / scale
+    ritz, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    # With as many steps as features nothing can have been missed.
+    unseen = 0.0 if diagonal.size == size else _negligible(diagonal.dtype) * jnp.max(jnp.abs(ritz))
+    return _Spectrum(ritz, vectors, residuals, scale, unseen)
+
+
+def _random_start(key: Array, size: int, dtype: Any) -> Array:
+    start = jax.random.normal(key, (size,), dtype or jnp.result_type(float))
+    return start / jnp.linalg.norm(start)
+
+
+def _direction(coefficients: Array, basis: Array, start: Array) -> Array:
+    """Unit Ritz vector. Zero rows (exhausted steps) may leave none: any is right then, and the start is one."""
+    vector = coefficients @ basis
+    norm = jnp.linalg.norm(vector)
+    return jnp.where(norm > 0.5, vector / jnp.where(norm > 0.5, norm, 1), start)
+
+
+def _rounding(size: int, dtype: Any) -> float:
+    """Relative rounding of the products themselves: a few units in the last place, grown by the length of the sums."""
+    return 4 * float(np.sqrt(size)) * float(jnp.finfo(dtype).eps)
 
 
 def largest_singular_value(
@@ -167,18 +309,19 @@ def largest_singular_value(
     confidence: float = 0.999,
     dtype: Any = None,
 ) -> SingularValue:
-    """Largest singular value of an operator by Lanczos, with an upper value of a stated confidence.
+    """Largest singular value of an operator by products, with an upper value of a stated confidence.
 
-    A symmetric operator J is iterated itself (one product a step) and both ends of its spectrum are bounded, each
-    with half of the allowed failure probability; otherwise ``J^T J`` is (two products a step).
+    A symmetric operator J is iterated itself (Lanczos, one product a step) and both ends of its spectrum are bounded,
+    each with half of the allowed failure probability; a general one is bidiagonalized (Golub-Kahan, two products a
+    step). One more product gives ``attained``.
 
     Args:
-      matvec: ``v -> J v`` for arrays of shape ``shape``.
+      matvec: ``v -> J v`` for arrays of shape ``shape``; the value may have another shape.
       rmatvec: ``u -> J^T u``; not called if ``symmetric``.
       shape: of the operator's argument and, if symmetric, of its value.
       key: of the random start.
       symmetric: whether J is symmetric.
-      num_steps: Lanczos steps, capped at the number of features.
+      num_steps: Krylov steps, capped at the number of features.
       confidence: probability over the random start with which ``upper`` holds.
       dtype: floating-point type; JAX's default one if absent.
 
@@ -189,49 +332,117 @@ def largest_singular_value(
       ValueError: if ``confidence`` is not between 0 and 1, or ``num_steps`` is below 1.
 
     References:
-      Hochstenbach 2013; paper 000, Theorem 1 (which takes an unbounded estimate).
+      Golub and Kahan 1965; Hochstenbach 2013; paper 000, Theorem 1 (which takes an unbounded estimate).
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> J = jnp.diag(jnp.arange(1.0, 101.0))
+      >>> found = largest_singular_value(lambda v: J @ v, lambda u: J.T @ u, (100,), jax.random.key(0))
+      >>> bool(found.attained <= 100.0 <= found.upper <= 101.0), int(found.products)
+      (True, 81)
     """
     _checks.probability("confidence", confidence)
-    _checks.positive_int("num_steps", num_steps)
+    num_steps = _checks.positive_int("num_steps", num_steps)
     size = int(np.prod(shape))
-    start = jax.random.normal(key, (size,), dtype or jnp.result_type(float))
-    start = start / jnp.linalg.norm(start)
+    start = _random_start(key, size, dtype)
+    value_shape = jax.eval_shape(matvec, jax.ShapeDtypeStruct(shape, start.dtype)).shape
 
-    # Squares underflow for small operators (saturated outputs; 1e-22 in float32): iterate J / scale instead.
-    largest = jnp.max(jnp.abs(matvec(start.reshape(shape))))
-    scale = jnp.where(largest > 0, largest, 1)
-
-    def scaled(v):
-        return (matvec(v.reshape(shape)) / scale).ravel()
-
-    def operator(v):
-        return scaled(v) if symmetric else (rmatvec(scaled(v).reshape(shape)) / scale).ravel()
-
-    state = lanczos(operator, start, num_steps)
-    tridiagonal = jnp.diag(state.diagonal) + jnp.diag(state.residuals[:-1], 1) + jnp.diag(state.residuals[:-1], -1)
-    ritz, vectors = jnp.linalg.eigh(tridiagonal)
-    winner = jnp.argmax(jnp.abs(ritz))
-    value = jnp.abs(ritz[winner])
-    vector = vectors[:, winner] @ state.basis
-    vector = vector / jnp.where(value > 0, jnp.linalg.norm(vector), 1)
-    # Zero rows (exhausted steps) of a zero operator leave no direction: any is right, and the start is one.
-    vector = jnp.where(jnp.linalg.norm(vector) > 0.5, vector, start)
-    residual = state.residuals[-1] * jnp.abs(vectors[-1, winner]) / jnp.where(value > 0, value, 1)
+    def product(v):
+        return matvec(v.reshape(shape)).ravel()
 
     failure = (1 - confidence) / (2 if symmetric else 1)
     overlap = overlap_quantile(size, failure)
-    # With as many steps as features nothing can have been missed.
-    unseen = 0.0 if state.diagonal.size == size else _negligible(start.dtype) * value
-    edge = upper_edge(ritz, state.residuals, overlap, unseen)
-    edge = jnp.maximum(edge, upper_edge(-ritz, state.residuals, overlap, unseen)) if symmetric else jnp.sqrt(edge)
+    if symmetric:
+        state = lanczos(product, start, num_steps)
+        basis, steps = state.basis, state.diagonal.size
+        found = _spectrum(state.diagonal, state.residuals[:-1], state.residuals, size)
+        winner = jnp.argmax(jnp.abs(found.ritz))
+        edge = jnp.maximum(found.upper(overlap), found.upper(overlap, -1))
+        scale, reached = found.scale, jnp.abs(found.ritz[winner])
+    else:
+        state = golub_kahan(product, lambda u: rmatvec(u.reshape(value_shape)).ravel(), start, num_steps)
+        basis, steps = state.right, state.diagonal.size
+        largest = jnp.max(jnp.maximum(state.diagonal, state.residuals))
+        scale = jnp.where(largest > 0, largest, 1)
+        alpha, beta = state.diagonal / scale, state.residuals / scale
+        # B^T B, whose Lanczos residuals are alpha beta.
+        squares = alpha**2 + jnp.append(jnp.zeros(1, beta.dtype), beta[:-1]) ** 2
+        found = _spectrum(squares, (alpha * beta)[:-1], alpha * beta, size)
+        winner = jnp.argmax(found.ritz)
+        edge, reached = jnp.sqrt(found.scale * found.upper(overlap)), jnp.abs(found.ritz[winner])
+    residual = found.residuals[-1] * jnp.abs(found.vectors[-1, winner]) / jnp.where(reached > 0, reached, 1)
+    vector = _direction(found.vectors[:, winner], basis, start)
     # The derivative of a singular value is that of ||J v|| at a fixed v: exact, and finite where the iteration's own
     # derivative is not (an exhausted run divides by its last residual).
-    vector, scale, edge = jax.lax.stop_gradient((vector, scale, edge))
-    attained = _numerics.norm(scaled(vector))
-    # Rounding of the products themselves: a few units in the last place, grown by the length of the sums.
-    rounding = 1 + 4 * np.sqrt(size) * float(jnp.finfo(start.dtype).eps)
+    vector, edge = jax.lax.stop_gradient((vector, scale * edge))
+    with jax.default_matmul_precision("highest"):
+        attained = _numerics.norm(product(vector))
     excess = jax.lax.stop_gradient(jnp.maximum(edge / jnp.where(attained > 0, attained, 1), 1))
-    upper, attained = scale * attained * excess * rounding, scale * attained
+    upper = attained * excess * (1 + _rounding(size, start.dtype))
     finite = jnp.all(jnp.isfinite(state.diagonal)) & jnp.isfinite(attained)
     upper, attained, residual = (jnp.where(finite, value, jnp.nan) for value in (upper, attained, residual))
-    return SingularValue(attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence))
+    products = jnp.asarray(steps * (1 if symmetric else 2) + 1, jnp.int32)
+    return SingularValue(
+        attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products
+    )
+
+
+def largest_eigenvalue(
+    matvec: Matvec,
+    shape: tuple[int, ...],
+    key: Array,
+    *,
+    num_steps: int = 40,
+    confidence: float = 0.999,
+    dtype: Any = None,
+) -> Eigenvalue:
+    """Largest eigenvalue of a symmetric operator, which may be indefinite, by Lanczos.
+
+    Args:
+      matvec: ``v -> A v`` for arrays of shape ``shape``.
+      shape: of the operator's argument.
+      key: of the random start.
+      num_steps: products, capped at the number of features; one more gives ``attained``.
+      confidence: probability over the random start with which ``upper`` holds.
+      dtype: floating-point type; JAX's default one if absent.
+
+    Returns:
+      An :class:`Eigenvalue`. A NaN or infinite product makes ``attained``, ``upper`` and ``residual`` NaN.
+
+    Raises:
+      ValueError: if ``confidence`` is not between 0 and 1, or ``num_steps`` is below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> A = jnp.diag(jnp.linspace(-5.0, -1.0, 50))
+      >>> found = largest_eigenvalue(lambda v: A @ v, (50,), jax.random.key(0))
+      >>> bool(found.attained <= -1.0 <= found.upper <= -0.99)
+      True
+    """
+    _checks.probability("confidence", confidence)
+    num_steps = _checks.positive_int("num_steps", num_steps)
+    size = int(np.prod(shape))
+    start = _random_start(key, size, dtype)
+
+    def product(v):
+        return matvec(v.reshape(shape)).ravel()
+
+    state = lanczos(product, start, num_steps)
+    # The zero rows of an exhausted run would add Ritz values of 0, above a negative spectrum. The first Rayleigh quotient
+    # lies inside of every spectrum.
+    ended = jnp.sum(state.basis**2, axis=1) < 0.5
+    diagonal = jnp.where(ended, state.diagonal[0], state.diagonal)
+    found = _spectrum(diagonal, state.residuals[:-1], state.residuals, size)
+    winner = jnp.argmax(found.ritz)
+    largest = jnp.max(jnp.abs(found.ritz))
+    residual = found.residuals[-1] * jnp.abs(found.vectors[-1, winner]) / jnp.where(largest > 0, largest, 1)
+    vector = jax.lax.stop_gradient(_direction(found.vectors[:, winner], state.basis, start))
+    with jax.default_matmul_precision("highest"):
+        attained = jnp.vdot(vector, product(vector))
+    edge = jax.lax.stop_gradient(found.scale * found.upper(overlap_quantile(size, 1 - confidence)))
+    slack = _rounding(size, start.dtype) * jax.lax.stop_gradient(found.scale * largest)
+    upper = attained + jax.lax.stop_gradient(jnp.maximum(edge - attained, 0)) + slack
+    finite = jnp.all(jnp.isfinite(state.diagonal)) & jnp.isfinite(attained)
+    upper, attained, residual = (jnp.where(finite, value, jnp.nan) for value in (upper, attained, residual))
+    products = jnp.asarray(state.diagonal.size + 1, jnp.int32)
+    return Eigenvalue(attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products)

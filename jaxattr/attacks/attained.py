@@ -15,7 +15,7 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
 
     For L2 the direction is the top singular vector of J, for LInf a sign corner; where the linear model is good, no
     attack that stays near the box's inside goes much further. Of the two points, one that keeps the predicted label is
-    preferred (paper 000, Section 4.3: to first order at least one does).
+    preferred (paper 000, Section 4.3: to first order at least one does). A bound within the box has one such point.
 
     Args:
       ball: the threat model, the same as the bound's.
@@ -39,7 +39,7 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
 
     def attack(logits_fn, x, label, key) -> AttackResult:
         x = _checks.sample(x)
-        direction = bound(logits_fn, x, label, key).direction
+        base = bound(logits_fn, x, label, key)
         with jax.default_matmul_precision("highest"):
             clean = _checks.attribution_map(attribute(logits_fn, x, label), x)
         clean_label = predict(logits_fn, x)
@@ -49,8 +49,10 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
             with jax.default_matmul_precision("highest"):
                 return euclidean(clean, attribute(logits_fn, z, label))
 
-        step = jnp.asarray(ball.epsilon, x.dtype) * direction
-        points = jax.vmap(lambda z: ball.project_input(x, z))(jnp.stack([x + step, x - step]))
+        step = jnp.asarray(ball.epsilon, x.dtype) * base.direction
+        # Within the box the opposite of a maximizer is none.
+        steps = [step, -step] if base.two_sided else [step]
+        points = jax.vmap(lambda z: ball.project_input(x, z))(jnp.stack([x + step for step in steps]))
         moved = jax.vmap(merit)(points)
         if keep_label:
             kept = jax.vmap(lambda z: predict(logits_fn, z) == clean_label)(points)

@@ -17,7 +17,8 @@ class CorrectedBound(NamedTuple):
 
     Attributes:
       bound: the :class:`DeviationBound` it starts from.
-      constant: c, the larger of 1 and the deviation at ``x +- epsilon * direction`` over ``bound.euclidean``.
+      constant: c, the larger of 1 and the deviation at ``x +- epsilon * direction`` over ``bound.euclidean`` (at +
+        alone for a bound within the box, whose opposite direction leaves it).
       constant_plus: the same with ``+direction`` alone, as paper 000 prints it (the sign of a singular vector is
         arbitrary, so that this one is, too).
       euclidean: ``T'_e = c * T_e``.
@@ -72,10 +73,13 @@ def corrected(bound: Bound, attribute: Attribution) -> Bound:
         # At the highest precision, as the bound itself: reduced precision would pass for a Taylor remainder.
         with jax.default_matmul_precision("highest"):
             value, predicted = jax.jvp(lambda z: attribute(logits_fn, z, label), (x,), (step,))
-            moved = jax.vmap(lambda z: attribute(logits_fn, z, label))(jnp.stack([x + step, x - step])) - value
+            signs = (1, -1) if base.two_sided else (1,)
+            points = jnp.stack([x + sign * step for sign in signs])
+            moved = jax.vmap(lambda z: attribute(logits_fn, z, label))(points) - value
         _checks.attribution_map(value, x)
-        deviation = jnp.linalg.norm(moved.reshape(2, -1), axis=1)
-        gap = jnp.linalg.norm((moved - jnp.stack([predicted, -predicted])).reshape(2, -1), axis=1)
+        deviation = jnp.linalg.norm(moved.reshape(len(signs), -1), axis=1)
+        expected = jnp.stack([sign * predicted for sign in signs])
+        gap = jnp.linalg.norm((moved - expected).reshape(len(signs), -1), axis=1)
 
         # One map evaluated in two ways differs in rounding; that is no deviation.
         rounding = 8 * jnp.finfo(x.dtype).eps * base.attribution_norm

@@ -2,11 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
 
 from jaxattr import _checks
 from jaxattr.balls import Ball, LInf, OverBall
-from jaxattr.bounds.corners import ascend_signs
 from jaxattr.bounds.result import DeviationBound, require_ball
+from jaxattr.bounds.sign_form import SignForm, ascend_signs
+from jaxattr.chunking import map_over
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.types import Attribution, Bound
 
@@ -15,6 +18,7 @@ def entrywise(
     attribute: Attribution,
     ball: Ball,
     *,
+    within_box: bool = False,
     chunk: int | None = 32,
     corner_steps: int = 30,
     corner_starts: int = 8,
@@ -22,17 +26,23 @@ def entrywise(
 ) -> Bound:
     """Bound the deviation over an l-infinity ball: ``T_e = epsilon * sqrt(sum_ij |P_ij|)`` (paper 000, Theorem 2).
 
-    ``P = J^T J`` (the paper's ``H H^T`` with ``H = J^T``), formed densely: d products with J and one d x d product.
+    ``P = J^T J`` (the paper's ``H H^T`` with ``H = J^T``) from a dense J: at most d products, see
+    :meth:`jaxattr.AttributionJacobian.dense`. P itself is never held, only ``chunk`` of its columns.
     Two claims of the paper do not hold in general: equality (it needs signs with ``s_i s_j P_ij = |P_ij|`` for all
     pairs; the corners are not all maximizers), and being tighter than Corollary 1 (for ``P = 3 I - ones`` in three
-    dimensions 12 against 9, the maximum being 8). Take :func:`~jaxattr.bounds.smallest` of both.
+    dimensions 12 against 9, the maximum being 8). Take :func:`~jaxattr.bounds.smallest` of both, or
+    :func:`~jaxattr.bounds.semidefinite`, which is below both.
+
+    Within the box, P is that of ``[J diag(h), J c]`` (:mod:`jaxattr.bounds.sign_form`): never a larger bound, since
+    ``h_i + |c_i| <= epsilon``.
 
     Args:
       attribute: ``(logits_fn, x, label) -> map``.
       ball: an :class:`~jaxattr.LInf`.
-      chunk: columns of J evaluated at once.
+      within_box: use that ``x + delta`` stays in the ball's box.
+      chunk: rows or columns of J, and columns of P, evaluated at once.
       corner_steps: steps of the sign iteration behind ``euclidean_attained``.
-      corner_starts: how many corners it starts from: the signs of P's row sums, and random ones.
+      corner_starts: how many corners it starts from: the signs of ``P 1``, and random ones.
       linearize: see :func:`jaxattr.attribution_jacobian`.
 
     Returns:
@@ -59,25 +69,34 @@ def entrywise(
     def bound(logits_fn, x, label, key):
         x = _checks.sample(x)
         jacobian = attribution_jacobian(attribute, logits_fn, x, label, linearize=linearize)
-        dense = jacobian.dense(chunk)
+        form = SignForm.of(jacobian, ball, x, within_box)
+        dense = form.dense(chunk)
         # P squares J: without a scale, entries of 1e-22 would become a bound of zero in float32.
         largest = jnp.max(jnp.abs(dense))
         scale = jnp.where(largest > 0, largest, 1)
         dense = dense / scale
         with jax.default_matmul_precision("highest"):
-            gram = dense.T @ dense
-            starts = jax.random.normal(key, (corner_starts, x.size), x.dtype).at[0].set(jnp.sum(gram, axis=0))
-            signs = ascend_signs(lambda rows: rows @ gram, starts, corner_steps)
+            total = jnp.sum(absolute_row_sums(dense, chunk))
+            starts = jax.random.normal(key, (corner_starts, form.size), x.dtype)
+            starts = starts.at[0].set(jnp.sum(dense, axis=1) @ dense)
+            signs = ascend_signs(lambda rows: (rows @ dense.T) @ dense, starts, corner_steps)
             values = jnp.linalg.norm(signs @ dense.T, axis=1)
         best = jnp.argmax(values)
         return DeviationBound.from_slope(
             "entrywise",
             ball,
             value=jacobian.value,
-            direction=signs[best].reshape(x.shape),
-            slope=scale * jnp.sqrt(jnp.sum(jnp.abs(gram))),
+            direction=form.direction(signs[best]),
+            slope=scale * jnp.sqrt(total),
             attained_slope=scale * values[best],
             confidence=1.0,
+            products=jacobian.dense_products(),
+            two_sided=not within_box,
         )
 
     return OverBall(bound, ball)
+
+
+def absolute_row_sums(matrix: Float[Array, "m n"], chunk: int | None) -> Float[Array, " n"]:
+    """``sum_j |P_ij|`` for ``P = B^T B``, holding ``chunk`` columns of P at a time."""
+    return map_over(lambda column: jnp.sum(jnp.abs(column @ matrix)), matrix.T, chunk)

@@ -1,11 +1,11 @@
 """Corollary 1 of paper 000: the l-infinity ball inside of a Euclidean one."""
 
-import math
+import jax.numpy as jnp
 
 from jaxattr import _checks, _numerics
 from jaxattr.balls import Ball, LInf, OverBall
-from jaxattr.bounds.corners import ascend_signs
 from jaxattr.bounds.result import DeviationBound, require_ball
+from jaxattr.bounds.sign_form import SignForm, ascend_signs
 from jaxattr.bounds.singular_value import Method, SigmaOptions
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.types import Attribution, Bound
@@ -15,6 +15,7 @@ def norm_relaxation(
     attribute: Attribution,
     ball: Ball,
     *,
+    within_box: bool = False,
     method: Method = "lanczos",
     num_steps: int = 40,
     confidence: float = 0.999,
@@ -26,11 +27,16 @@ def norm_relaxation(
 
     From ``||delta||_2 <= sqrt(d) ||delta||_inf``. It needs products with J only and is loose: by a factor of 28 at
     most for 784 features. Theorem 2 (:func:`~jaxattr.bounds.entrywise`) is usually smaller, but not always;
-    :func:`~jaxattr.bounds.smallest` takes the smaller one.
+    :func:`~jaxattr.bounds.smallest` takes the smaller one, and :func:`~jaxattr.bounds.semidefinite` is below both.
+
+    Within the box, with center c and half-width h of every coordinate's interval (:meth:`jaxattr.LInf.interval`), two
+    triangle inequalities are at hand and the smaller one counts: ``min(|| |c| + h || sigma_max, ||J c|| + ||h||
+    sigma_max)``. The first is the corollary with the longest step that the box admits.
 
     Args:
       attribute: ``(logits_fn, x, label) -> map``.
       ball: an :class:`~jaxattr.LInf`.
+      within_box: use that ``x + delta`` stays in the ball's box.
       method: how sigma_max is found, ``lanczos`` or ``dense``; see :func:`~jaxattr.bounds.singular_value`.
       num_steps: Lanczos steps.
       confidence: probability with which the upper value holds (``lanczos``).
@@ -61,16 +67,27 @@ def norm_relaxation(
         x = _checks.sample(x)
         jacobian = attribution_jacobian(attribute, logits_fn, x, label, linearize=options.linearize)
         sigma = options.solve(jacobian, key)
-        signs = ascend_signs(jacobian.gram, sigma.direction, corner_steps)
-        attained = _numerics.norm(jacobian.matvec(signs))
+        form = SignForm.of(jacobian, ball, x, within_box)
+        start = sigma.direction.ravel()
+        if form.center is None or form.half_width is None:
+            slope, extra = jnp.sqrt(jnp.asarray(x.size, x.dtype)) * sigma.upper, 0
+        else:
+            start = jnp.append(start, 1.0).astype(x.dtype)
+            longest = _numerics.norm(jnp.abs(form.center) + form.half_width)
+            center = _numerics.norm(jacobian.matvec(form.center))
+            slope = jnp.minimum(longest * sigma.upper, center + _numerics.norm(form.half_width) * sigma.upper)
+            extra = 1
+        signs = ascend_signs(lambda s: form.rmatvec(form.matvec(s)), start, corner_steps)
         return DeviationBound.from_slope(
             "norm_relaxation",
             ball,
             value=jacobian.value,
-            direction=signs,
-            slope=math.sqrt(x.size) * sigma.upper,
-            attained_slope=attained,
+            direction=form.direction(signs),
+            slope=slope,
+            attained_slope=_numerics.norm(form.matvec(signs)),
             confidence=sigma.confidence,
+            products=sigma.products + 2 * corner_steps + 1 + extra,
+            two_sided=not within_box,
         )
 
     return OverBall(bound, ball)

@@ -14,7 +14,7 @@ def largest_epsilon(
 ) -> Array:
     """Largest epsilon whose bound stays within a wanted deviation (paper 000, Section 3; its Appendix E).
 
-    All bounds are ``slope * epsilon``, so that ``epsilon = T / slope`` with ``T = euclidean``, or for an angle
+    All bounds without the box are ``slope * epsilon``, so that ``epsilon = T / slope`` with ``T = euclidean``, or for an angle
     ``T = ||g|| sin(degrees)``, or for a cosine distance ``T = ||g|| sqrt(1 - (1 - cosine)^2)`` (Corollary 2 inverted,
     which ends at 90 degrees). It needs no new bound: one :class:`DeviationBound` at any radius above 0 serves all.
 
@@ -30,7 +30,8 @@ def largest_epsilon(
       zero attribution.
 
     Raises:
-      ValueError: if not exactly one target is given, or it is out of range.
+      ValueError: if not exactly one target is given, it is out of range, or the bound is one within the box, which is
+        not proportional to the radius.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -41,6 +42,12 @@ def largest_epsilon(
       >>> float(ja.bounds.largest_epsilon(result, euclidean=0.5))
       0.25
     """
+    if not bound.two_sided:
+        raise ValueError(
+            f"`bound` ({', '.join(bound.methods)}) was built with `within_box=True` and is not proportional to the radius."
+            " Accepted are bounds without the box; within it, evaluate the bound at several radii, for instance by"
+            " `jax.vmap` over epsilon."
+        )
     targets = {"euclidean": euclidean, "cosine": cosine, "degrees": degrees}
     given = {name: jnp.asarray(value) for name, value in targets.items() if value is not None}
     if len(given) != 1:

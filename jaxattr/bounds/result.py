@@ -55,7 +55,8 @@ class DeviationBound:
     """Upper bound of how far an attribution can move, with the perturbation that comes nearest to it.
 
     Everything is exact for the linear model ``g(x + delta) = g(x) + J delta``, as in paper 000; how good that model is
-    at the radius is measured by :func:`jaxattr.bounds.corrected`. The box of valid inputs is not used.
+    at the radius is measured by :func:`jaxattr.bounds.corrected`. The box of valid inputs counts only where a bound was
+    built ``within_box``.
 
     Attributes:
       euclidean: at least ``max ||J delta||_2`` over the ball, with probability ``confidence``.
@@ -63,13 +64,17 @@ class DeviationBound:
       cosine: bound of ``1 - cos(g(x), g(x + delta))``, from ``euclidean``; 2 where vacuous.
       degrees: bound of the angle; 180 where vacuous, NaN for a zero attribution.
       vacuous: whether ``euclidean`` exceeds the attribution's norm, so that it says nothing about the angle.
-      direction: shaped like x; the perturbation is ``epsilon * direction``. Unit Euclidean norm for L2, signs for LInf.
+      direction: shaped like x; the perturbation is ``epsilon * direction``. Unit Euclidean norm for L2, signs for LInf
+        (between them where the box is in the way).
       attribution_norm: ``||g(x)||_2``.
-      slope: ``euclidean / epsilon``: every bound here is proportional to the radius.
+      slope: ``euclidean / epsilon``; it does not depend on the radius where the bound is ``two_sided``.
       epsilon: the radius.
       confidence: probability (over the key) with which ``euclidean`` holds; 1 where nothing is random.
+      products: with J or its transpose, one vector each, that the bound was made of.
       active: index into ``methods`` of the bound that gave ``euclidean``.
       methods: names of the bounds that were combined (static).
+      two_sided: whether ``-direction`` is allowed, too, and the bound proportional to the radius (static): not so for a
+        bound within the box.
     """
 
     euclidean: Array
@@ -82,8 +87,10 @@ class DeviationBound:
     slope: Array
     epsilon: Array
     confidence: Array
+    products: Array
     active: Array
     methods: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+    two_sided: bool = dataclasses.field(metadata={"static": True})
 
     @classmethod
     def from_slope(
@@ -96,6 +103,8 @@ class DeviationBound:
         slope: Any,
         attained_slope: Any,
         confidence: Any,
+        products: Any,
+        two_sided: bool = True,
     ) -> "DeviationBound":
         """Assemble a bound from its values per unit of epsilon.
 
@@ -107,6 +116,8 @@ class DeviationBound:
           slope: upper value of ``max ||J d||`` over the unit ball.
           attained_slope: ``||J direction||``.
           confidence: probability with which ``slope`` holds.
+          products: with J or its transpose.
+          two_sided: whether the opposite direction is allowed, too.
         """
         norm = _numerics.norm(value)
         epsilon = jnp.asarray(ball.epsilon, norm.dtype)
@@ -124,8 +135,10 @@ class DeviationBound:
             slope=slope,
             epsilon=epsilon,
             confidence=jnp.asarray(confidence, norm.dtype),
+            products=jnp.asarray(products, jnp.int32),
             active=jnp.zeros((), jnp.int32),
             methods=(method,),
+            two_sided=two_sided,
         )
 
 

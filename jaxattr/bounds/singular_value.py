@@ -49,7 +49,9 @@ class SigmaOptions(NamedTuple):
             )
         _, values, rows = jnp.linalg.svd(jacobian.dense(self.chunk))
         one, zero = jnp.ones((), dtype), jnp.zeros((), dtype)
-        return spectral.SingularValue(values[0], values[0], rows[0].reshape(shape), zero, one)
+        return spectral.SingularValue(
+            values[0], values[0], rows[0].reshape(shape), zero, one, jacobian.dense_products()
+        )
 
 
 def singular_value(
@@ -67,7 +69,7 @@ def singular_value(
     The bound is attained, in the linear model, at plus and minus ``epsilon`` times the top right singular vector. The
     same value holds with the label constraint of paper 000 (Section 4.3), since one of the two keeps the label.
 
-    ``lanczos`` needs products with J only (``num_steps`` for a symmetric J, twice as many otherwise). A Krylov method
+    ``lanczos`` needs products with J only (``num_steps`` for a symmetric J, twice as many by Golub-Kahan otherwise). A Krylov method
     reaches sigma_max from below; ``euclidean`` is therefore the upper value of
     :func:`jaxattr.spectral.largest_singular_value`, which holds with probability ``confidence`` over the key, and
     ``euclidean_attained`` the lower one. (Paper 000 uses an estimate, which makes a bound that has not converged look
@@ -113,6 +115,7 @@ def singular_value(
             slope=sigma.upper,
             attained_slope=sigma.attained,
             confidence=sigma.confidence,
+            products=sigma.products,
         )
 
     return OverBall(bound, ball)

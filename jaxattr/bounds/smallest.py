@@ -20,7 +20,7 @@ def smallest(*bounds: Bound) -> Bound:
 
     Returns:
       A bound whose ``methods`` name all of them and whose ``active`` is the index of the one that was smallest. Its
-      confidence accounts for every one of them: failure probabilities add up.
+      confidence accounts for every one of them: failure probabilities add up, and so do products.
 
     Raises:
       ValueError: if no bound is given, or their balls differ.
@@ -47,7 +47,7 @@ def smallest(*bounds: Bound) -> Bound:
             each(logits_fn, x, label, k) for each, k in zip(bounds, jax.random.split(key, len(bounds)), strict=True)
         ]
         stacked = jax.tree.map(
-            lambda *leaves: jnp.stack(leaves), *[dataclasses.replace(r, methods=()) for r in results]
+            lambda *leaves: jnp.stack(leaves), *[dataclasses.replace(r, methods=(), two_sided=True) for r in results]
         )
         # Slopes and not values, which are all zero at a radius of zero.
         tight = jnp.argmin(stacked.slope)
@@ -60,8 +60,10 @@ def smallest(*bounds: Bound) -> Bound:
             euclidean_attained=jnp.minimum(stacked.euclidean_attained[far], chosen.euclidean),
             direction=stacked.direction[far],
             confidence=jnp.maximum(0, 1 - jnp.sum(1 - stacked.confidence)),
+            products=jnp.sum(stacked.products),
             active=(offsets[tight] + stacked.active[tight]).astype(jnp.int32),
             methods=sum((r.methods for r in results), ()),
+            two_sided=all(r.two_sided for r in results),
         )
 
     return OverBall(bound, balls[0] if balls else None)
