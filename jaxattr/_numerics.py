@@ -1,5 +1,8 @@
 """Arithmetic that survives very small and very large numbers."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,3 +18,19 @@ def norm(x: Float[Array, "*shape"]) -> Float[Array, ""]:
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     return scale * optax.safe_norm((x / scale).ravel(), 0.0)
+
+
+def constant(function: Callable[[Array], Array], dtype: Any, *shape: int) -> Callable[[Array], Array]:
+    """The function with everything it closes over held fixed under differentiation.
+
+    A search by many products is no function to differentiate. Stopping the derivative of what it returns would still
+    differentiate its loops, and a loop of unknown length has no reverse mode at all.
+
+    Args:
+      function: of one array.
+      dtype: of its argument.
+      *shape: of its argument.
+    """
+    closed, constants = jax.closure_convert(function, jnp.zeros(shape, dtype))
+    fixed = jax.lax.stop_gradient(constants)
+    return lambda argument: closed(argument, *fixed)

@@ -311,9 +311,9 @@ def largest_singular_value(
 ) -> SingularValue:
     """Largest singular value of an operator by products, with an upper value of a stated confidence.
 
-    A symmetric operator J is iterated itself (Lanczos, one product a step) and both ends of its spectrum are bounded,
-    each with half of the allowed failure probability; a general one is bidiagonalized (Golub-Kahan, two products a
-    step). One more product gives ``attained``.
+    A symmetric operator J is iterated itself (Lanczos, one product a step) and both ends of its spectrum are bounded: the
+    start has to overlap with one vector only, that of the eigenvalue of largest size, wherever it lies. A general
+    operator is bidiagonalized (Golub-Kahan, two products a step). One more product gives ``attained``.
 
     Args:
       matvec: ``v -> J v`` for arrays of shape ``shape``; the value may have another shape.
@@ -350,8 +350,7 @@ def largest_singular_value(
     def product(v):
         return matvec(v.reshape(shape)).ravel()
 
-    failure = (1 - confidence) / (2 if symmetric else 1)
-    overlap = overlap_quantile(size, failure)
+    overlap = overlap_quantile(size, 1 - confidence)
     if symmetric:
         state = lanczos(product, start, num_steps)
         basis, steps = state.basis, state.diagonal.size

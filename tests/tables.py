@@ -98,6 +98,32 @@ def _bounds():
         Row("bound", "norm_relaxation", LInf, lambda ball, _: b.norm_relaxation(_ig(), ball, num_steps=5)),
     )
     yield "entrywise", Row("bound", "entrywise", LInf, lambda ball, _: b.entrywise(_ig(), ball, chunk=None))
+    yield (
+        "semidefinite",
+        Row("bound", "semidefinite", LInf, lambda ball, _: b.semidefinite(_saliency, ball, rounds=3, num_steps=5)),
+    )
+    yield (
+        "semidefinite_dense_in_box",
+        Row(
+            "bound",
+            None,
+            LInf,
+            lambda ball, _: b.semidefinite(_ig(), ball, method="dense", rounds=10, within_box=True),
+        ),
+    )
+    yield (
+        "semidefinite_cycles",
+        Row(
+            "bound",
+            None,
+            LInf,
+            lambda ball, _: b.semidefinite(_ig(), ball, rounds=2, num_steps=4, cycles=2, tolerance=0.01),
+        ),
+    )
+    yield (
+        "norm_relaxation_in_box",
+        Row("bound", None, LInf, lambda ball, _: b.norm_relaxation(_ig(), ball, num_steps=5, within_box=True)),
+    )
     yield "smallest", Row("bound", None, LInf, lambda ball, _: _both(ball))
     yield (
         "corrected",

@@ -180,3 +180,59 @@ def test_an_attribution_of_another_shape_is_refused():
     logits_fn, x = quadratic(np.eye(6)), jnp.asarray(X, jnp.float32)
     with pytest.raises(ValueError, match="shape"):
         ja.attribution_jacobian(lambda f, z, _: f(z), logits_fn, x, 0)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, None])
+@pytest.mark.parametrize("name", ["saliency", "input_x_gradient", "integrated_gradients"])
+def test_rows_of_the_baseline_cost_no_product(name, chunk):
+    """One pixel of X is at its baseline of IG, one is black; counted as the products are made."""
+    counted = []
+
+    def field(logits_fn, x, label):
+        return STRUCTURED[name].field(logits_fn, x, label)
+
+    @jax.custom_jvp
+    def watched(x):
+        return field(network(0, (6, 8, 3)), x, 1)
+
+    @watched.defjvp
+    def _(primals, tangents):
+        jax.debug.callback(lambda _: counted.append(1), tangents[0][0])
+        return jax.jvp(lambda x: field(network(0, (6, 8, 3)), x, 1), primals, tangents)
+
+    attribute = ja.gradient_attribution.GradientAttribution(
+        name, lambda _, x, __: watched(x), baseline=STRUCTURED[name].baseline
+    )
+
+    @jax.jit
+    def dense(logits_fn, x):
+        jacobian = ja.attribution_jacobian(attribute, logits_fn, x, 1, linearize=False)
+        return jacobian.dense(chunk), jacobian.dense_products()
+
+    matrix, products = dense(network(0, (6, 8, 3)), jnp.asarray(X, jnp.float32))
+    jax.effects_barrier()
+    expected = 6 if name == "saliency" else 5
+    assert int(products) == expected
+    # A block that is not full is filled up.
+    size = 6 if chunk is None else chunk
+    assert len(counted) == -(-expected // size) * size if name != "saliency" else len(counted) == 6
+    reference = jax.jacfwd(lambda z: STRUCTURED[name](network(0, (6, 8, 3)), z, 1))(jnp.asarray(X, jnp.float32))
+    np.testing.assert_allclose(matrix, reference, rtol=1e-4, atol=1e-5)
+
+
+def test_derivatives_of_a_dense_jacobian_with_rows_left_out():
+    """Forward and reverse, though the loop over active rows has no reverse mode of its own."""
+    with jax.enable_x64(True):
+        x, attribute = jnp.asarray(X), STRUCTURED["integrated_gradients"]
+        rng = np.random.default_rng(0)
+        weights, v = jnp.asarray(rng.normal(size=(6, 6))), jnp.asarray(rng.normal(size=6))
+
+        def value(x):
+            J = ja.attribution_jacobian(attribute, network(0, (6, 8, 3)), x, 1).dense(4)
+            return jnp.sum(weights * J**2)
+
+        value = jax.jit(value)
+        slope = (value(x + 1e-5 * v) - value(x - 1e-5 * v)) / 2e-5
+        _, forward = jax.jit(lambda x: jax.jvp(value, (x,), (v,)))(x)
+        np.testing.assert_allclose(forward, slope, rtol=1e-7)
+        np.testing.assert_allclose(jax.jit(jax.grad(value))(x) @ v, slope, rtol=1e-7)

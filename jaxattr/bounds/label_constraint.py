@@ -1,5 +1,6 @@
 """Proposition 1 of paper 000: which perturbations keep the label, to first order."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxattr import _checks
+from jaxattr.chunking import map_over
 from jaxattr.types import LogitsFn
 
 
@@ -29,6 +31,27 @@ class LabelConstraint(NamedTuple):
         return jnp.vdot(self.normal, delta) < self.margin
 
 
+class LabelRegion(NamedTuple):
+    """The half-spaces ``<normals[k], delta> < margins[k]`` in which no class k overtakes the label y.
+
+    Attributes:
+      normals: ``grad f_k(x) - grad f_y(x)``, (classes, *shape); zero for the label itself.
+      margins: ``f_y(x) - f_k(x)``, (classes,); infinite for the label itself.
+    """
+
+    normals: Array
+    margins: Array
+
+    def keeps_each(self, delta: Float[Array, "*shape"]) -> Array:
+        """Whether ``x + delta`` keeps the label against each class, to first order: (classes,)."""
+        with jax.default_matmul_precision("highest"):
+            return jnp.tensordot(self.normals, delta, axes=delta.ndim) < self.margins
+
+    def keeps(self, delta: Float[Array, "*shape"]) -> Array:
+        """Whether ``x + delta`` keeps the label against all classes, to first order."""
+        return jnp.all(self.keeps_each(delta))
+
+
 def label_constraint(logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any) -> LabelConstraint:
     """The label constraint of paper 000, Proposition 1 (Eq. 8), against the second-best class.
 
@@ -39,8 +62,9 @@ def label_constraint(logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any)
     What it means for the bounds (paper 000, Section 4.3): of a maximizer ``delta`` and ``-delta``, which move the
     attribution equally far in the linear model, at least one is in the half-space whenever the sample is classified
     correctly. T_e and T_c are therefore the same numbers with and without the constraint. With several competitors
-    both may be excluded; the bound then still holds but need not be attained. The condition is on the linearized
-    margin: it does not stop the real label from changing.
+    (:func:`label_region`) both may be excluded; the bound then still holds but need not be attained, and
+    :func:`~jaxattr.bounds.label_constrained` is smaller. The condition is on the linearized margin: it does not stop
+    the real label from changing.
 
     Args:
       logits_fn: classifier of one input.
@@ -61,15 +85,58 @@ def label_constraint(logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any)
       >>> constraint.normal.tolist(), bool(constraint.keeps(jnp.array([0.0, 0.2])))
       ([-1.0, 2.0], True)
     """
+    margins, normal = _linearized(logits_fn, x, label)
+    competitor = jnp.argmin(margins)
+    return LabelConstraint(normal(competitor), margins[competitor], competitor)
+
+
+def label_region(
+    logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any, *, chunk: int | None = 32
+) -> LabelRegion:
+    """The label constraints of paper 000, Proposition 1, against every other class at once.
+
+        <grad f_k(x) - grad f_y(x), delta> < f_y(x) - f_k(x)        for all k other than y.
+
+    One forward pass and as many backward passes as there are classes; the normals hold classes times features numbers.
+
+    Args:
+      logits_fn: classifier of one input.
+      x: the sample.
+      label: its class y.
+      chunk: backward passes made at once; ``None`` for all.
+
+    Returns:
+      A :class:`LabelRegion`.
+
+    Raises:
+      ValueError: if there are fewer than two classes, or the label, ``chunk`` or a shape does not fit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> logits_fn = lambda x: jnp.stack([0.1, x[0], -x[0]])  # class 1 to the right, class 2 to the left
+      >>> region = ja.bounds.label_region(logits_fn, jnp.zeros(2), 0)
+      >>> region.keeps_each(jnp.array([0.2, 0.0])).tolist(), region.keeps_each(jnp.array([-0.2, 0.0])).tolist()
+      ([True, False, True], [True, True, False])
+    """
+    margins, normal = _linearized(logits_fn, x, label)
+    return LabelRegion(map_over(normal, jnp.arange(margins.size), chunk), margins)
+
+
+def _linearized(logits_fn: LogitsFn, x: Any, label: Any) -> tuple[Array, Callable[[Array], Array]]:
+    """Margins of the label over all classes (infinite over itself), and the normal of a class's half-space."""
     x = _checks.sample(x)
     label = _checks.label(logits_fn, x, label)
     classes = _checks.num_classes(logits_fn, x)
     if classes < 2:
         raise ValueError(f"a label constraint needs at least 2 classes, but `logits_fn` has {classes}.")
-    logits, pull = jax.vjp(logits_fn, x)
-    others = jnp.where(jnp.arange(classes) == label, -jnp.inf, logits)
-    competitor = jnp.argmax(others)
-    difference = jax.nn.one_hot(competitor, classes, dtype=logits.dtype) - jax.nn.one_hot(
-        label, classes, dtype=logits.dtype
-    )
-    return LabelConstraint(pull(difference)[0], _checks.of_class(logits, label) - logits[competitor], competitor)
+    # The pullback multiplies at the precision of the forward pass.
+    with jax.default_matmul_precision("highest"):
+        logits, pull = jax.vjp(logits_fn, x)
+    every = jnp.arange(classes)
+
+    def normal(k: Array) -> Array:
+        difference = (every == k).astype(logits.dtype) - (every == label).astype(logits.dtype)
+        return pull(difference)[0]
+
+    return jnp.where(every == label, jnp.inf, _checks.of_class(logits, label) - logits), normal

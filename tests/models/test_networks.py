@@ -8,6 +8,10 @@ from jaxattr import models
 SMOOTH = {
     "conv_net": (models.ConvNet(num_classes=3), (16, 16, 1)),
     "conv_net/stride": (models.ConvNet(num_classes=3, pooling="stride"), (16, 16, 1)),
+    "efficientnet_lite0": (
+        models.EfficientNetLite0(num_classes=3, beta=10.0, blocks=((1, 3, 1, 1, 2), (2, 5, 2, 2, 3)), stem=3, head=4),
+        (8, 8, 3),
+    ),
     "mlp": (models.MLP(num_classes=3, hidden=(5, 4)), (2, 3)),
     "resnet18": (models.ResNet18(num_classes=3, width=2), (8, 8, 3)),
     "small_cnn": (models.SmallCNN(num_classes=3, features=(2, 3), hidden=4), (8, 8, 1)),

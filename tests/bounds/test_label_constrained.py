@@ -1,0 +1,395 @@
+"""The label constraint of all classes, against closed forms and searches over what the constraints leave."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from oracles import network
+from scipy.optimize import minimize
+from tables import assert_trees_close
+
+import jaxattr as ja
+
+KEY = jax.random.key(3)
+EPSILON = 0.1
+SALIENCY = ja.attributions.saliency()
+SIZE, COMPETITORS = 5, 4
+
+
+def _logits(parameters, x):
+    matrix, shared, normals, margins = parameters
+    z = x.ravel() - 0.5
+    # The shared slope keeps the attribution from vanishing and changes no difference of logits.
+    label = z @ matrix @ z / 2 + 1
+    return jnp.append(label, 1 - margins + normals @ z) + shared @ z
+
+
+def model(matrix, normals, margins, dtype=jnp.float32):
+    """J = A at x = 1/2, and competitor k takes over label 0 where ``<normals[k], delta> >= margins[k]``."""
+    shared = np.ones(len(matrix))
+    return Partial(_logits, tuple(jnp.asarray(each, dtype) for each in (matrix, shared, normals, margins)))
+
+
+def center(size=SIZE, dtype=jnp.float32):
+    return jnp.full(size, 0.5, dtype)
+
+
+def jitted(ball, **options):
+    """One program for all models of a shape and all radii."""
+
+    def run(logits_fn, x, label, key, epsilon):
+        return ja.bounds.label_constrained(SALIENCY, ball(epsilon), **options)(logits_fn, x, label, key)
+
+    return jax.jit(run)
+
+
+L2 = {method: jitted(ja.L2, method=method) for method in ("products", "dense")}
+LINF = {method: jitted(ja.LInf, method=method) for method in ("products", "dense")}
+both = pytest.mark.parametrize("method", ["products", "dense"])
+
+
+def filled(rows, margins):
+    """As many competitors as everywhere, the last ones out of reach."""
+    rows, missing = np.asarray(rows, float), COMPETITORS - len(rows)
+    return np.vstack([rows, np.eye(missing, SIZE)]), np.append(margins, np.full(missing, 10.0))
+
+
+def random_problem(seed, ball):
+    """J with one large direction, which two of the competitors exclude; the others stand anywhere."""
+    rng = np.random.default_rng(seed)
+    basis = np.linalg.qr(rng.normal(size=(SIZE, SIZE)))[0]
+    values = np.sort(rng.uniform(0.1, 1, SIZE))[::-1] * rng.choice([-1, 1], SIZE)
+    matrix = (basis * values) @ basis.T
+    far = basis[:, 0] if ball is ja.L2 else np.sign(basis[:, 0]) / np.sqrt(SIZE)
+    normals = rng.normal(size=(COMPETITORS, SIZE))
+    normals[0] += 2 * far
+    normals[1] -= 2 * far
+    reach = np.linalg.norm(normals, axis=1) if ball is ja.L2 else np.abs(normals).sum(axis=1)
+    return matrix, normals, EPSILON * rng.uniform(0.15, 0.7, COMPETITORS) * reach
+
+
+def searched(matrix, normals, margins, starts=12):
+    """The largest ``||J delta||`` that SciPy's SLSQP finds in the Euclidean ball and the half-spaces."""
+    rng, gram, limits = np.random.default_rng(0), matrix @ matrix, margins / EPSILON
+    constraints = [
+        {"type": "ineq", "fun": lambda y: limits - normals @ y, "jac": lambda _: -normals},
+        {"type": "ineq", "fun": lambda y: 1 - y @ y, "jac": lambda y: -2 * y},
+    ]
+    best = 0.0
+    for _ in range(starts):
+        start = 0.1 * rng.normal(size=len(matrix))
+        found = minimize(
+            lambda y: -y @ gram @ y, start, jac=lambda y: -2 * gram @ y, method="SLSQP", constraints=constraints
+        ).x
+        # Feasible to the last bit: scaled back into the ball and the half-spaces.
+        beyond = max(1, np.linalg.norm(found), (normals @ found / limits).max())
+        best = max(best, float(np.linalg.norm(matrix @ found) / beyond))
+    return EPSILON * best
+
+
+def at_vertices(matrix, normals, margins):
+    """The largest ``||J delta||`` at any vertex of cube and half-spaces: a convex function is largest there."""
+    size = len(matrix)
+    rows = np.vstack([np.eye(size), -np.eye(size), normals])
+    limits = np.append(np.ones(2 * size), margins / EPSILON)
+    chosen = np.array(list(itertools.combinations(range(len(rows)), size)))
+    systems = rows[chosen]
+    regular = np.abs(np.linalg.det(systems)) > 1e-9
+    points = np.linalg.solve(systems[regular], limits[chosen[regular]][..., None])[..., 0]
+    points = points[(points @ rows.T <= limits + 1e-9).all(axis=1)]
+    return EPSILON * float(np.linalg.norm(points @ matrix.T, axis=1).max())
+
+
+def assert_consistent(found, matrix, normals, margins, ball):
+    """The final bound is no larger than the other, and its direction is allowed and reaches what it says."""
+    bound, without = found.bound, found.unconstrained
+    assert float(bound.euclidean) <= float(without.euclidean)
+    assert float(bound.euclidean_attained) <= float(bound.euclidean)
+    assert float(bound.euclidean) == pytest.approx(EPSILON * float(bound.slope), rel=1e-6)
+    cosine, degrees, vacuous = ja.bounds.cosine_from_euclidean(bound.euclidean, bound.attribution_norm)
+    assert (float(bound.cosine), float(bound.degrees), bool(bound.vacuous)) == (cosine, degrees, vacuous)
+    assert bound.methods == (*without.methods, "label_constrained")
+    direction = np.asarray(bound.direction, np.float64)
+    reached = EPSILON * np.linalg.norm(matrix @ direction)
+    assert float(bound.euclidean_attained) == pytest.approx(reached, rel=1e-4)
+    assert float(ball(1.0).norm(jnp.asarray(direction))) <= 1 + 1e-6
+    step = EPSILON * np.asarray(without.direction, np.float64)
+    plus, minus = bool((normals @ step < margins).all()), bool((-normals @ step < margins).all())
+    assert (bool(found.keeps_plus), bool(found.keeps_minus)) == (plus, minus)
+    assert bool(found.both_excluded) == (not plus and not minus)
+    if bool(found.both_excluded):
+        assert (EPSILON * normals @ direction < margins).all()
+
+
+# Closed forms
+
+
+@both
+@pytest.mark.parametrize(("right", "left"), [(0.3, 0.3), (0.6, 0.2), (0.05, 0.9), (0.5, 0.001)])
+def test_a_slab_in_closed_form(method, right, left):
+    # J = diag(2, 1, ...) and -left <= y_1 <= right: the best point has y_1 at the further side, the rest along y_2.
+    matrix = np.diag([2, 1, 0.9, 0.3, 0.1])
+    normals, margins = filled([[3, 0, 0, 0, 0], [-1, 0, 0, 0, 0]], EPSILON * np.array([3 * right, left]))
+    found = L2[method](model(matrix, normals, margins), center(), 0, KEY, EPSILON)
+    side = max(right, left)
+    truth = EPSILON * np.sqrt(4 * side**2 + 1 - side**2)
+    assert bool(found.both_excluded)
+    assert float(found.unconstrained.euclidean) == pytest.approx(2 * EPSILON, rel=1e-4)
+    assert truth * (1 - 1e-6) <= float(found.bound.euclidean) <= truth * 1.002
+    assert float(found.bound.euclidean_attained) >= truth * 0.99
+    assert found.bound.methods[int(found.bound.active)] == "label_constrained"
+    assert_consistent(found, matrix, normals, margins, ja.L2)
+
+
+@both
+def test_the_cube_cut_by_a_slab(method):
+    # J = I and |sum(y)| <= 1 in the cube of five features: two pairs of opposite signs and a fifth coordinate of 1,
+    # which is allowed, so that the constraint takes nothing off. With J = ones ones^T it is all that counts.
+    ones = np.ones((2, SIZE)) * np.array([[1], [-1]])
+    normals, margins = filled(ones, EPSILON * np.ones(2))
+    run = LINF[method]
+    found = run(model(np.eye(SIZE), normals, margins), center(), 0, KEY, EPSILON)
+    assert float(found.bound.euclidean) >= EPSILON * np.sqrt(SIZE) * (1 - 1e-6)
+    found = run(model(np.ones((SIZE, SIZE)), normals, margins), center(), 0, KEY, EPSILON)
+    assert float(found.unconstrained.euclidean) == pytest.approx(EPSILON * SIZE * np.sqrt(SIZE), rel=1e-4)
+    truth = EPSILON * np.sqrt(SIZE)
+    assert truth * (1 - 1e-6) <= float(found.bound.euclidean) <= truth * 1.01
+    assert_consistent(found, np.ones((SIZE, SIZE)), normals, margins, ja.LInf)
+
+
+# Searches
+
+
+@both
+def test_random_problems_against_a_search(method):
+    excess, reached = [], []
+    for seed in range(10):
+        problem = random_problem(seed, ja.L2)
+        found = L2[method](model(*problem), center(), 0, KEY, EPSILON)
+        assert_consistent(found, *problem, ja.L2)
+        truth = searched(*problem)
+        assert float(found.bound.euclidean) >= truth * (1 - 2e-6), seed
+        if bool(found.both_excluded):
+            assert float(found.bound.euclidean) < float(found.unconstrained.euclidean), seed
+            excess.append(float(found.bound.euclidean) / truth - 1)
+            reached.append(float(found.bound.euclidean_attained) / truth)
+    assert len(excess) >= 7
+    assert np.median(excess) < 1e-3
+    assert max(excess) < 0.05
+    assert np.median(reached) > 0.99
+
+
+@both
+def test_cubes_against_all_vertices(method):
+    gained = []
+    for seed in range(10):
+        problem = random_problem(seed, ja.LInf)
+        found = LINF[method](model(*problem), center(), 0, KEY, EPSILON)
+        assert_consistent(found, *problem, ja.LInf)
+        truth = at_vertices(*problem)
+        assert float(found.bound.euclidean) >= truth * (1 - 2e-6), seed
+        if bool(found.both_excluded):
+            gained.append(1 - float(found.bound.euclidean / found.unconstrained.euclidean))
+    assert len(gained) >= 5
+    assert max(gained) > 0.05
+
+
+def test_a_few_lanczos_steps_are_still_a_bound():
+    # 30 features and 6 steps: neither the Krylov space nor the last eigenvalue has converged.
+    rng = np.random.default_rng(0)
+    values = np.append([1.0, 0.97], np.linspace(0.9, 0, 28))
+    matrix = np.diag(values)
+    normals = rng.normal(size=(COMPETITORS, 30))
+    normals[0, 0], normals[1, 0] = 8, -8
+    margins = EPSILON * np.array([2.0, 3.0, 4.0, 4.0])
+    truth = searched(matrix, normals, margins, starts=6)
+    run = jitted(ja.L2, num_steps=6)
+    keys = jax.random.split(KEY, 30)
+    found = jax.vmap(run, in_axes=(None, None, None, 0, None))(model(matrix, normals, margins), center(30), 0, keys, 0.1)
+    assert (np.asarray(found.bound.euclidean) >= truth * (1 - 2e-6)).all()
+    assert (np.asarray(found.bound.euclidean_attained) <= truth * (1 + 1e-3)).all()
+
+
+def test_a_network_agrees_between_methods():
+    logits_fn, x = network(4, (SIZE, 12, 5), gain=3.0), center()
+    label = int(jnp.argmax(logits_fn(x)))
+    products, dense = (L2[method](logits_fn, x, label, KEY, 2.0) for method in ("products", "dense"))
+    assert float(products.bound.euclidean) == pytest.approx(float(dense.bound.euclidean), rel=2e-3)
+    assert bool(products.both_excluded) == bool(dense.both_excluded)
+
+
+# Where there is nothing to gain
+
+
+@both
+def test_one_sign_that_keeps_the_label_leaves_the_bound_as_it_is(method):
+    matrix = np.diag([2, 1, 0.9, 0.3, 0.1])
+    normals, margins = filled([[3, 0, 0, 0, 0], [3, 1, 0, 0, 0]], EPSILON * np.array([0.2, 0.1]))
+    found = L2[method](model(matrix, normals, margins), center(), 0, KEY, EPSILON)
+    assert bool(found.keeps_plus) != bool(found.keeps_minus)
+    assert not bool(found.both_excluded)
+    for name in ("euclidean", "euclidean_attained", "degrees", "slope", "direction", "active"):
+        np.testing.assert_array_equal(getattr(found.bound, name), getattr(found.unconstrained, name))
+
+
+@both
+def test_a_misclassified_sample_and_a_radius_of_zero(method):
+    matrix, normals, margins = random_problem(0, ja.L2)
+    excluded = L2[method](model(matrix, normals, margins), center(), 0, KEY, EPSILON)
+    assert bool(excluded.both_excluded)
+    wrong = L2[method](model(matrix, normals, np.append(margins[:-1], -0.01)), center(), 0, KEY, EPSILON)
+    zero = L2[method](model(matrix, normals, margins), center(), 0, KEY, 0.0)
+    for found in (wrong, zero):
+        assert not bool(found.both_excluded)
+        assert float(found.bound.euclidean) == float(found.unconstrained.euclidean)
+        assert float(found.bound.slope) == float(found.unconstrained.slope) > 0
+    assert bool(zero.keeps_plus & zero.keeps_minus)
+    assert float(zero.bound.euclidean) == 0
+
+
+def test_an_attribution_that_does_not_move():
+    problem = random_problem(0, ja.L2)
+    found = L2["products"](model(np.zeros((SIZE, SIZE)), *problem[1:]), center(), 0, KEY, EPSILON)
+    assert float(found.bound.euclidean) == float(found.bound.euclidean_attained) == 0
+    assert np.isfinite(found.bound.direction).all()
+
+
+@both
+def test_nan_is_not_hidden(method):
+    logits_fn = model(*random_problem(0, ja.L2))
+    found = L2[method](logits_fn, center().at[1].set(jnp.nan), 0, KEY, EPSILON)
+    assert np.isnan(found.bound.euclidean)
+    assert bool(found.bound.vacuous)
+    assert not bool(found.both_excluded)
+
+
+# Numbers and transformations
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e15])
+def test_extreme_scales(scale):
+    matrix, normals, margins = random_problem(1, ja.L2)
+    one = L2["products"](model(matrix, normals, margins), center(), 0, KEY, EPSILON)
+    scaled = model(scale * matrix, scale * normals, scale * margins)
+
+    # Without the 1 that all logits share, next to which 1e-18 would not be seen.
+    def run(parameters, x):
+        return _logits(parameters, x) - _logits((*parameters[:3], 0 * parameters[3]), center())
+
+    other = L2["products"](Partial(run, *scaled.args), center(), 0, KEY, EPSILON)
+    assert bool(other.both_excluded)
+    np.testing.assert_allclose(other.bound.slope / np.float32(scale), one.bound.slope, rtol=1e-3)
+    np.testing.assert_allclose(other.bound.euclidean_attained / np.float32(scale), one.bound.euclidean_attained, rtol=1e-2)
+
+
+@both
+def test_float32_agrees_with_float64(method):
+    problem = random_problem(2, ja.L2)
+    single = L2[method](model(*problem), center(), 0, KEY, EPSILON)
+    with jax.enable_x64(True):
+        double = L2[method](model(*problem, jnp.float64), center(dtype=jnp.float64), 0, KEY, EPSILON)
+        assert double.bound.euclidean.dtype == jnp.float64
+    assert single.bound.euclidean.dtype == jnp.float32
+    assert float(single.bound.euclidean) == pytest.approx(float(double.bound.euclidean), rel=2e-4)
+    assert float(double.bound.euclidean) >= searched(*problem) * (1 - 1e-9)
+
+
+def test_batches_radii_and_weights_share_one_trace():
+    traces = []
+
+    def counted(parameters, x):
+        traces.append(None)
+        return _logits(parameters, x)
+
+    run = jitted(ja.L2, method="dense")
+    problems = [random_problem(seed, ja.L2) for seed in range(3)]
+    singles = []
+    for seed, problem in enumerate(problems):
+        singles.append(run(Partial(counted, *model(*problem).args), center(), 0, KEY, EPSILON * (1 + seed)))
+        if seed == 0:
+            first = len(traces)
+    assert len(traces) == first
+    parameters = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[model(*problem).args[0] for problem in problems])
+    radii = EPSILON * jnp.arange(1.0, 4.0)
+    batched = jax.vmap(lambda p, epsilon: run(Partial(_logits, p), center(), 0, KEY, epsilon))(parameters, radii)
+    for i, single in enumerate(singles):
+        assert_trees_close(jax.tree.map(lambda leaf, i=i: leaf[i], batched), single, rtol=5e-4, atol=5e-4)
+
+
+def test_confidence_products_and_images():
+    logits_fn, x = model(*random_problem(0, ja.L2)), center()
+    bound = ja.bounds.label_constrained(SALIENCY, ja.L2(EPSILON), confidence=0.99, num_steps=3)
+    found = jax.jit(bound)(logits_fn, x.reshape(5, 1), 0, KEY)
+    assert found.bound.direction.shape == (5, 1)
+    assert float(found.unconstrained.confidence) == pytest.approx(0.99)
+    assert float(found.bound.confidence) == pytest.approx(0.98, abs=1e-6)
+    # Beside the base: 3 for the Krylov space, 5 in its span, two each for 3 steps and a quotient, 3 directions.
+    assert int(found.bound.products - found.unconstrained.products) == 3 + 5 + 2 * 4 + 3
+    dense = L2["dense"](logits_fn, x, 0, KEY, EPSILON)
+    assert float(dense.bound.confidence) == 1
+
+
+def test_fewer_competitors_are_still_a_bound():
+    problem = random_problem(1, ja.L2)
+    few = jitted(ja.L2, method="dense", competitors=2)(model(*problem), center(), 0, KEY, EPSILON)
+    every = L2["dense"](model(*problem), center(), 0, KEY, EPSILON)
+    assert float(every.bound.euclidean) <= float(few.bound.euclidean) * (1 + 1e-3)
+    assert searched(*problem) * (1 - 2e-6) <= float(few.bound.euclidean) < float(few.unconstrained.euclidean)
+
+
+def test_derivatives_are_finite_and_those_of_the_value():
+    matrix, normals, margins = random_problem(1, ja.L2)
+
+    def value(scale):
+        logits_fn = Partial(_logits, (scale * jnp.asarray(matrix), jnp.zeros(SIZE), *map(jnp.asarray, (normals, margins))))
+        bound = ja.bounds.label_constrained(SALIENCY, ja.L2(EPSILON), method="dense")
+        return bound(logits_fn, center(), 0, KEY).bound.euclidean
+
+    found, slope = jax.jit(jax.value_and_grad(value))(1.0)
+    # Proportional to J.
+    assert float(slope) == pytest.approx(float(found), rel=1e-3)
+
+
+# Another base, and wrong usage
+
+
+def test_another_base():
+    logits_fn, x = model(*random_problem(3, ja.LInf)), center()
+    ball = ja.LInf(EPSILON)
+    base = ja.bounds.entrywise(SALIENCY, ball)
+    found = jax.jit(ja.bounds.label_constrained(SALIENCY, ball, base=base, method="dense"))(logits_fn, x, 0, KEY)
+    alone = jax.jit(base)(logits_fn, x, 0, KEY)
+    assert float(found.unconstrained.euclidean) == pytest.approx(float(alone.euclidean), rel=1e-5)
+    assert found.bound.methods == ("entrywise", "label_constrained")
+    assert at_vertices(*random_problem(3, ja.LInf)) <= float(found.bound.euclidean) * (1 + 2e-6)
+    assert float(found.bound.euclidean) <= float(alone.euclidean)
+
+
+def test_bases_that_do_not_fit_are_refused():
+    ball = ja.L2(0.1)
+    with pytest.raises(ValueError, match=r"`base` must be a bound over the same ball L2\(0.1.*got one over L2\(0.2"):
+        ja.bounds.label_constrained(SALIENCY, ball, base=ja.bounds.singular_value(SALIENCY, ja.L2(0.2)))
+    corrected = ja.bounds.corrected(ja.bounds.singular_value(SALIENCY, ball), SALIENCY)
+    with pytest.raises(TypeError, match="`base` must return a DeviationBound.*got|returned CorrectedBound"):
+        ja.bounds.label_constrained(SALIENCY, ball, base=corrected)(lambda x: x, jnp.ones(2), 0, KEY)
+    with pytest.raises(TypeError, match="`ball` must be"):
+        ja.bounds.label_constrained(SALIENCY, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "lanczos"}, "`method` must be one of 'products', 'dense'; got 'lanczos'"),
+        ({"num_steps": 0}, "`num_steps` must be at least 1"),
+        ({"newton_steps": 0}, "`newton_steps` must be at least 1"),
+        ({"competitors": 0}, "`competitors` must be at least 1"),
+        ({"chunk": 0}, "`chunk` must be at least 1"),
+        ({"confidence": 1.0}, "`confidence` must lie strictly between 0 and 1"),
+    ],
+)
+def test_options_are_checked_when_the_bound_is_built(options, message):
+    with pytest.raises(ValueError, match=message):
+        ja.bounds.label_constrained(SALIENCY, ja.L2(0.1), **options)
