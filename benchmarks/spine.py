@@ -45,10 +45,10 @@ def seconds(function: Callable[[], Any], repeats: int) -> float:
     return best
 
 
-def random_network() -> tuple[nn.Module, Any]:
+def random_network(shape: tuple[int, int, int] = (28, 28, 1)) -> tuple[nn.Module, Any]:
     """The 4-conv network with every weight random (a fresh one has zeros in the last layer)."""
     model = ja.models.ConvNet()
-    variables = ja.models.init(model, jax.random.key(0), (28, 28, 1))
+    variables = ja.models.init(model, jax.random.key(0), shape)
     last = variables["params"]["Dense_2"]
     kernel = jax.random.normal(jax.random.key(1), last["kernel"].shape) / np.sqrt(last["kernel"].shape[0])
     return model, {"params": {**variables["params"], "Dense_2": {**last, "kernel": kernel}}}

@@ -15,9 +15,10 @@ from torch.func import grad, jacrev, jvp, vjp, vmap
 def network(params: Any) -> nn.Module:
     """Our ``ConvNet`` (average pooling, softplus 10) with the same weights."""
     act = nn.Softplus(beta=10)
-    shapes = [(1, 32), (32, 32), (32, 64), (64, 64)]
+    channels, flat = np.shape(params["Conv_0"]["kernel"])[2], np.shape(params["Dense_0"]["kernel"])[0]
+    shapes = [(channels, 32), (32, 32), (32, 64), (64, 64)]
     convolutions = [nn.Conv2d(i, o, 3) for i, o in shapes]
-    dense = [nn.Linear(1024, 200), nn.Linear(200, 200), nn.Linear(200, 10)]
+    dense = [nn.Linear(flat, 200), nn.Linear(200, 200), nn.Linear(200, 10)]
 
     class Flatten(nn.Module):
         def forward(self, x):
@@ -49,7 +50,7 @@ class Baseline:
         return torch.tensor(np.asarray(xs)).permute(0, 3, 1, 2)
 
     def score(self, x: torch.Tensor) -> torch.Tensor:
-        """Logit 0 of one image (1, 28, 28)."""
+        """Logit 0 of one image (channels, rows, columns)."""
         return self.net(x[None])[0, 0]
 
     def saliency(self, x: torch.Tensor) -> torch.Tensor:

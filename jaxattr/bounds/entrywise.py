@@ -31,7 +31,7 @@ def entrywise(
     Two claims of the paper do not hold in general: equality (it needs signs with ``s_i s_j P_ij = |P_ij|`` for all
     pairs; the corners are not all maximizers), and being tighter than Corollary 1 (for ``P = 3 I - ones`` in three
     dimensions 12 against 9, the maximum being 8). Take :func:`~jaxattr.bounds.smallest` of both, or
-    :func:`~jaxattr.bounds.semidefinite`, which is below both.
+    :func:`~jaxattr.bounds.semidefinite`, whose optimum is below both.
 
     Within the box, P is that of ``[J diag(h), J c]`` (:mod:`jaxattr.bounds.sign_form`): never a larger bound, since
     ``h_i + |c_i| <= epsilon``.

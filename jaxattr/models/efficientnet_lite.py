@@ -56,7 +56,7 @@ def capped(beta: float | None, cap: float | None) -> Callable[[Float[Array, "*sh
 
     Example:
       >>> [round(float(capped(2.0, 6.0)(z)), 3) for z in (-9.0, 0.0, 3.0, 6.0, 9.0)]
-      [0.0, 0.347, 3.0, 5.653, 6.0]
+      [0.0, 0.347, 3.0, 5.653, 5.999]
       >>> [float(capped(None, 6.0)(z)) for z in (-9.0, 3.0, 9.0)]
       [0.0, 3.0, 6.0]
     """
@@ -88,9 +88,9 @@ class EfficientNetLite0(Classifier):
     :func:`efficientnet_lite0_variables` reads. With ``beta=None`` it is the original, with ReLU6.
 
     Otherwise ReLU6 is replaced by two softplus, which keep its cap (:func:`capped`): one alone (``cap=None``) does not
-    keep the predictions. Inputs of ReLU6 in the trained network are above 6 at 0.6 % of the positions, 7 % in the worst
-    layer, and go up to 93. On 26 photographs the two with ``beta=25`` kept every most probable class, 10 kept 22, and 5
-    kept 19; softplus alone kept 9 at most (``python -m benchmarks.imagenet_swap``).
+    keep the predictions. In the trained network 0.6 % of what enters a ReLU6 is above 6 (mean of the layers; 7 % in the
+    worst), and goes up to 93. On 26 photographs the two with ``beta=25`` kept every most probable class, 10 kept 22,
+    and 5 kept 19; softplus alone kept 9 at most (``python -m benchmarks.imagenet_swap``).
 
     Convolutions pad as TensorFlow does: more at the end where the padding is odd. Layers are named as in the weights.
     Training drops units before the last layer, but whole blocks never (the original does, with probability up to 0.2).

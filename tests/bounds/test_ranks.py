@@ -71,7 +71,10 @@ def pair_tests(g, J, values):
 
 def reference(norm, values, x, g, J, epsilon):
     """Everything in plain loops and float64."""
-    ranked, pairs = view(g, values), SIZE * (SIZE - 1) / 2
+    ranked = view(g, values)
+    still = ranked[~np.any(J, axis=1)]
+    # Pairs that may be untied after: all but those that are equal and do not move.
+    pairs = SIZE * (SIZE - 1) / 2 - np.sum(np.triu(still[:, None] == still, 1))
     fixed = ranked[:, None] > ranked
     untied = int(fixed.sum())
     for i, j, gap, v in pair_tests(g, J, values):
@@ -149,12 +152,13 @@ def perturbations(norm, x, g, J, epsilon, values, rng, count):
     return np.concatenate([np.reshape(pairs, (-1, SIZE)), edge, inside])
 
 
+@pytest.mark.parametrize("kind", ["plain", "ties"])
 @every_view
 @every_ball
-def test_closed_form_on_quadratic_models(norm, values):
+def test_closed_form_on_quadratic_models(norm, values, kind):
     seen = []
     for seed in range(4):
-        A, b = instance(seed)
+        A, b = instance(seed, kind)
         for epsilon in (0.003, 0.02, 0.1, 0.5, 3.0):
             found = program(norm, values)(quadratic(A, b), X, epsilon)
             expected = reference(norm, values, X.astype(float), A @ X + b, A, epsilon)
@@ -166,7 +170,7 @@ def test_closed_form_on_quadratic_models(norm, values):
             seen.append((float(found.kendall_tau) >= 0, len(expected["guaranteed"])))
     # Not all trivial: both signs of the bound; none, some and all members guaranteed.
     assert {sign for sign, _ in seen} == {True, False}
-    assert {0, K} < {members for _, members in seen}
+    assert {0, K} < {members for _, members in seen} or kind == "ties"
 
 
 @pytest.mark.parametrize("kind", ["plain", "ties"])
@@ -304,6 +308,18 @@ def test_the_exchange_bound_is_sharper_than_counting_either_side():
     )
     np.testing.assert_array_equal(np.flatnonzero(found.guaranteed_top_k), [4, 6])
     assert float(found.top_k_intersection) == 0.75
+    # Features with equal rows keep their order: 1.05 may lose to 0.7 and 0.65, and 1.0 to 0.7 and 0.6. That makes two
+    # members and three outsiders, but only 0.7 can pass both. Upside down it is three members and two outsiders.
+    value, rows = np.array([1.05, 1.0, 0.7, 0.65, 0.6]), np.eye(5, SIZE)[[0, 1, 2, 1, 0]]
+    for sign, others in ((1, [90, 70, -60, -50, -40]), (-1, [90, -80, -70, -60, -50])):
+        start, J = np.concatenate([sign * value, others]), np.concatenate([rows, np.zeros((5, SIZE))])
+
+        def attribute(logits_fn, x, label, start=start, J=J):
+            return jnp.asarray(start, x.dtype) + jnp.asarray(J, x.dtype) @ (x - 0.5)
+
+        found = jit(build("linf", "signed", attribute, epsilon=0.25))(quadratic(np.eye(SIZE)), GRAY, 0, KEY)
+        np.testing.assert_array_equal(np.flatnonzero(found.guaranteed_top_k), np.flatnonzero(start > 9))
+        assert float(found.top_k_intersection) == 0.75
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,6 +1,7 @@
 """The semidefinite bound against enumeration, an interior-point solver, and the bounds that it must not exceed."""
 
 import functools
+import importlib
 
 import clarabel
 import jax
@@ -12,8 +13,10 @@ import scipy.stats
 from oracles import affine, corners, largest_at_corner, network, quadratic, symmetric, with_spectrum
 
 import jaxattr as ja
-from jaxattr.bounds import semidefinite as module
 from jaxattr.jacobian import AttributionJacobian
+
+# The package has the constructor under the module's name.
+module = importlib.import_module("jaxattr.bounds.semidefinite")
 
 EPSILON = 0.1
 KEY = jax.random.key(3)
