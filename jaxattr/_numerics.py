@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -20,7 +21,26 @@ def norm(x: Float[Array, "*shape"]) -> Float[Array, ""]:
     return scale * optax.safe_norm((x / scale).ravel(), 0.0)
 
 
-def constant(function: Callable[[Array], Array], dtype: Any, *shape: int) -> Callable[[Array], Array]:
+def hoisted(function: Callable[[Array], Array], example: Any) -> tuple[Callable[[list[Any], Array], Array], list[Any]]:
+    """A function of one array as one of what it closes over, too: ``closed(captured, argument)``, and ``captured``.
+
+    Custom derivatives and ``stop_gradient`` act on arguments. (``jax.closure_convert`` leaves integers, such as a traced
+    label, inside.)
+
+    Args:
+      function: of one array.
+      example: an array, or the shape and dtype of one.
+    """
+    closed = jax.make_jaxpr(function)(example)
+
+    def call(captured: list[Any], argument: Array) -> Array:
+        (value,) = jax.extend.core.jaxpr_as_fun(jax.extend.core.ClosedJaxpr(closed.jaxpr, captured))(argument)
+        return value
+
+    return call, list(closed.consts)
+
+
+def constant(function: Callable[[Array], Array], example: Any) -> Callable[[Array], Array]:
     """The function with everything it closes over held fixed under differentiation.
 
     A search by many products is no function to differentiate. Stopping the derivative of what it returns would still
@@ -28,9 +48,8 @@ def constant(function: Callable[[Array], Array], dtype: Any, *shape: int) -> Cal
 
     Args:
       function: of one array.
-      dtype: of its argument.
-      *shape: of its argument.
+      example: an array, or the shape and dtype of one.
     """
-    closed, constants = jax.closure_convert(function, jnp.zeros(shape, dtype))
-    fixed = jax.lax.stop_gradient(constants)
-    return lambda argument: closed(argument, *fixed)
+    closed, captured = hoisted(function, example)
+    fixed = jax.lax.stop_gradient(captured)
+    return lambda argument: closed(fixed, argument)

@@ -5,6 +5,7 @@ request only. Paper 000 writes ``H = J^T`` and ``P = H H^T``, which is ``P = J^T
 eigenvalues but other eigenvectors and entries, and is wrong for attributions whose J is not symmetric, such as IG.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxattr import _checks
+from jaxattr import _checks, _numerics
 from jaxattr.chunking import map_over
 from jaxattr.gradient_attribution import GradientAttribution
 from jaxattr.types import Attribution, LogitsFn
@@ -79,18 +80,18 @@ def _rows(product: Callable[[Array], Array], shape: tuple[int, ...], active: Arr
     """
     size = active.size
     chunk = size if chunk is None else min(_checks.positive_int("chunk", chunk), size)
-    # What the product closes over becomes an argument, as custom derivatives need it.
-    closed, constants = jax.closure_convert(product, jnp.zeros(shape, dtype))
+    # What a custom derivative depends on has to be an argument of it.
+    closed, captured = _numerics.hoisted(product, jax.ShapeDtypeStruct(shape, dtype))
 
-    def row(i: Array, constants: list[Array]) -> Array:
+    def row(captured: list[Any], i: Array) -> Array:
         unit = (jnp.arange(size) == i).astype(dtype).reshape(shape)
-        return closed(unit, *constants).ravel()
+        return closed(captured, unit).ravel()
 
-    def every_row(constants: list[Array]) -> Array:
-        return map_over(lambda i: row(i, constants), jnp.arange(size), chunk)
+    def every_row(captured: list[Any], _: Array) -> Array:
+        return map_over(functools.partial(row, captured), jnp.arange(size), chunk)
 
     @jax.custom_jvp
-    def active_rows(constants: list[Array]) -> Array:
+    def active_rows(captured: list[Any], active: Array) -> Array:
         # Active rows first; past the end of the list stands an index that no row has.
         order = jnp.concatenate([jnp.argsort(~active), jnp.full(-size % chunk, size)])
         blocks = -(-jnp.sum(active) // chunk)
@@ -98,7 +99,7 @@ def _rows(product: Callable[[Array], Array], shape: tuple[int, ...], active: Arr
         def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
             block, rows = state
             index = jax.lax.dynamic_slice(order, (block * chunk,), (chunk,))
-            found = jax.vmap(lambda i: row(i, constants))(index)
+            found = jax.vmap(functools.partial(row, captured))(index)
             return block + 1, rows.at[index].set(found, mode="drop")
 
         start = (jnp.zeros((), blocks.dtype), jnp.zeros((size, size), dtype))
@@ -106,9 +107,10 @@ def _rows(product: Callable[[Array], Array], shape: tuple[int, ...], active: Arr
 
     @active_rows.defjvp
     def _(primals, tangents):
+        # With every row as the value, too: where the multiplier is zero, its own derivative is times the row.
         return jax.jvp(every_row, primals, tangents)
 
-    return active_rows(constants)
+    return active_rows(captured, active)
 
 
 def attribution_jacobian(

@@ -308,12 +308,13 @@ def largest_singular_value(
     num_steps: int = 40,
     confidence: float = 0.999,
     dtype: Any = None,
+    verify: bool = True,
 ) -> SingularValue:
     """Largest singular value of an operator by products, with an upper value of a stated confidence.
 
     A symmetric operator J is iterated itself (Lanczos, one product a step) and both ends of its spectrum are bounded: the
     start has to overlap with one vector only, that of the eigenvalue of largest size, wherever it lies. A general
-    operator is bidiagonalized (Golub-Kahan, two products a step). One more product gives ``attained``.
+    operator is bidiagonalized (Golub-Kahan, two products a step). One more product verifies ``attained``.
 
     Args:
       matvec: ``v -> J v`` for arrays of shape ``shape``; the value may have another shape.
@@ -324,6 +325,8 @@ def largest_singular_value(
       num_steps: Krylov steps, capped at the number of features.
       confidence: probability over the random start with which ``upper`` holds.
       dtype: floating-point type; JAX's default one if absent.
+      verify: measure ``||J direction||`` by one more product, which also carries the derivative; otherwise ``attained`` is
+        what the recurrence says, and nothing has a derivative.
 
     Returns:
       A :class:`SingularValue`. A NaN or infinite product makes ``attained``, ``upper`` and ``residual`` NaN.
@@ -358,6 +361,7 @@ def largest_singular_value(
         winner = jnp.argmax(jnp.abs(found.ritz))
         edge = jnp.maximum(found.upper(overlap), found.upper(overlap, -1))
         scale, reached = found.scale, jnp.abs(found.ritz[winner])
+        known = reached
     else:
         state = golub_kahan(product, lambda u: rmatvec(u.reshape(value_shape)).ravel(), start, num_steps)
         basis, steps = state.right, state.diagonal.size
@@ -369,18 +373,22 @@ def largest_singular_value(
         found = _spectrum(squares, (alpha * beta)[:-1], alpha * beta, size)
         winner = jnp.argmax(found.ritz)
         edge, reached = jnp.sqrt(found.scale * found.upper(overlap)), jnp.abs(found.ritz[winner])
+        known = jnp.sqrt(found.scale * reached)
     residual = found.residuals[-1] * jnp.abs(found.vectors[-1, winner]) / jnp.where(reached > 0, reached, 1)
     vector = _direction(found.vectors[:, winner], basis, start)
     # The derivative of a singular value is that of ||J v|| at a fixed v: exact, and finite where the iteration's own
     # derivative is not (an exhausted run divides by its last residual).
-    vector, edge = jax.lax.stop_gradient((vector, scale * edge))
-    with jax.default_matmul_precision("highest"):
-        attained = _numerics.norm(product(vector))
+    vector, edge, known = jax.lax.stop_gradient((vector, scale * edge, known))
+    if verify:
+        with jax.default_matmul_precision("highest"):
+            attained = _numerics.norm(product(vector))
+    else:
+        attained = scale * known
     excess = jax.lax.stop_gradient(jnp.maximum(edge / jnp.where(attained > 0, attained, 1), 1))
     upper = attained * excess * (1 + _rounding(size, start.dtype))
     finite = jnp.all(jnp.isfinite(state.diagonal)) & jnp.isfinite(attained)
     upper, attained, residual = (jnp.where(finite, value, jnp.nan) for value in (upper, attained, residual))
-    products = jnp.asarray(steps * (1 if symmetric else 2) + 1, jnp.int32)
+    products = jnp.asarray(steps * (1 if symmetric else 2) + verify, jnp.int32)
     return SingularValue(
         attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products
     )

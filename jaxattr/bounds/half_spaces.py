@@ -1,9 +1,9 @@
 r"""The largest value of a quadratic form over the part of a ball that some half-spaces leave, from above.
 
 The form is ``y^T P y`` with P positive semidefinite, the ball lies in the Euclidean unit ball, and a half-space is
-``l_k(y) = c_k - <m_k, y> >= 0`` with ``c_k >= 0``. Linear Lagrange multipliers are of no use here: they see y and -y
-alike, and one half-space never excludes both. Products of two half-spaces do: ``l_j(y) l_k(y) >= 0`` where both hold. For
-any multipliers ``nu_jk >= 0``, with ``z = (y, 1)``,
+``l_k(y) = c_k - <m_k, y> >= 0`` with ``c_k >= 0``. Multipliers of single half-spaces are of no use: the form is even in
+y, and none of them excludes both y and -y. Multipliers of products are: ``l_j(y) l_k(y) >= 0`` where both hold. For any
+``nu_jk >= 0``, with ``z = (y, 1)``,
 
     y^T P y  <=  y^T P y + sum_{j<k} nu_jk l_j(y) l_k(y)  =  z^T A(nu) z.
 
@@ -21,6 +21,7 @@ If the top eigenvector v of P is unique, and one half-space excludes v and anoth
 satisfies ``l_j l_k >= 0`` where it satisfies ``l_j >= 0`` and ``l_k >= 0``.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -29,8 +30,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-# A Newton step that the barrier did not cut short makes the next barrier weaker, down to this distance from the optimum:
-# beyond it the slack's inverse, from which points are drawn, is lost in float32.
+from jaxattr import spectral
+
+# A Newton step that was not cut short makes the next barrier weaker, down to this distance from the optimum: beyond it
+# the slack's inverse, from which points are drawn, is lost in float32.
 _SHRINK, _GAP = 0.5, 2e-4
 # Of the way to the edge of what is feasible.
 _STEP = 0.9
@@ -73,10 +76,10 @@ class Dual(NamedTuple):
     moments: Array
 
     def points(self, key: Array, count: int) -> Float[Array, "count n"]:
-        """Points with the relaxation's moments; where it is exact, maximizers, up to what is not in the ball.
+        """Points with the relaxation's moments: the maximizer, where it is exact and there is one.
 
-        From the mean plus or minus each standard deviation: if the form is as large at y as at a mirror image of it, the
-        mean alone is between the two.
+        The mean plus or minus each standard deviation. Of several maximizers (mirror images), the mean alone would be
+        between them.
         """
         moments = self.moments / self.moments[-1, -1]
         mean = moments[-1, :-1]
@@ -157,3 +160,78 @@ def best_dual(
     point, _ = jax.lax.fori_loop(0, num_steps, newton, initial)
     root = inverse_root(slack(point))
     return Dual(symmetric(point[count:]), point[:count], root @ root.T)
+
+
+def upper_value(
+    gram: Callable[[Array], Array],
+    forms: Float[Array, "k n+1"],
+    dual: Dual,
+    key: Array,
+    *,
+    num_steps: int,
+    confidence: float,
+) -> spectral.Eigenvalue:
+    """The upper value of a dual whose weights are :meth:`Coordinates.alike`, by products with P.
+
+    Args:
+      gram: ``y -> P y``; the dual may come from a part of P only.
+      forms: ``l_k(y) = forms[k] @ (y, 1)``.
+      dual: multipliers and weights.
+      key: of the random start.
+      num_steps: Lanczos steps.
+      confidence: probability with which the ``upper`` value holds.
+    """
+    size = forms.shape[1] - 1
+    root = jnp.sqrt(jnp.append(jnp.broadcast_to(dual.weights[0], size), dual.weights[1]))
+    cost = jnp.sum(dual.weights)
+
+    def product(z):
+        z = z / root
+        image = forms.T @ (dual.multipliers @ (forms @ z))
+        return cost * image.at[:-1].add(gram(z[:-1])) / root
+
+    return spectral.largest_eigenvalue(
+        product, (size + 1,), key, num_steps=num_steps, confidence=confidence, dtype=forms.dtype
+    )
+
+
+def dense_upper_value(
+    gram: Float[Array, "n n"], forms: Float[Array, "k n+1"], dual: Dual, coordinates: Coordinates
+) -> Float[Array, ""]:
+    """The upper value of a dual, with what rounding may have hidden of it."""
+    root = jnp.sqrt(dual.weights @ coordinates.groups)
+    values = jnp.linalg.eigvalsh(quadratic_form(gram, forms, dual.multipliers) / root[:, None] / root)
+    rounding = 4 * float(np.sqrt(len(root))) * float(jnp.finfo(root.dtype).eps)
+    return dual.weights @ coordinates.cost * (values[-1] + rounding * jnp.max(jnp.abs(values)))
+
+
+def climb(
+    points: Float[Array, "count n"],
+    gram: Float[Array, "n n"],
+    forms: Float[Array, "k n+1"],
+    project: Callable[[Array], Array],
+    num_steps: int = 30,
+) -> Float[Array, "count n"]:
+    """Gradient steps on ``y^T P y``, each followed by projections on the worst half-space and the ball in turns.
+
+    Args:
+      points: where to start, as rows.
+      gram: P, with a largest eigenvalue of about 1.
+      forms: ``l_k(y) = forms[k] @ (y, 1)`` with normals of length one, or zero for a constant.
+      project: onto the ball, row by row.
+      num_steps: gradient steps.
+
+    Returns:
+      Points that are nearly in the ball and the half-spaces.
+    """
+
+    def nearer(_, points):
+        left = points @ forms[:, :-1].T + forms[:, -1]
+        worst = jnp.argmin(left, axis=1)
+        return project(points + jnp.maximum(-jnp.min(left, axis=1), 0)[:, None] * forms[worst, :-1])
+
+    def step(i, points):
+        # Ever shorter: what the last projections leave of a long step would be outside.
+        return jax.lax.fori_loop(0, 8, nearer, points + (1 - i / num_steps) ** 2 * points @ gram)
+
+    return jax.lax.fori_loop(0, num_steps, step, points)

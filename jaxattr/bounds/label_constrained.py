@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxattr import _checks, _numerics, spectral
 from jaxattr.balls import L2, Ball, OverBall, require
-from jaxattr.bounds.half_spaces import Coordinates, Dual, best_dual, quadratic_form
+from jaxattr.bounds.half_spaces import Coordinates, best_dual, climb, dense_upper_value, upper_value
 from jaxattr.bounds.label_constraint import LabelRegion, label_region
 from jaxattr.bounds.norm_relaxation import norm_relaxation
 from jaxattr.bounds.result import DeviationBound, cosine_from_euclidean
@@ -79,14 +79,14 @@ def label_constrained(
     paper 000 (Section 4.3) does not change its bounds. Two half-spaces can exclude both. The bound is then smaller: by
     the products of half-spaces of :mod:`jaxattr.bounds.half_spaces`, whose multipliers are chosen in the span of the
     normals and of a Krylov space of J. What is chosen cannot make the bound wrong; the one eigenvalue that it ends in
-    is one from above, of the whole operator. For Euclidean balls the relaxation was within 1 % of the maximum on most of
-    the problems tried, and is no larger than the unconstrained bound on any.
+    is one from above, of the whole operator.
 
     Where one sign keeps the label the result is the unconstrained bound, as it is for a sample that is misclassified
     to begin with. The condition is on linearized margins: it does not stop the real label from changing.
 
-    For an l-infinity ball ``products`` weighs all features alike, as Corollary 1 does, which seldom improves on a sharper
-    ``base``; ``dense`` chooses a weight for every feature.
+    For a Euclidean ball and few half-spaces the relaxation is nearly exact. For an l-infinity ball ``products`` weighs
+    all features alike, as Corollary 1 does, which seldom improves on a sharper ``base``; ``dense`` chooses a weight for
+    every feature.
 
     Args:
       attribute: ``(logits_fn, x, label) -> map``.
@@ -121,7 +121,7 @@ def label_constrained(
       >>> # J = diag(2, 1). Class 1 takes over to the right of 0.05 and class 2 to the left of -0.05.
       >>> logits_fn = lambda x: jnp.stack([x[0] ** 2 + x[1] ** 2 / 2 + 0.5, 10 * x[0], -10 * x[0]])
       >>> bound = ja.bounds.label_constrained(ja.attributions.saliency(), ja.L2(0.1), method="dense")
-      >>> result = bound(logits_fn, jnp.zeros(2), 0, jax.random.key(0))
+      >>> result = jax.jit(bound, static_argnums=0)(logits_fn, jnp.zeros(2), 0, jax.random.key(0))
       >>> bool(result.both_excluded), round(float(result.unconstrained.euclidean), 3)
       (True, 0.2)
       >>> round(float(result.bound.euclidean), 3)  # sqrt(4 * 0.05^2 + 0.1^2 - 0.05^2)
@@ -205,37 +205,40 @@ def _constrained(
         return scale * jacobian.rmatvec(matvec(y).reshape(shape)).ravel()
 
     for_basis, for_value, for_points = jax.random.split(jax.random.fold_in(key, 1), 3)
-    coordinates = Coordinates.alike(size, dtype)
+    # The problem that the multipliers are chosen for: all of it, or what a subspace holds of it.
     if options.dense:
         dense = scale * jacobian.dense(options.chunk)
-        if not isinstance(ball, L2):
-            coordinates = Coordinates.each(size, dtype)
-        squares, basis = dense.T @ dense, None
-        dual = best_dual(*jax.lax.stop_gradient((squares, near)), coordinates, options.newton_steps)
-        value, trusted, used = _dense_value(squares, near, dual, coordinates), 1.0, jacobian.dense_products()
+        squares, forms, basis, used = dense.T @ dense, near, None, jacobian.dense_products()
+        coordinates = (Coordinates.alike if isinstance(ball, L2) else Coordinates.each)(size, dtype)
     else:
         start = jax.random.normal(for_basis, (size,), dtype)
         krylov = spectral.lanczos(matvec if jacobian.symmetric else gram, start, options.num_steps).basis
         basis = jnp.linalg.qr(jax.lax.stop_gradient(jnp.concatenate([krylov, near[:, :-1]])).T)[0].T
-        images = jax.lax.stop_gradient(map_over(matvec, basis, options.chunk))
-        reduced = jnp.column_stack([near[:, :-1] @ basis.T, near[:, -1]])
-        squares, inside = images @ images.T, Coordinates.alike(len(basis), dtype)
-        dual = best_dual(squares, jax.lax.stop_gradient(reduced), inside, options.newton_steps)
-        found = _value(gram, near, dual, coordinates, for_value, options)
-        value, trusted = found.upper, found.confidence
-        used = 2 * found.products + len(krylov) * (1 if jacobian.symmetric else 2) + len(basis)
-
+        images = map_over(matvec, basis, options.chunk)
+        squares, forms = images @ images.T, jnp.column_stack([near[:, :-1] @ basis.T, near[:, -1]])
+        coordinates = Coordinates.alike(len(basis), dtype)
+        used = len(krylov) * (1 if jacobian.symmetric else 2) + len(basis)
+    dual = best_dual(*jax.lax.stop_gradient((squares, forms)), coordinates, options.newton_steps)
+    if options.dense:
+        value, trusted = dense_upper_value(squares, forms, dual, coordinates), 1.0
+    else:
+        certainty = {"num_steps": options.num_steps, "confidence": options.confidence}
+        found = upper_value(gram, near, dual, for_value, **certainty)
+        value, trusted, used = found.upper, found.confidence, used + 2 * found.products
     # A value that came out as NaN would say nothing; the base does.
-    ratio = jnp.where(value < 1, jnp.sqrt(jnp.maximum(value, jnp.finfo(dtype).tiny)), 1)
-    slope = base.slope * ratio
-    points = dual.points(for_points, _POINTS)
+    slope = base.slope * jnp.where(value < 1, jnp.sqrt(jnp.maximum(value, jnp.finfo(dtype).tiny)), 1)
+
+    # From below: points near the relaxation's answer, and both signs of the base's direction.
+    cube = options.dense and not isinstance(ball, L2)
+    drawn = dual.points(for_points, _POINTS)
+    points = jnp.concatenate([drawn, climb(drawn, squares, forms, _project_cube if cube else _project_ball)])
     heights = jnp.sqrt(jnp.sum(points @ squares * points, axis=1))
     points = points if basis is None else points @ basis
-    lengths = jax.vmap(lambda y: _length(every, ball, radius, y))(points)
-    best = jnp.argmax(lengths * heights)
-    steps = [lengths[best] * points[best], *(_length(every, ball, radius, y) * y for y in (direction, -direction))]
-    # Within the box, only a part of the base's own direction is sure to be in it.
-    steps = jax.lax.stop_gradient(jnp.stack(steps if base.two_sided else steps[1:2]))
+    heights = heights * jax.vmap(lambda y: _length(every, ball, radius, y))(points)
+    candidates = jnp.stack([direction, -direction, points[jnp.argmax(heights)]])
+    # Within the box, only a part of the base's own direction is sure to be allowed.
+    candidates = candidates if base.two_sided else candidates[:1]
+    steps = jax.lax.stop_gradient(jax.vmap(lambda y: _length(every, ball, radius, y) * y)(candidates))
     reached = jax.vmap(lambda y: _numerics.norm(matvec(y)))(steps)
     best = jnp.argmax(reached)
     cosine, degrees, vacuous = cosine_from_euclidean(base.epsilon * slope, base.attribution_norm)
@@ -276,28 +279,13 @@ def _half_spaces(
     return every, every[jax.lax.top_k(nearness, min(competitors + 1, classes))[1]]
 
 
-def _value(gram, forms: Array, dual: Dual, coordinates: Coordinates, key: Array, options: _Options):
-    """The upper value that some multipliers and weights give, by products."""
-    weights = dual.weights @ coordinates.groups
-    cost, root = dual.weights @ coordinates.cost, jnp.sqrt(weights)
-
-    def product(z):
-        z = z / root
-        image = forms.T @ (dual.multipliers @ (forms @ z))
-        return cost * image.at[:-1].add(gram(z[:-1])) / root
-
-    return spectral.largest_eigenvalue(
-        product, root.shape, key, num_steps=options.num_steps, confidence=options.confidence, dtype=root.dtype
-    )
+def _project_ball(points: Array) -> Array:
+    return points / jnp.maximum(1, jnp.linalg.norm(points, axis=1, keepdims=True))
 
 
-def _dense_value(gram: Array, forms: Array, dual: Dual, coordinates: Coordinates) -> Array:
-    """The upper value that some multipliers and weights give, with what rounding may have hidden."""
-    weights = dual.weights @ coordinates.groups
-    root = jnp.sqrt(weights)
-    values = jnp.linalg.eigvalsh(quadratic_form(gram, forms, dual.multipliers) / root[:, None] / root)
-    rounding = 4 * math.sqrt(len(root)) * float(jnp.finfo(root.dtype).eps)
-    return dual.weights @ coordinates.cost * (values[-1] + rounding * jnp.max(jnp.abs(values)))
+def _project_cube(points: Array) -> Array:
+    side = points.shape[1] ** -0.5
+    return jnp.clip(points, -side, side)
 
 
 def _length(forms: Array, ball: Ball, radius: float, y: Array) -> Array:

@@ -90,9 +90,7 @@ def label_constraint(logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any)
     return LabelConstraint(normal(competitor), margins[competitor], competitor)
 
 
-def label_region(
-    logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any, *, chunk: int | None = 32
-) -> LabelRegion:
+def label_region(logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any, *, chunk: int | None = 32) -> LabelRegion:
     """The label constraints of paper 000, Proposition 1, against every other class at once.
 
         <grad f_k(x) - grad f_y(x), delta> < f_y(x) - f_k(x)        for all k other than y.

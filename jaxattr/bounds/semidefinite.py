@@ -11,7 +11,7 @@ from jaxattr import _checks, _numerics, spectral
 from jaxattr.balls import Ball, LInf, OverBall
 from jaxattr.bounds.entrywise import absolute_row_sums
 from jaxattr.bounds.result import DeviationBound, require_ball
-from jaxattr.bounds.sign_form import SignForm, ascend_signs
+from jaxattr.bounds.sign_form import SignForm
 from jaxattr.chunking import map_over
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.types import Attribution, Bound
@@ -43,7 +43,7 @@ class _Operator(NamedTuple):
 
 
 class _Best(NamedTuple):
-    """What has been found so far, per unit of epsilon and of the operator's scale."""
+    """What has been found so far, per unit of epsilon, and V and the V before it."""
 
     rows: Array
     previous: Array
@@ -68,7 +68,6 @@ def semidefinite(
     tolerance: float = 0.0,
     num_steps: int = 40,
     confidence: float = 0.999,
-    corner_starts: int = 4,
     corner_steps: int = 2,
     include: tuple[Include, ...] = (),
     chunk: int | None = 32,
@@ -86,8 +85,8 @@ def semidefinite(
     columns, with momentum), ``u_i = ||(V P)_i||``. One Lanczos run certifies it, with a stated confidence; random
     projections of V, made better by ``s <- sign(P s)``, give the attained value.
 
-    With the defaults that is 168 products: 1 for the scale, ``2 * rank * rounds``, ``corner_starts * (2 * corner_steps +
-    1)``, ``2 * num_steps + 1`` for the certificate and 2 for the result; ``products`` of the result counts them.
+    With the defaults that is 170 products: ``2 * rank * (rounds + corner_steps + 1)`` for u and the corners, ``2 *
+    num_steps`` for the certificate and 2 for the result; ``products`` of the result counts them.
     ``dense`` forms J instead (``d`` products at most, see :meth:`jaxattr.AttributionJacobian.dense`); rounds, corners
     and an exact certificate then cost none, and Theorem 2 and Corollary 1 are always among the candidates.
 
@@ -104,8 +103,7 @@ def semidefinite(
       tolerance: stop after the cycle that brings ``euclidean / euclidean_attained - 1`` to this or below.
       num_steps: Krylov steps of a certificate (``products``).
       confidence: probability with which the bound holds (``products``); several certificates share what may fail.
-      corner_starts: random projections of V in each cycle.
-      corner_steps: sign iterations for each of them.
+      corner_steps: sign iterations for each of ``rank`` random projections of V, in each cycle.
       include: bounds that the result is never above: ``norm_relaxation`` costs another certificate, ``entrywise`` one
         and a dense J.
       chunk: rows of V, or rows or columns of J, evaluated at once.
@@ -136,8 +134,7 @@ def semidefinite(
     dense = method == "dense"
     rank = _checks.positive_int("rank", (8 if dense else 4) if rank is None else rank)
     rounds = _checks.positive_int("rounds", (60 if dense else 8) if rounds is None else rounds)
-    counts = {"cycles": cycles, "num_steps": num_steps, "corner_starts": corner_starts, "corner_steps": corner_steps}
-    for name, value in counts.items():
+    for name, value in {"cycles": cycles, "num_steps": num_steps, "corner_steps": corner_steps}.items():
         _checks.positive_int(name, value)
     _checks.probability("confidence", confidence)
     if chunk is not None:
@@ -158,34 +155,28 @@ def semidefinite(
         key_rows, key_corners, key_certificates = jax.random.split(key, 3)
         keys = jax.random.split(key_certificates, certificates)
         # The search for u and s is no function to differentiate: what it found is, see the end.
-        matvec = _numerics.constant(form.matvec, x.dtype, form.size)
-        rmatvec = _numerics.constant(form.rmatvec, x.dtype, *x.shape)
-        matrix = None
-        if dense or "entrywise" in names:
-            matrix = form.dense(chunk)
-            scale = jax.lax.stop_gradient(_nonzero(jnp.max(jnp.abs(matrix))))
-        rows = _unit_columns(jax.random.normal(key_rows, (rank, form.size), x.dtype))
-        products = jacobian.dense_products() if matrix is not None else jnp.zeros((), jnp.int32)
+        matvec = _numerics.constant(form.matvec, jax.ShapeDtypeStruct((form.size,), x.dtype))
+        rmatvec = _numerics.constant(form.rmatvec, jacobian.value)
+        matrix = form.dense(chunk) if dense or "entrywise" in names else None
         if dense:
-            operator = _of_matrix(jax.lax.stop_gradient(matrix) / scale)
+            operator = _of_matrix(jax.lax.stop_gradient(matrix))
         else:
-            if matrix is None:
-                # P squares J: without a scale, 1e-22 would become zero in float32.
-                scale, products = _nonzero(jnp.max(jnp.abs(matvec(rows[0])))), products + 1
-            operator = _of_products(matvec, rmatvec, scale, num_steps, 1 - (1 - confidence) / certificates)
+            operator = _of_products(matvec, rmatvec, num_steps, 1 - (1 - confidence) / certificates)
+        rows = _unit_columns(jax.random.normal(key_rows, (rank, form.size), x.dtype))
+        products = jnp.zeros((), jnp.int32) if matrix is None else jacobian.dense_products()
 
         with jax.default_matmul_precision("highest"):
             best = _start(rows, products)
             for name, key_one in zip(names, keys[cycles:], strict=True):
                 weights = jnp.ones(form.size, x.dtype)
                 if name == "entrywise":
-                    weights = absolute_row_sums(jax.lax.stop_gradient(matrix) / scale, chunk)
+                    fixed = jax.lax.stop_gradient(matrix)
+                    weights = absolute_row_sums(fixed / _nonzero(jnp.max(jnp.abs(fixed))), chunk)
                 best = _consider(operator, best, weights, key_one)
 
             def cycle(best: _Best) -> _Best:
-                best, weights = _ascend(operator, best, rounds, chunk)
                 key_one = jax.random.fold_in(key_corners, best.cycle)
-                best = _corners(operator, best, key_one, corner_starts, corner_steps, chunk)
+                best, weights = _ascend(operator, best, rounds, corner_steps, key_one, chunk)
                 best = _consider(operator, best, weights, keys[best.cycle])
                 return best._replace(cycle=best.cycle + 1)
 
@@ -199,7 +190,7 @@ def semidefinite(
             values = found @ matrix.T if dense else jax.vmap(lambda v: form.matvec(v).ravel())(found)
             reached = _numerics.norm(values[0]) * jnp.sqrt(jnp.sum(best.weights))
             attained = _numerics.norm(values[1])
-        excess = jax.lax.stop_gradient(scale * best.upper / _nonzero(reached))
+        excess = jax.lax.stop_gradient(best.upper / _nonzero(reached))
         return DeviationBound.from_slope(
             "semidefinite",
             ball,
@@ -219,8 +210,14 @@ def _nonzero(value: Array) -> Array:
     return jnp.where(value == 0, 1, value)
 
 
+def _column_norms(rows: Array) -> Array:
+    # Relative to the largest entry: squares of 1e-22 are zero in float32.
+    largest = _nonzero(jnp.max(jnp.abs(rows)))
+    return largest * jnp.linalg.norm(rows / largest, axis=0)
+
+
 def _unit_columns(rows: Array) -> Array:
-    norms = jnp.linalg.norm(rows, axis=0)
+    norms = _column_norms(rows)
     # A dead pixel has no direction: any unit column is right.
     return jnp.where(norms > 0, rows / _nonzero(norms), 1 / jnp.sqrt(jnp.asarray(len(rows), rows.dtype)))
 
@@ -231,78 +228,84 @@ def _start(rows: Array, products: Array) -> _Best:
     return _Best(rows, rows, zero + jnp.inf, ones, jnp.zeros_like(ones), zero - 1, ones, products + count, count)
 
 
-def _of_products(matvec, rmatvec, scale: Array, num_steps: int, confidence: float) -> _Operator:
-    def apply(s: Array) -> Array:
-        return matvec(s) / scale
-
-    def transposed(u: Array) -> Array:
-        return rmatvec(u) / scale
-
+def _of_products(matvec, rmatvec, num_steps: int, confidence: float) -> _Operator:
     def certify(weights: Array, key: Array) -> tuple[Array, Array, Array]:
         root = jnp.sqrt(weights)
         found = spectral.largest_singular_value(
-            lambda v: apply(v / root),
-            lambda u: transposed(u) / root,
+            lambda v: matvec(v / root),
+            lambda u: rmatvec(u) / root,
             weights.shape,
             key,
             num_steps=num_steps,
             confidence=confidence,
             dtype=weights.dtype,
+            verify=False,
         )
         return found.upper, found.direction, found.products
 
-    return _Operator(apply, transposed, 1, certify)
+    return _Operator(matvec, rmatvec, 1, certify)
 
 
 def _of_matrix(matrix: Array) -> _Operator:
+    # The d x d product below squares: without a scale, 1e-22 would become zero in float32.
+    scale = _nonzero(jnp.max(jnp.abs(matrix)))
+
     def certify(weights: Array, _: Array) -> tuple[Array, Array, Array]:
-        weighted = matrix / jnp.sqrt(weights)
+        weighted = matrix / (scale * jnp.sqrt(weights))
         values, vectors = jnp.linalg.eigh(weighted.T @ weighted)
         # Rounding of the d x d product and of the eigenvalue.
         slack = 1 + 4 * jnp.sqrt(jnp.asarray(weights.size, weights.dtype)) * jnp.finfo(weights.dtype).eps
-        return slack * jnp.sqrt(jnp.maximum(values[-1], 0)), vectors[:, -1], jnp.zeros((), jnp.int32)
+        return scale * slack * jnp.sqrt(jnp.maximum(values[-1], 0)), vectors[:, -1], jnp.zeros((), jnp.int32)
 
     return _Operator(lambda s: matrix @ s, lambda u: matrix.T @ u, 0, certify)
 
 
-def _gram(operator: _Operator, rows: Array, chunk: int | None) -> Array:
-    """``P`` times each row."""
-    return map_over(lambda row: operator.rmatvec(operator.matvec(row)), rows, chunk)
+def _ascend(
+    operator: _Operator, best: _Best, rounds: int, corner_steps: int, key: Array, chunk: int | None
+) -> tuple[_Best, Array]:
+    """Rounds of ``V <- normalize_columns(V P)``, then ``s <- sign(P s)`` from random projections of V.
 
+    The first part has momentum and gives the weights, the second (Goemans and Williamson's rounding) the corners, of
+    which the best is kept. One loop for both: products with a network are what takes long to compile.
+    """
 
-def _ascend(operator: _Operator, best: _Best, rounds: int, chunk: int | None) -> tuple[_Best, Array]:
-    """Rounds of ``V <- normalize_columns(V P)`` with momentum, and the weights that the last one gives."""
+    def gram(row: Array) -> tuple[Array, Array, Array]:
+        """``||B s||``, and ``B^T B s`` as a factor and a vector, since J may be too small to be squared."""
+        image = operator.matvec(row)
+        largest = _nonzero(jnp.max(jnp.abs(image)))
+        return _numerics.norm(image), largest, operator.rmatvec(image / largest)
 
-    def one(_, state):
-        rows, previous, _ = state
-        images = _gram(operator, rows + _MOMENTUM * (rows - previous), chunk)
-        return _unit_columns(images), rows, jnp.linalg.norm(images, axis=0)
+    projection = jax.random.normal(key, (len(best.rows),) * 2, best.rows.dtype)
 
-    start = (best.rows, best.previous, jnp.ones_like(best.rows[0]))
-    rows, previous, weights = jax.lax.fori_loop(0, rounds, one, start)
-    products = best.products + 2 * operator.cost * rounds * len(rows)
-    return best._replace(rows=rows, previous=previous, products=products), weights
+    def one(step, state):
+        rows, previous, signs, weights, top, top_signs = state
+        climbing = step >= rounds
+        moved = jnp.where(climbing, signs, rows + _MOMENTUM * (rows - previous))
+        values, scales, images = map_over(gram, moved, chunk)
+        # Common to all rows, so that the columns keep their proportions.
+        images = images * (scales / _nonzero(jnp.max(scales)))[:, None]
+        found = _column_norms(images)
+        following = _unit_columns(images)
+        corners = jnp.where(climbing, images, projection @ following)
+        winner = jnp.argmax(values)
+        # NaN compares false: a product without a number must not be passed over.
+        better = climbing & ~(values[winner] <= top)
+        return (
+            jnp.where(climbing, rows, following),
+            jnp.where(climbing, previous, rows),
+            jnp.where(corners == 0, signs, jnp.sign(corners)),
+            jnp.where(climbing, weights, found),
+            jnp.where(better, values[winner], top),
+            jnp.where(better, signs[winner], top_signs),
+        )
 
-
-def _corners(
-    operator: _Operator, best: _Best, key: Array, starts: int, steps: int, chunk: int | None
-) -> _Best:
-    """Keep the best of the corners that random projections of V climb to (Goemans and Williamson's rounding)."""
-    projections = jax.random.normal(key, (starts, len(best.rows)), best.rows.dtype) @ best.rows
-
-    def climb(start: Array) -> tuple[Array, Array]:
-        signs = ascend_signs(lambda s: operator.rmatvec(operator.matvec(s)), start, steps)
-        return signs, _numerics.norm(operator.matvec(signs))
-
-    signs, values = map_over(climb, projections, chunk)
-    top = jnp.argmax(values)
-    # NaN compares false: a product without a number must not be passed over.
-    better = ~(values[top] <= best.attained)
-    return best._replace(
-        signs=jnp.where(better, signs[top], best.signs),
-        attained=jnp.where(better, values[top], best.attained),
-        products=best.products + operator.cost * starts * (2 * steps + 1),
-    )
+    ones = jnp.ones_like(best.rows)
+    start = (best.rows, best.previous, ones, ones[0], best.attained, best.signs)
+    total = rounds + corner_steps + 1
+    rows, previous, _, weights, attained, signs = jax.lax.fori_loop(0, total, one, start)
+    products = best.products + 2 * operator.cost * total * len(rows)
+    kept = best._replace(rows=rows, previous=previous, attained=attained, signs=signs, products=products)
+    return kept, weights
 
 
 def _consider(operator: _Operator, best: _Best, weights: Array, key: Array) -> _Best:
