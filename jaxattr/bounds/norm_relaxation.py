@@ -27,7 +27,8 @@ def norm_relaxation(
 
     From ``||delta||_2 <= sqrt(d) ||delta||_inf``. It needs products with J only and is loose: by a factor of 28 at
     most for 784 features. Theorem 2 (:func:`~jaxattr.bounds.entrywise`) is usually smaller, but not always;
-    :func:`~jaxattr.bounds.smallest` takes the smaller one; :func:`~jaxattr.bounds.semidefinite` has an optimum below both.
+    :func:`~jaxattr.bounds.smallest` takes the smaller one. The optimum of :func:`~jaxattr.bounds.semidefinite` is below
+    both.
 
     Within the box, with center c and half-width h of every coordinate's interval (:meth:`jaxattr.LInf.interval`), two
     triangle inequalities are at hand and the smaller one counts: ``min(|| |c| + h || sigma_max, ||J c|| + ||h||

@@ -14,9 +14,9 @@ def largest_epsilon(
 ) -> Array:
     """Largest epsilon whose bound stays within a wanted deviation (paper 000, Section 3; its Appendix E).
 
-    All bounds without the box are ``slope * epsilon``, so that ``epsilon = T / slope`` with ``T = euclidean``, or for an angle
-    ``T = ||g|| sin(degrees)``, or for a cosine distance ``T = ||g|| sqrt(1 - (1 - cosine)^2)`` (Corollary 2 inverted,
-    which ends at 90 degrees). It needs no new bound: one :class:`DeviationBound` at any radius above 0 serves all.
+    All bounds over a whole ball are ``slope * epsilon``, so that ``epsilon = T / slope`` with ``T = euclidean``, or for
+    an angle ``T = ||g|| sin(degrees)``, or for a cosine distance ``T = ||g|| sqrt(1 - (1 - cosine)^2)`` (Corollary 2
+    inverted, which ends at 90 degrees). It needs no new bound: one :class:`DeviationBound` at any radius serves all.
 
     Args:
       bound: from any of the bounds, batched or not.
@@ -30,8 +30,8 @@ def largest_epsilon(
       zero attribution.
 
     Raises:
-      ValueError: if not exactly one target is given, it is out of range, or the bound is one within the box, which is
-        not proportional to the radius.
+      ValueError: if not exactly one target is given, it is out of range, or the bound is one within the box or the
+        label region, which is not proportional to the radius.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -44,9 +44,9 @@ def largest_epsilon(
     """
     if not bound.two_sided:
         raise ValueError(
-            f"`bound` ({', '.join(bound.methods)}) was built with `within_box=True` and is not proportional to the radius."
-            " Accepted are bounds without the box; within it, evaluate the bound at several radii, for instance by"
-            " `jax.vmap` over epsilon."
+            f"`bound` ({', '.join(bound.methods)}) is not proportional to the radius: it is `within_box`, or of the"
+            " perturbations that keep the label. Accepted are bounds over a whole ball; evaluate others at several"
+            " radii, for instance by `jax.vmap` over epsilon."
         )
     targets = {"euclidean": euclidean, "cosine": cosine, "degrees": degrees}
     given = {name: jnp.asarray(value) for name, value in targets.items() if value is not None}

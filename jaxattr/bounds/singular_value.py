@@ -69,8 +69,8 @@ def singular_value(
     The bound is attained, in the linear model, at plus and minus ``epsilon`` times the top right singular vector. The
     same value holds with the label constraint of paper 000 (Section 4.3), since one of the two keeps the label.
 
-    ``lanczos`` needs products with J only (``num_steps`` for a symmetric J, twice as many by Golub-Kahan otherwise). A Krylov method
-    reaches sigma_max from below; ``euclidean`` is therefore the upper value of
+    ``lanczos`` needs products with J only (``num_steps + 1`` for a symmetric J; for another, by Golub-Kahan, ``2 *
+    num_steps + 1``). A Krylov method reaches sigma_max from below; ``euclidean`` is therefore the upper value of
     :func:`jaxattr.spectral.largest_singular_value`, which holds with probability ``confidence`` over the key, and
     ``euclidean_attained`` the lower one. (Paper 000 uses an estimate, which makes a bound that has not converged look
     like a violation of linearity.) ``dense`` forms J and has both equal.

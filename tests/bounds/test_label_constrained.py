@@ -214,7 +214,7 @@ def test_a_few_lanczos_steps_and_a_jacobian_that_is_not_symmetric():
     own, z = matrix @ (x - 0.5), x - 0.5
     margins = EPSILON * np.array([2.0, 3.0, 4.0, 4.0])
     logits_fn = model(matrix, normals + own, margins + (normals + own) @ z - z @ matrix @ z / 2)
-    truth = searched(J, normals, margins, starts=4)
+    truth = searched(J, normals, margins, starts=2)
 
     def run(key):
         bound = ja.bounds.label_constrained(attribute, ja.L2(EPSILON), num_steps=5)
@@ -223,8 +223,11 @@ def test_a_few_lanczos_steps_and_a_jacobian_that_is_not_symmetric():
     found = jax.jit(jax.vmap(run))(jax.random.split(KEY, 30))
     # The base's direction has not converged either, and keeps the label for a few of the keys.
     assert float(found.both_excluded.mean()) > 0.9
-    assert (np.asarray(found.bound.euclidean) >= truth * (1 - 2e-6)).all()
-    assert (np.asarray(found.bound.euclidean_attained) <= truth * (1 + 1e-3)).all()
+    # What any key attains is allowed, so that no other key's bound is below it.
+    allowed = np.asarray(found.bound.direction, np.float64)[np.asarray(found.both_excluded)]
+    assert (EPSILON * allowed @ normals.T <= margins * (1 + 1e-4)).all()
+    truth = max(truth, EPSILON * np.linalg.norm(allowed @ J.T, axis=1).max())
+    assert (np.asarray(found.bound.euclidean) >= truth * (1 - 1e-5)).all()
     assert float(jnp.median(found.bound.euclidean)) < float(jnp.median(found.unconstrained.euclidean))
 
 

@@ -118,7 +118,9 @@ def test_signs_and_steps_are_the_same_problem():
 
 def test_a_radius_cannot_be_read_off_a_bound_within_the_box():
     result = jax.tree.map(lambda leaf: leaf[0], program("entrywise", True)(network(0, (8, 12, 3)), jnp.array(RADII)))
-    with pytest.raises(ValueError, match=r"\(entrywise\) was built with `within_box=True` .* several radii"):
+    with pytest.raises(
+        ValueError, match=r"\(entrywise\) is not proportional to the radius: it is `within_box`.* several radii"
+    ):
         ja.bounds.largest_epsilon(result, degrees=10.0)
 
 
