@@ -37,6 +37,7 @@ format: $(VENV)/.lint
 bench: $(VENV)/.experiments
 	$(BIN)/python -m benchmarks.spine
 	$(BIN)/python -m benchmarks.kendall
+	$(BIN)/python -m benchmarks.second_order
 
 # Build the wheel and use it outside of the checkout: what is missing from it fails here.
 wheel: $(VENV)/.test

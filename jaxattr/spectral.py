@@ -25,6 +25,7 @@ Ritz value itself, up to what rounding may have hidden.
 Krylov runs and their guards are in :mod:`jaxattr.krylov`.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -109,7 +110,7 @@ def upper_edge(
     largest = jnp.max(ritz)
     exhausted = jnp.any(residuals <= 0)
     logs = jnp.log(jnp.where(residuals > 0, residuals, 1))
-    level = jnp.sum(logs) - np.log(overlap)
+    level = jnp.sum(logs) - math.log(overlap)
     # (t - largest)^k is at most the last polynomial's product, so that this is right of the root.
     reach = jnp.exp(level / ritz.size)
     tiny = jnp.finfo(ritz.dtype).tiny

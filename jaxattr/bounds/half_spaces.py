@@ -68,24 +68,26 @@ class Dual(NamedTuple):
     Attributes:
       multipliers: nu as a symmetric matrix, (half-spaces, half-spaces); its diagonal is zero.
       weights: d, one for each group of coordinates.
-      moments: of ``(y, 1)``, up to a factor: the relaxation's answer, from which points can be drawn.
+      root: of the moments of ``(y, 1)`` that answer the relaxation, ``root @ root.T`` up to a factor.
     """
 
     multipliers: Array
     weights: Array
-    moments: Array
+    root: Array
 
     def points(self, key: Array, count: int) -> Float[Array, "count n"]:
         """Points with the relaxation's moments: the maximizer, where it is exact and there is one.
 
-        The mean plus or minus each standard deviation. Of several maximizers (mirror images), the mean alone would be
-        between them.
+        The mean plus or minus columns of a root of the covariance. Of several maximizers (mirror images), the mean alone
+        would be between them.
         """
-        moments = self.moments / self.moments[-1, -1]
-        mean = moments[-1, :-1]
-        variances, axes = jnp.linalg.eigh(moments[:-1, :-1] - jnp.outer(mean, mean))
-        signs = jax.random.rademacher(key, (count, len(mean)), mean.dtype)
-        return mean + (signs * jnp.sqrt(jnp.maximum(variances, 0))) @ axes.T
+        # The Schur complement of the constant's moment, by its root: a decomposition here, independent of that of the
+        # upper value, would run beside it. Two batches of them on two threads wait for each other (JAX 0.10, CPUs).
+        constant = self.root[-1] / jnp.linalg.norm(self.root[-1])
+        rows = self.root[:-1] / jnp.linalg.norm(self.root[-1])
+        mean = rows @ constant
+        deviations = rows - jnp.outer(mean, constant)
+        return mean + jax.random.rademacher(key, (count, len(constant)), mean.dtype) @ deviations.T
 
 
 def quadratic_form(
@@ -158,8 +160,7 @@ def best_dual(
     weights = jnp.full(count, 1.1 * jnp.linalg.norm(start), gram.dtype)
     initial = jnp.append(weights, multipliers), weights @ cost / dimension
     point, _ = jax.lax.fori_loop(0, num_steps, newton, initial)
-    root = inverse_root(slack(point))
-    return Dual(symmetric(point[count:]), point[:count], root @ root.T)
+    return Dual(symmetric(point[count:]), point[:count], inverse_root(slack(point)))
 
 
 def upper_value(

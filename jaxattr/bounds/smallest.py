@@ -60,7 +60,7 @@ def smallest(*bounds: Bound) -> Bound:
             euclidean_attained=jnp.minimum(stacked.euclidean_attained[far], chosen.euclidean),
             direction=stacked.direction[far],
             confidence=jnp.maximum(0, 1 - jnp.sum(1 - stacked.confidence)),
-            products=jnp.sum(stacked.products),
+            products=jnp.sum(stacked.products).astype(jnp.int32),
             active=(offsets[tight] + stacked.active[tight]).astype(jnp.int32),
             methods=sum((r.methods for r in results), ()),
             two_sided=all(r.two_sided for r in results),
