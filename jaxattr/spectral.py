@@ -150,7 +150,7 @@ def _spectrum(diagonal: Array, off: Array, residuals: Array, size: int) -> _Spec
     largest = jnp.max(jnp.abs(jnp.concatenate([diagonal, residuals])))
     scale = jnp.where(largest > 0, largest, 1)
     diagonal, off, residuals = diagonal / scale, off / scale, residuals / scale
-    ritz, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    ritz, vectors = _numerics.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
     # With as many steps as features nothing can have been missed.
     unseen = 0.0 if diagonal.size == size else negligible(diagonal.dtype) * jnp.max(jnp.abs(ritz))
     return _Spectrum(ritz, vectors, residuals, scale, unseen)

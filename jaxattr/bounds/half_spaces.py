@@ -78,8 +78,8 @@ class Dual(NamedTuple):
     def points(self, key: Array, count: int) -> Float[Array, "count n"]:
         """Points with the relaxation's moments: the maximizer, where it is exact and there is one.
 
-        The mean plus or minus columns of a root of the covariance. Of several maximizers (mirror images), the mean alone
-        would be between them.
+        The mean plus or minus columns of a root of the covariance. Of several maximizers (mirror images), the mean
+        alone would be between them.
         """
         # The Schur complement of the constant's moment, by its root: a decomposition here, independent of that of the
         # upper value, would run beside it. Two batches of them on two threads wait for each other (JAX 0.10, CPUs).

@@ -106,7 +106,7 @@ def of_matrix(matrix: Array) -> Operator:
 
     def certify(weights: Array, _: Array) -> tuple[Array, Array, Array]:
         weighted = matrix / (scale * jnp.sqrt(weights))
-        values, vectors = jnp.linalg.eigh(weighted.T @ weighted)
+        values, vectors = _numerics.eigh(weighted.T @ weighted)
         # Rounding of the d x d product and of the eigenvalue.
         slack = 1 + 4 * jnp.sqrt(jnp.asarray(weights.size, weights.dtype)) * jnp.finfo(weights.dtype).eps
         return scale * slack * jnp.sqrt(jnp.maximum(values[-1], 0)), vectors[:, -1], jnp.zeros((), jnp.int32)

@@ -128,8 +128,9 @@ def semidefinite(
             rows = jax.random.normal(key_rows, (rank, form.size), x.dtype)
             best = relaxation.start(relaxation.unit_columns(rows), products)
             for name, key_one in zip(names, keys[cycles:], strict=True):
-                weights = _weights_of(name, fixed, form.size, x.dtype, chunk)
+                weights, limit = _dual_of(name, fixed, form.size, x.dtype, chunk)
                 best = relaxation.consider(operator, best, weights, key_one)
+                best = best._replace(upper=jnp.minimum(best.upper, limit))
 
             def cycle(best: relaxation.Best) -> relaxation.Best:
                 key_one = jax.random.fold_in(key_corners, best.cycle)
@@ -162,12 +163,14 @@ def semidefinite(
     return OverBall(bound, ball)
 
 
-def _weights_of(name: str, matrix: Array | None, size: int, dtype: Any, chunk: int | None) -> Array:
-    """The dual point that stands for another bound."""
+def _dual_of(name: str, matrix: Array | None, size: int, dtype: Any, chunk: int | None) -> tuple[Array, Any]:
+    """The dual point that stands for another bound, and that bound itself where it is known already."""
     if name == "norm_relaxation" or matrix is None:
-        return jnp.ones(size, dtype)
-    # Only ratios count, and a row sum squares J.
-    return absolute_row_sums(matrix / relaxation.nonzero(jnp.max(jnp.abs(matrix))), chunk)
+        return jnp.ones(size, dtype), jnp.inf
+    # A row sum squares J.
+    largest = relaxation.nonzero(jnp.max(jnp.abs(matrix)))
+    sums = absolute_row_sums(matrix / largest, chunk)
+    return sums, largest * jnp.sqrt(jnp.sum(sums))
 
 
 def _check_rest(tolerance: float, confidence: float, chunk: int | None, include: Any) -> tuple[str, ...]:

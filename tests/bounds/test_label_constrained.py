@@ -196,7 +196,7 @@ def test_cubes_against_all_vertices(method):
             reached.append(float(found.bound.euclidean_attained) / truth)
     assert len(gained) >= 5
     assert max(gained) > 0.05
-    # In a subspace of sixty dimensions at most, the cube is only known by the ball around it.
+    # By products, the cube is only known by the ball around it.
     assert method == "products" or np.median(reached) > 0.99
 
 
