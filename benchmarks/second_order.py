@@ -123,7 +123,6 @@ def measure(case: Case, repeats: int) -> list[Row]:
         euclidean = float(np.mean([r.euclidean for r in results])) if bounded else float("nan")
         attained = float(np.mean([r.euclidean_attained for r in results])) if bounded else float("nan")
         rows.append(Row(name, products, compile_seconds, best, megabytes, euclidean, attained, norm, theirs))
-        print(f"measured: {case.title}: {name}", flush=True)
     return rows
 
 
@@ -218,16 +217,16 @@ def hessian_rate(batch: int, peak: float | None) -> str:
 
 
 def main() -> None:
-    """Measure everything and print the tables."""
+    """Measure everything and print the tables, each as soon as it is complete."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 784, 3072, 150528])
     parser.add_argument("--ig", action="store_true", help="integrated gradients at 784 features, too")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peak-tflops", type=float, help="float32 rate of the device")
     options = parser.parse_args()
-    tables = [report(case, measure(case, options.repeats)) for case in cases(options.sizes, options.ig)]
-    print(f"\n{jax.devices()[0].device_kind}, JAX {jax.__version__}, float32")
-    print("\n".join(tables))
+    print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, float32")
+    for case in cases(options.sizes, options.ig):
+        print(report(case, measure(case, options.repeats)), flush=True)
     batch = 128 if jax.default_backend() == "cpu" else 1024
     print(hessian_rate(batch, options.peak_tflops))
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.custom_batching
 import jax.extend.core
 import jax.numpy as jnp
 import optax
@@ -56,21 +55,7 @@ def constant(function: Callable[[Array], Array], example: Any) -> Callable[[Arra
     return lambda argument: closed(fixed, argument)
 
 
-@jax.custom_batching.sequential_vmap
-def _eigh_of_one(matrix: Array) -> tuple[Array, Array]:
-    values, vectors = jnp.linalg.eigh(matrix)
-    return values, vectors
-
-
 def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
-    """Eigenvalues, ascending, and eigenvectors as columns, of a constant: nothing is differentiated.
-
-    One matrix after another under ``vmap`` on CPUs. JAX 0.10 solves a batch there on the threads that run the program
-    itself; two batches at once (two bounds in one program, several simulated devices) have been seen to wait for each
-    other forever.
-    """
-    matrix = jax.lax.stop_gradient(matrix)
-    if jax.default_backend() == "cpu":
-        return _eigh_of_one(matrix)
-    values, vectors = jnp.linalg.eigh(matrix)
+    """Eigenvalues, ascending, and eigenvectors as columns, of a constant: nothing is differentiated."""
+    values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(matrix))
     return values, vectors

@@ -93,7 +93,7 @@ def _rows(product: Callable[[Array], Array], shape: tuple[int, ...], active: Arr
     @jax.custom_jvp
     def active_rows(captured: list[Any], active: Array) -> Array:
         # Active rows first; past the end of the list stands an index that no row has.
-        order = jnp.concatenate([jnp.argsort(~active), jnp.full(-size % chunk, size)])
+        (order,) = jnp.nonzero(active, size=size + -size % chunk, fill_value=size)
         blocks = -(-jnp.sum(active) // chunk)
 
         def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
