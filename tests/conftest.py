@@ -1,4 +1,4 @@
-"""Eight simulated CPU devices, quick compilation, and one compilation cache for all runs and workers."""
+"""Eight simulated CPU devices, and one compilation cache for all runs and workers."""
 
 import os
 import pathlib
@@ -10,5 +10,3 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-# Most of the suite's time is compilation, of programs that run once: without LLVM's optimizations it is half as long.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
