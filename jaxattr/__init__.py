@@ -12,6 +12,7 @@ Three kinds of method, each a pure function of one sample, built by a constructo
 import importlib
 from typing import TYPE_CHECKING
 
+from jaxattr import _xla
 from jaxattr import attacks as attacks
 from jaxattr import attributions as attributions
 from jaxattr import bounds as bounds
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from jaxattr.training import fit as fit
 
 __version__ = "0.1.0"
+
+_xla.avoid_crashes()
 
 # What needs Flax, Orbax or TFDS is imported on first use: bounds of a model from elsewhere need none of them.
 _LAZY_MODULES = ("checkpoints", "data", "defenses", "evaluation", "models", "training")

@@ -1,6 +1,7 @@
 """What ``import jaxattr`` brings along, and the names that scripts rely on."""
 
 import importlib
+import os
 import subprocess
 import sys
 import types
@@ -30,6 +31,30 @@ jax.config.update("jax_num_cpu_devices", 3)  # refused once a backend has starte
 print(len(jax.devices("cpu")))
 """
     assert fresh(code).split("\n")[:2] == ["[]", "3"]
+
+
+def test_products_of_arrays_with_many_axes_do_not_crash_the_process():
+    """jax-ml/jax#39257: without the flag that the import sets, jaxlib 0.10.2 and 0.11.0 die of this program."""
+    code = """
+import jaxattr
+import jax
+import jax.numpy as jnp
+x = jnp.full((50, 1, 2, 4, 5, 8, 8, 1), 2.0)
+print(float(jax.jit(lambda x, y: jnp.sum(x * y, axis=4))(x, x).sum()) / x.size)
+"""
+    assert fresh(code).split("\n")[0] == "4.0"
+
+
+def test_flags_of_the_user_go_first(monkeypatch):
+    from jaxattr._xla import default_flag  # noqa: PLC0415
+
+    monkeypatch.setenv("XLA_FLAGS", "--xla_one=1")
+    default_flag("xla_two", "2")
+    default_flag("xla_one", "3")
+    assert os.environ["XLA_FLAGS"] == "--xla_one=1 --xla_two=2"
+    monkeypatch.delenv("XLA_FLAGS")
+    default_flag("xla_one", "3")
+    assert os.environ["XLA_FLAGS"] == "--xla_one=3"
 
 
 def test_lazy_names_work_in_a_fresh_interpreter_and_are_listed():
