@@ -1,6 +1,8 @@
-"""Training states on disk, and weights in a file; the only module that names Orbax."""
+"""Training states on disk, when to save one at once, and weights in a file; the only module that names Orbax."""
 
 import os
+import signal
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental import multihost_utils
 
 _PARTS = {"state", "meta", "_CHECKPOINT_METADATA", "commit_success.txt"}
 _TEMPORARY = ".orbax-checkpoint-tmp"
@@ -137,6 +140,52 @@ class Checkpoints:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Preemption:
+    """Notices SIGTERM, with which clusters announce the end, inside of a ``with`` block.
+
+    In one process it is a signal handler, set in the main thread only (Python allows it nowhere else) and only where
+    SIGTERM is not ignored. With several processes it is JAX's preemption service, which
+    ``jax.distributed.initialize`` starts: a signal to any one process lets all of them stop after the same step.
+
+    Attributes:
+      received: whether this process has noticed SIGTERM or agreed with others to stop.
+    """
+
+    def __init__(self):
+        self.received = False
+        self._before: Any = None
+
+    def __enter__(self) -> "Preemption":
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        # A handler that was not set from Python (None) could not be put back.
+        if (
+            jax.process_count() == 1
+            and in_main_thread
+            and signal.getsignal(signal.SIGTERM) not in (None, signal.SIG_IGN)
+        ):
+            self._before = signal.signal(signal.SIGTERM, self._notice)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _notice(self, number: int, frame: Any) -> None:
+        del number, frame
+        self.received = True
+
+    def after(self, step: int) -> bool:
+        """Whether to stop after this step; every process asks once a step."""
+        if jax.process_count() > 1 and getattr(jax.config, "jax_enable_preemption_service", False):
+            self.received |= multihost_utils.reached_preemption_sync_point(step)
+        return self.received
+
+    def pass_on(self) -> None:
+        """Call the handler that was there before, such as one that puts the job back into the queue."""
+        if callable(self._before):
+            self._before(signal.SIGTERM, None)
 
 
 def _foreign(directory: Path) -> list[str]:

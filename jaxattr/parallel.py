@@ -1,7 +1,8 @@
 """Many samples, many devices: the only file that names meshes.
 
-One 1-D mesh over all devices of all processes. Every device runs the ``vmap`` of a per-sample method over its own
-samples inside of ``shard_map``: no communication, and a data-dependent loop on one device does not wait for another.
+One 1-D mesh over all devices of all processes. In :func:`over_samples` every device runs the ``vmap`` of a per-sample
+method over its own samples inside of ``shard_map``: no communication, and a data-dependent loop on one device does not
+wait for another. In training, where samples meet in the mean of a batch, a plain ``jit`` takes the divided batch.
 """
 
 import functools
@@ -36,6 +37,66 @@ def mesh(devices: Any = None) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
 
+def batch_mesh(batch_size: int, devices: Any = None) -> Mesh:
+    """The mesh of a batch that is divided evenly, because its mean has to be a mean of equal parts.
+
+    Without ``devices`` these are all, or, where ``batch_size`` cannot be divided among them and there is one process
+    only, as many as divide it; a warning is logged then.
+
+    Raises:
+      ValueError: if the batch cannot be divided among ``devices``, or a process would have no part in it.
+    """
+    chosen = jax.devices() if devices is None else list(devices)
+    if {device.process_index for device in chosen} != set(range(jax.process_count())):
+        raise ValueError(f"`devices` needs at least one of every process, {jax.process_count()} in all, got {chosen}.")
+    if batch_size % len(chosen) == 0:
+        return mesh(chosen)
+    if devices is not None or jax.process_count() > 1:
+        raise ValueError(
+            f"`batch_size` is {batch_size}, which {len(chosen)} devices cannot share evenly; accepted are multiples of"
+            f" {len(chosen)}, such as {math.ceil(batch_size / len(chosen)) * len(chosen)}, or fewer `devices`."
+        )
+    used = max(n for n in range(1, len(chosen)) if batch_size % n == 0)
+    log.warning(
+        "%d of %d devices are used: a batch of %d samples can be divided evenly among no more",
+        used,
+        len(chosen),
+        batch_size,
+    )
+    return mesh(chosen[:used])
+
+
+def whole(on: Mesh) -> NamedSharding:
+    """The sharding of what every device has a copy of, such as weights."""
+    return NamedSharding(on, PartitionSpec())
+
+
+def replicated(tree: Any, on: Mesh) -> Any:
+    """Put copies of a pytree of arrays on all devices; every process passes the same values.
+
+    Typed random keys have to be taken apart first (``jax.random.key_data``): they cannot be put on the devices of
+    other processes.
+    """
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, whole(on)), tree)
+
+
+def sharded(values: np.ndarray, chosen: np.ndarray, on: Mesh) -> Array:
+    """Divide the rows ``chosen`` of ``values`` among the devices; every process reads its own rows alone."""
+    shape = (len(chosen), *values.shape[1:])
+
+    def rows(index: Any) -> np.ndarray:
+        return values[chosen[index[0]]]
+
+    return jax.make_array_from_callback(shape, NamedSharding(on, PartitionSpec(AXIS)), rows)
+
+
+def local(tree: Any, on: Mesh) -> Any:
+    """Copy replicated arrays to one device of this process, where they go along with any other array."""
+    with jax.default_device(on.local_devices[0]):
+        # Twice: on a CPU the first is a view of the buffer. Not committed to the device, as `device_put`'s would be.
+        return jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)), tree)
+
+
 @functools.lru_cache(maxsize=64)
 def _program(method: Callable[..., Any], on: Mesh, key_impl: Any, closed: Any) -> Callable[..., Any]:
     """The compiled form of a method over a batch; the same for all weights of an architecture.
@@ -58,8 +119,8 @@ def _program(method: Callable[..., Any], on: Mesh, key_impl: Any, closed: Any) -
     def batch(logits_fn, xs, labels, key_data, indices):
         return jax.vmap(one, in_axes=(None, 0, 0, None, 0))(logits_fn, xs, labels, key_data, indices)
 
-    split, whole = PartitionSpec(AXIS), PartitionSpec()
-    specs = (whole, split, split, whole, split)
+    split, copied = PartitionSpec(AXIS), PartitionSpec()
+    specs = (copied, split, split, copied, split)
     # No collectives, so nothing to check; the check would refuse loops whose first carry is a constant.
     return jax.jit(jax.shard_map(batch, mesh=on, in_specs=specs, out_specs=split, check_vma=False))
 
@@ -140,22 +201,14 @@ class SampleMap:
         return xs, labels.astype(np.int32)
 
     def _arguments(self, xs, labels, key, chosen: np.ndarray) -> tuple:
-        split, whole = NamedSharding(self._mesh, PartitionSpec(AXIS)), NamedSharding(self._mesh, PartitionSpec())
-
-        def sharded(values):
-            return jax.make_array_from_callback(values.shape, split, lambda index: values[index])
-
-        def replicated(tree):
-            return jax.tree.map(lambda leaf: jax.device_put(leaf, whole), tree)
-
-        # As plain numbers: a typed key cannot be put on the devices of other processes.
+        # As plain numbers, for the devices of other processes.
         key_data = np.zeros(0, np.uint32) if key is None else np.asarray(jax.random.key_data(key))
         return (
-            replicated(self._weights),
-            sharded(xs[chosen]),
-            sharded(labels[chosen]),
-            replicated(key_data),
-            sharded(chosen.astype(np.int32)),
+            replicated(self._weights, self._mesh),
+            sharded(xs, chosen, self._mesh),
+            sharded(labels, chosen, self._mesh),
+            replicated(key_data, self._mesh),
+            sharded(np.arange(len(xs), dtype=np.int32), chosen, self._mesh),
         )
 
     def _executable(self, batch_size, xs, labels, key):

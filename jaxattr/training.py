@@ -3,21 +3,29 @@
 An objective is ``objective(apply_fn, variables, batch, key) -> (loss, aux)``; nothing here knows
 which. ``aux["metrics"]`` holds scalars for the log and ``aux["updates"]`` the collections that the
 pass has changed (statistics of batch normalization). Only ``variables["params"]`` is optimized.
+
+A step is one ``jit`` over a batch that is divided among all devices of all processes, with the weights
+on each. The objective sees the whole batch: its means, statistics and random keys are those of one
+device, and the compiler adds the sums over devices that they need. (What runs over the samples one
+after the other, as ``lax.map`` and ``scan`` do, gathers the batch on every device; ``vmap`` does not.)
 """
 
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from jaxattr import parallel
 from jaxattr.evaluation import (
     ApplyFn,
     Batch,
@@ -30,9 +38,27 @@ from jaxattr.evaluation import (
 from jaxattr.history import History
 
 if TYPE_CHECKING:
-    from jaxattr.checkpoints import Checkpoints
+    from jaxattr.checkpoints import Checkpoints, Preemption
 
-__all__ = ["Batch", "FitResult", "accuracy", "fit", "robust_accuracy"]
+__all__ = ["Batch", "FitResult", "Interrupted", "accuracy", "fit", "robust_accuracy"]
+
+logger = logging.getLogger(__name__)
+
+
+class Interrupted(SystemExit):
+    """SIGTERM came while :func:`fit` ran; its state is saved.
+
+    Not caught, it ends the process without a traceback and with status 143, which is what a shell
+    reports of a process that SIGTERM ended: a script does not go on with half-trained weights.
+
+    Attributes:
+      step: updates made.
+      path: the checkpoint.
+    """
+
+    def __init__(self, step: int, path: os.PathLike):
+        super().__init__(143)
+        self.step, self.path = step, path
 
 
 class FitResult(NamedTuple):
@@ -75,14 +101,26 @@ def fit(
     evaluate_every: int | None = None,
     log: str | os.PathLike | None = None,
     log_every: int | None = 50,
+    tensorboard: str | os.PathLike | None = None,
     progress: bool = False,
+    devices: Any = None,
 ) -> FitResult:
-    """Train a network.
+    """Train a network, on all devices of all processes.
 
     Each epoch visits the samples in an order of its own and drops the incomplete last batch. Order
     and randomness of a step depend on ``key`` and the number of the step alone, so a run that was
     killed and is started again with the same arguments continues from its last checkpoint and ends
-    with the parameters that it would have had.
+    with the parameters that it would have had: the same on the same devices, and equal to rounding
+    on others.
+
+    With ``checkpoint_dir``, SIGTERM (a preempted or timed out job) saves the state after the step
+    or evaluation under way, calls the handler that was there before, if any, and raises
+    :class:`Interrupted`. In one process this needs the main thread; with several, a signal to one
+    of them stops all.
+
+    Several processes (``jax.distributed.initialize``) make the same call, each with all the data
+    and the same variables, and read their own rows of a batch. Process 0 writes the logs, all write
+    the checkpoints, to a directory that they share. ``evaluate`` runs in each.
 
     Args:
       objective: what is minimized, such as ``ja.defenses.natural()``.
@@ -91,7 +129,7 @@ def fit(
       data: anything with arrays ``x`` and ``label``, such as :class:`jaxattr.data.Dataset` or
         :class:`Batch`.
       optimizer: an Optax transformation; schedules count steps.
-      batch_size: samples per step.
+      batch_size: samples per step, over all devices.
       key: of the order of the samples, dropout, and attacks in training.
       epochs: how long; or
       steps: how long, as a total that includes the steps before a restart.
@@ -99,21 +137,28 @@ def fit(
         continued.
       checkpoint_every: steps between checkpoints; default: an epoch. The last state is always
         saved.
-      evaluate: ``evaluate(variables) -> dict`` of numbers, called at intervals and at the end;
-        it must not keep the variables, whose buffers the next step reuses.
+      evaluate: ``evaluate(variables) -> dict`` of numbers, called at intervals and at the end with
+        a copy of the variables on one device.
       evaluate_every: steps between evaluations; default: an epoch.
       log: a file of JSON Lines, written as training goes.
       log_every: steps between lines of training metrics; None: an epoch.
+      tensorboard: a directory for curves of everything that is logged; needs tensorboardX.
       progress: show a line on the standard error stream.
+      devices: to train on. By default all; or, in one process whose devices cannot share a batch
+        evenly, as many as can, and a warning is logged.
 
     Returns:
-      The variables after the last step, the number of steps, and the history.
+      The variables after the last step (copies on one device), the number of steps, and the history.
 
     Raises:
-      ValueError: for arguments that do not fit together, or a checkpoint or log of another run.
-      FileExistsError: if the log exists and there is no ``checkpoint_dir`` to continue from.
+      ValueError: for arguments that do not fit together, a batch that the devices cannot share
+        evenly, or a checkpoint or log of another run.
+      FileExistsError: if the log or curves exist and there is no ``checkpoint_dir`` to continue
+        from.
       FloatingPointError: if a loss or gradient is not finite; the message names the step and the
         last checkpoint.
+      ImportError: if ``tensorboard`` is given without tensorboardX.
+      Interrupted: after SIGTERM, as above; a ``SystemExit``.
 
     Example:
       >>> import jax, optax, jaxattr as ja
@@ -125,17 +170,19 @@ def fit(
       >>> result.step, accuracy(ja.models.apply_fn(model), result.variables, corners)
       (30, 1.0)
     """
-    xs, labels = arrays(data)
+    # As JAX would take them: without 64-bit mode, float64 inputs become float32.
+    xs, labels = (a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays(data))
     _check(variables, len(xs), batch_size, epochs, steps)
     per_epoch = len(xs) // batch_size
     total = steps if steps is not None else per_epoch * (epochs or 0)
-    checkpoint_every = _interval("checkpoint_every", checkpoint_every, per_epoch)
-    evaluate_every = _interval("evaluate_every", evaluate_every, per_epoch)
-    log_every = _interval("log_every", log_every, per_epoch)
+    intervals = {"checkpoint_every": checkpoint_every, "evaluate_every": evaluate_every, "log_every": log_every}
+    checkpoint_every, evaluate_every, log_every = (_interval(*item, per_epoch) for item in intervals.items())
+    on = parallel.batch_mesh(batch_size, devices)
     # Two streams: without the split, epoch 3 and step 3 would draw from the same key.
     order_key, step_key = jax.random.split(key)
-    update = _update(objective, apply_fn, optimizer)
-    state = _initial(variables, optimizer)
+    update = _update(objective, apply_fn, optimizer, on, jax.random.key_impl(step_key))
+    key_data = parallel.replicated(np.asarray(jax.random.key_data(step_key)), on)
+    state = _initial(variables, optimizer, on)
     # What has to be the same for a restart to be exact, beside the shapes that Orbax compares.
     identity = {
         "key": np.asarray(jax.random.key_data(key)).tolist(),
@@ -145,64 +192,81 @@ def fit(
     }
 
     with ExitStack() as stack:
-        checkpoints = None
-        rows: list[dict[str, Any]] = []
+        checkpoints, preemption, meta = None, None, {}
         if checkpoint_dir is not None:
-            from jaxattr.checkpoints import Checkpoints  # noqa: PLC0415  (Orbax is slow to import)
+            from jaxattr.checkpoints import Checkpoints, Preemption  # noqa: PLC0415  (Orbax is slow to import)
 
             checkpoints = stack.enter_context(Checkpoints(checkpoint_dir))
-            state, rows = _resume(checkpoints, state, identity)
+            preemption = stack.enter_context(Preemption())
+            state, meta = _resume(checkpoints, state, identity, total)
         start = int(state.step)
-        if start > total:
-            raise ValueError(
-                f"{checkpoint_dir} holds a run of {start} steps already, more than the {total} "
-                "asked for; ask for more, or choose another directory."
-            )
-        record = History(rows, log, total, per_epoch, progress)
-        record.open(resumable=checkpoints is not None)
-        pending = []
-        for step, batch in _batches(Batch(xs, labels), batch_size, order_key, start, total):
-            state, metrics = update(state, batch, step_key)
+        history = meta.get("history", [])
+        record = stack.enter_context(History(history, log, tensorboard, total, per_epoch, progress))
+        record.open(start, resumable=checkpoints is not None)
+        if evaluate is not None and meta.get("unevaluated"):
+            record.write(start, evaluate(_variables(state, on)))
+        metrics, pending = None, meta.get("pending", [])
+        for step, batch in _batches(xs, labels, batch_size, order_key, range(start, total), on):
+            before, (state, metrics) = metrics, update(state, batch, key_data)
             pending.append(metrics)
+            # One step waits behind the one under way, and not the thirty that JAX would queue: the
+            # time between SIGTERM and the end may be short.
+            jax.block_until_ready(before)
 
+            stop = preemption is not None and preemption.after(step + 1)
             due = partial(_due, step + 1, total)
-            saves = checkpoints is not None and due(checkpoint_every)
+            cuts = checkpoints is not None and due(checkpoint_every)
             evaluates = evaluate is not None and due(evaluate_every)
-            if not (saves or evaluates or due(log_every)):
+            if not (cuts or stop or evaluates or due(log_every)):
                 continue
             # Here the host waits for the device. Nothing that failed is logged or saved.
             _check_finite(int(state.failed), checkpoints)
             # A checkpoint cuts the means of the metrics, or a restart would change them.
-            if saves or due(log_every):
-                values = jax.device_get(pending)
-                record.write(step + 1, {k: np.mean([v[k] for v in values]) for k in values[0]})
+            if cuts or due(log_every):
+                record.write(step + 1, _means(pending))
                 pending = []
-            if evaluate is not None and evaluates:
-                record.write(step + 1, evaluate({"params": state.params, **state.collections}))
-            if checkpoints is not None and saves:
-                meta = {"identity": identity, "history": record.rows}
+            if evaluate is not None and evaluates and not stop:
+                record.write(step + 1, evaluate(_variables(state, on)))
+            if checkpoints is not None and (cuts or stop):
+                # One at another time does not, and takes along what is missing.
+                missing = {"pending": _values(pending), "unevaluated": evaluates and stop}
+                meta = {"identity": identity, "history": record.rows} | missing
                 checkpoints.save(step + 1, _kept(state), meta)
-    return FitResult({"params": state.params, **state.collections}, total, record.rows)
+            if stop:
+                break
+        if checkpoints is not None and preemption is not None and preemption.received:
+            _leave(checkpoints, preemption)
+    return FitResult(_variables(state, on), total, record.rows)
 
 
-def _initial(variables: Variables, optimizer: optax.GradientTransformation) -> _State:
-    params = variables["params"]
-    collections = {name: value for name, value in variables.items() if name != "params"}
-    state = _State(
-        step=jnp.asarray(0),
-        params=params,
-        collections=collections,
-        opt_state=optimizer.init(params),
-        failed=jnp.asarray(-1),
-    )
-    # The loop donates its buffers: these belong to the caller, and some optimizers share them.
-    # Compiled together, so that the counters lie on the devices of the weights, also when restored.
-    return jax.jit(partial(jax.tree.map, jnp.copy))(state)
+def _initial(variables: Variables, optimizer: optax.GradientTransformation, on: Mesh) -> _State:
+    # Compiled, so that all of the state is born on all devices, keys that an optimizer holds too.
+    @partial(jax.jit, out_shardings=parallel.whole(on))
+    def initial(variables):
+        params = variables["params"]
+        collections = {name: value for name, value in variables.items() if name != "params"}
+        state = _State(
+            step=jnp.asarray(0),
+            params=params,
+            collections=collections,
+            opt_state=optimizer.init(params),
+            failed=jnp.asarray(-1),
+        )
+        # The loop donates its buffers: these belong to the caller, and some optimizers share them.
+        return jax.tree.map(jnp.copy, state)
+
+    return initial(parallel.replicated(dict(variables), on))
 
 
-def _update(objective: Objective, apply_fn: ApplyFn, optimizer: optax.GradientTransformation):
-    @partial(jax.jit, donate_argnums=0)
-    def update(state: _State, batch: Batch, key: PRNGKeyArray):
+def _variables(state: _State, on: Mesh) -> dict[str, Any]:
+    return parallel.local({"params": state.params, **state.collections}, on)
+
+
+def _update(objective: Objective, apply_fn: ApplyFn, optimizer: optax.GradientTransformation, on: Mesh, key_impl: Any):
+    @partial(jax.jit, donate_argnums=0, out_shardings=parallel.whole(on))
+    def update(state: _State, batch: Batch, key_data: Array):
+        key = jax.random.wrap_key_data(key_data, impl=key_impl)
+
         def loss_fn(params):
             variables = {**state.collections, "params": params}
             return objective(apply_fn, variables, batch, jax.random.fold_in(key, state.step))
@@ -223,20 +287,22 @@ def _update(objective: Objective, apply_fn: ApplyFn, optimizer: optax.GradientTr
     return update
 
 
-def _batches(data: Batch, size: int, key: PRNGKeyArray, start: int, total: int) -> Iterator[tuple[int, Batch]]:
-    """Yield the steps from ``start`` on and their batches; the order depends on the epoch alone."""
+def _batches(
+    xs: np.ndarray, labels: np.ndarray, size: int, key: PRNGKeyArray, steps: range, on: Mesh
+) -> Iterator[tuple[int, Batch]]:
+    """Yield steps and their batches; the order depends on the epoch alone."""
     order = np.arange(0)
-    for step in range(start, total):
-        epoch, position = divmod(step, len(data.x) // size)
-        if position == 0 or step == start:
-            order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), len(data.x)))
+    for step in steps:
+        epoch, position = divmod(step, len(xs) // size)
+        if position == 0 or step == steps.start:
+            order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), len(xs)))
         rows = order[position * size : (position + 1) * size]
-        yield step, Batch(data.x[rows], data.label[rows])
+        yield step, Batch(parallel.sharded(xs, rows, on), parallel.sharded(labels, rows, on))
 
 
-def _resume(checkpoints: "Checkpoints", state: _State, identity: Mapping[str, Any]):
+def _resume(checkpoints: "Checkpoints", state: _State, identity: Mapping[str, Any], total: int):
     if checkpoints.latest_step() is None:
-        return state, []
+        return state, {}
     kept, meta, step = checkpoints.restore(_kept(state))
     was = meta["identity"]
     changed = [name for name, value in identity.items() if was.get(name) != value]
@@ -246,11 +312,35 @@ def _resume(checkpoints: "Checkpoints", state: _State, identity: Mapping[str, An
             f"({[was.get(name) for name in changed]} and not {[identity[n] for n in changed]}), so "
             "continuing would not be exact; use the same arguments, or another directory."
         )
-    return state._replace(**kept), meta["history"]
+    if step > total:
+        raise ValueError(
+            f"{checkpoints.directory} holds a run of {step} steps already, more than the {total} "
+            "asked for; ask for more, or choose another directory."
+        )
+    return state._replace(**kept), meta
 
 
 def _kept(state: _State) -> dict[str, Any]:
     return {name: value for name, value in state._asdict().items() if name != "failed"}
+
+
+def _values(pending: list[Mapping[str, Any]]) -> list[dict[str, float]]:
+    # As Python's numbers, so that means are the same after a way through JSON.
+    return [{name: float(value) for name, value in metrics.items()} for metrics in jax.device_get(pending)]
+
+
+def _means(pending: list[Mapping[str, Any]]) -> dict[str, Any]:
+    values = _values(pending)
+    return {name: np.mean([metrics[name] for metrics in values]) for name in values[0]}
+
+
+def _leave(checkpoints: "Checkpoints", preemption: "Preemption") -> NoReturn:
+    step = checkpoints.latest_step() or 0
+    path = checkpoints.path(step)
+    if jax.process_index() == 0:
+        logger.warning("SIGTERM: stopped after step %d; the same call continues from %s", step, path)
+    preemption.pass_on()
+    raise Interrupted(step, path)
 
 
 def _check_finite(failed: int, checkpoints: "Checkpoints | None") -> None:

@@ -1,59 +1,22 @@
 import json
-import os
-import subprocess
+import struct
 import sys
-from pathlib import Path
 
-import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from training_runs import APPLY, initial, make_data, train
 
 from jaxattr import models
 from jaxattr.defenses import natural
 from jaxattr.training import Batch, accuracy, fit
 
 
-class Network(nn.Module):
-    """Small, and with everything that a restart has to carry over: statistics and dropout."""
-
-    @nn.compact
-    def __call__(self, xs, train=False):
-        xs = nn.BatchNorm(use_running_average=not train)(nn.Dense(8)(xs))
-        return nn.Dense(3)(nn.Dropout(0.2, deterministic=not train)(nn.softplus(xs)))
-
-
-APPLY = models.apply_fn(Network())
-
-
 @pytest.fixture(scope="module")
 def variables():
-    return models.init(Network(), jax.random.key(0), (4,))
-
-
-def make_data(n=50):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(n, 4)).astype(np.float32)
-    return Batch(x, (x @ rng.normal(size=(4, 3))).argmax(1).astype(np.int32))
-
-
-def train(variables, **changes):
-    options = {
-        "optimizer": optax.adam(optax.cosine_decay_schedule(0.05, 60)),
-        "batch_size": 16,
-        "epochs": 6,  # of three steps: two samples are left over in each
-        "key": jax.random.key(7),
-        "log_every": 5,
-    }
-    return fit(natural(), APPLY, variables, make_data(), **(options | changes))
-
-
-def comparable(history):
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+    return initial()
 
 
 def test_one_step_of_sgd_in_closed_form():
@@ -137,55 +100,6 @@ def test_training_learns_and_reports(variables, tmp_path, capsys):
     # The statistics were carried along, and only by training.
     assert np.any(result.variables["batch_stats"]["BatchNorm_0"]["mean"])
     assert not np.any(variables["batch_stats"]["BatchNorm_0"]["mean"])
-
-
-def test_killed_run_ends_as_the_one_that_was_not(variables, tmp_path):
-    whole = train(variables, checkpoint_dir=tmp_path / "whole", checkpoint_every=4)
-    log = tmp_path / "log.jsonl"
-    options = {"checkpoint_dir": tmp_path / "killed", "checkpoint_every": 4, "log": log}
-
-    def power_cut(_):
-        raise KeyboardInterrupt
-
-    # After step 11: three steps and a line of the log are lost, in the middle of the fourth epoch.
-    with pytest.raises(KeyboardInterrupt):
-        train(variables, evaluate=power_cut, evaluate_every=11, **options)
-    with log.open("a") as file:
-        file.write('{"step": 11, "lo')
-    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["4", "8"]
-    resumed = train(variables, **options)
-    chex.assert_trees_all_equal(resumed.variables, whole.variables)
-    assert resumed.step == whole.step == 18
-    assert comparable(resumed.history) == comparable(whole.history)
-    assert [json.loads(line) for line in log.read_text().splitlines()] == resumed.history
-    # A run without checkpoints ends there too, and a finished one is not trained again.
-    chex.assert_trees_all_equal(train(variables).variables, whole.variables)
-    again = train(variables, **options)
-    chex.assert_trees_all_equal(again.variables, whole.variables)
-    assert again.history == resumed.history
-    # And it can be made longer.
-    longer = train(variables, **(options | {"epochs": 7}))
-    chex.assert_trees_all_equal(longer.variables, train(variables, epochs=7).variables)
-
-
-KILLED = """
-import os, sys
-sys.path.insert(0, sys.argv[1])
-from test_training import Network, models, jax, train
-variables = models.init(Network(), jax.random.key(0), (4,))
-train(variables, checkpoint_dir=sys.argv[2], checkpoint_every=4,
-      evaluate=lambda _: os.kill(os.getpid(), 9), evaluate_every=11)
-"""
-
-
-def test_process_that_is_killed_can_be_restarted(variables, tmp_path):
-    here = str(Path(__file__).parent)
-    environment = os.environ | {"PYTHONPATH": str(Path(here).parent)}
-    command = [sys.executable, "-c", KILLED, here, str(tmp_path / "run")]
-    assert subprocess.run(command, env=environment, check=False, timeout=300).returncode == -9
-    resumed = train(variables, checkpoint_dir=tmp_path / "run", checkpoint_every=4)
-    # Another process may have compiled other code: equal to rounding.
-    chex.assert_trees_all_close(resumed.variables, train(variables).variables, rtol=1e-6, atol=1e-7)
 
 
 def test_restart_with_other_arguments_is_refused(variables, tmp_path):
@@ -297,16 +211,47 @@ def test_optimizers_that_share_the_weights_and_keys_work(variables):
     train(variables, optimizer=aliased, epochs=1)
 
 
-def test_weights_on_several_devices_stay_there(variables, tmp_path):
-    devices = jax.devices()
-    if len(devices) < 2:
-        pytest.skip("one device only; XLA_FLAGS=--xla_force_host_platform_device_count=2 makes two")
-    mesh = jax.make_mesh((2,), ("samples",), (AxisType.Auto,), devices=devices[:2])
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    placed = jax.device_put(variables, everywhere)
-    options = {"checkpoint_dir": tmp_path / "run", "epochs": None}
-    train(placed, steps=5, **options)
-    resumed = train(placed, steps=8, **options)
-    assert {leaf.sharding for leaf in jax.tree.leaves(resumed.variables)} == {everywhere}
-    expected = train(variables, steps=8, epochs=None).variables
-    chex.assert_trees_all_close(resumed.variables, expected, rtol=1e-6, atol=1e-7)
+def curves(directory):
+    """Every scalar in TensorBoard's files, and the step from which older ones are hidden."""
+    from tensorboardX.proto.event_pb2 import Event  # noqa: PLC0415
+
+    scalars, purges = [], []
+    for path in sorted(directory.glob("events.out.tfevents.*")):
+        content, position = path.read_bytes(), 0
+        while position < len(content):
+            # Length, its checksum, the event, its checksum.
+            (length,) = struct.unpack_from("<Q", content, position)
+            event = Event.FromString(content[position + 12 : position + 12 + length])
+            position += length + 16
+            if event.HasField("session_log") and event.session_log.status == event.session_log.START:
+                purges.append(event.step)
+            scalars += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+    return scalars, purges
+
+
+def test_curves_for_tensorboard(variables, tmp_path):
+    pytest.importorskip("tensorboardX", reason="tensorboardX is an option that is not installed")
+    directory = tmp_path / "curves"
+    options = {"tensorboard": directory, "log_every": 2, "evaluate": lambda _: {"clean": 0.5}, "epochs": None}
+    options |= {"evaluate_every": 4, "checkpoint_dir": tmp_path / "run", "checkpoint_every": 4}
+    first = train(variables, steps=4, **options)
+    scalars, purges = curves(directory)
+    expected = [(r["step"], n, v) for r in first.history for n, v in r.items() if n not in ("step", "epoch", "seconds")]
+    assert {name for _, name, _ in expected} == {"loss", "grad_norm", "accuracy", "clean"}
+    assert [(step, name) for step, name, _ in scalars] == [(step, name) for step, name, _ in expected]
+    np.testing.assert_allclose([v for _, _, v in scalars], [v for _, _, v in expected], rtol=1e-6)
+    assert purges == []
+    # Continued: what an interrupted run drew from step 5 on is hidden, and the curves go on.
+    train(variables, steps=6, **options)
+    scalars, purges = curves(directory)
+    assert purges == [5]
+    assert {step for step, _, _ in scalars} == {2, 4, 6}
+    with pytest.raises(FileExistsError, match="curves holds the curves of a run"):
+        train(variables, tensorboard=directory, epochs=1)
+
+
+def test_tensorboard_without_its_package_is_an_error_before_training(variables, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ImportError, match=r"needs the package tensorboardX.*pip install tensorboardX"):
+        train(variables, tensorboard=tmp_path / "curves")
+    assert not list(tmp_path.iterdir())
