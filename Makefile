@@ -45,7 +45,7 @@ wheel: $(VENV)/.test
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/wheel/site build/wheel/*.whl
 	cd build/wheel && PYTHONSAFEPATH=1 PYTHONPATH=site ../../$(BIN)/python -c \
-		"import jaxattr as ja; assert 'site' in ja.__file__, ja.__file__; ja.fit, ja.models, ja.data, ja.defenses, ja.checkpoints"
+		"import jaxattr as ja; assert 'site' in ja.__file__, ja.__file__; ja.fit, ja.models, ja.data, ja.defenses, ja.checkpoints; [ja.zoo.load(name) for name in ja.zoo.names()] or exit('no weights')"
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "jaxattr needs Python 3.11 or newer; none was found. Install one, or: make PYTHON=/path/to/python" >&2; exit 1; }

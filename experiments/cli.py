@@ -3,18 +3,25 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import tyro
 
+from experiments import networks, recipes
 from experiments.config import PRESETS, Config, resolve
+from experiments.networks import TrainConfig
+from experiments.recipes import Training
 from experiments.workers import log_to_stderr
 
 _COMMANDS = {
+    "train": "train a network with a defense; write checkpoints, weights and a card",
     "evaluate": "train, bound and attack; write rows, tables and a page",
     "report": "write tables and page again, from the rows of a run",
+    "publish": "add the network of a finished training to the zoo",
 }
+_Kind = TypeVar("_Kind")
 
 
 class UsageError(Exception):
@@ -22,35 +29,71 @@ class UsageError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, or 2 for wrong usage and files in the way."""
+    """Run a command; the exit status is 0, 1 for a training that failed, 2 for wrong usage and files in the way."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     log_to_stderr()
     command, rest = _command(arguments)
     # What is slow to import comes after what can be said without it.
-    from experiments.store import StoreError
+    from experiments.record import StoreError
 
+    run = {"train": _train, "evaluate": _evaluate, "report": _report, "publish": _publish}[command]
     try:
-        return (_evaluate if command == "evaluate" else _report)(rest)
+        return run(rest)
     except (StoreError, UsageError, ValueError, FileNotFoundError, FileExistsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def parse_evaluate(arguments: Sequence[str]) -> tuple[str, Config]:
     """The name of the preset and the resolved configuration."""
+    presets = {name: words for name, (words, _) in PRESETS.items()}
+    preset, rest = _preset(arguments, presets, "demo")
+    config = _fields("evaluate", Config, PRESETS[preset][1], presets, rest)
+    return preset, resolve(config, preset)
+
+
+def parse_train(arguments: Sequence[str]) -> TrainConfig:
+    """The resolved configuration."""
+    preset, rest = _preset(arguments, recipes.PRESETS, "cpu")
+    default = TrainConfig(training=Training(preset=preset))  # pyright: ignore[reportArgumentType]
+    return networks.resolve(_fields("train", TrainConfig, default, recipes.PRESETS, rest))
+
+
+def _preset(arguments: Sequence[str], presets: Mapping[str, str], default: str) -> tuple[str, list[str]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", choices=PRESETS, default="demo")
+    parser.add_argument("--preset", choices=presets, default=default)
     given, rest = parser.parse_known_args(arguments)
-    listed = "\n".join(f"  --preset {name}: {words}" for name, (words, _) in PRESETS.items())
-    config = tyro.cli(
-        Config,
-        prog="python -m experiments evaluate [--preset PRESET]",
-        description=f"{_COMMANDS['evaluate'].capitalize()}. Start from a preset (by default demo):\n\n{listed}\n\n"
+    return given.preset, rest
+
+
+def _fields(
+    command: str, kind: type[_Kind], default: _Kind, presets: Mapping[str, str], arguments: Sequence[str]
+) -> _Kind:
+    listed = "\n".join(f"  --preset {name}: {words}" for name, words in presets.items())
+    return tyro.cli(
+        kind,
+        prog=f"python -m experiments {command} [--preset PRESET]",
+        description=f"{_COMMANDS[command].capitalize()}. Start from a preset:\n\n{listed}\n\n"
         "and change any of its fields:",
-        default=PRESETS[given.preset][1],
-        args=rest,
+        default=default,
+        args=arguments,
     )
-    return given.preset, resolve(config, given.preset)
+
+
+def _train(arguments: list[str]) -> int:
+    import jax
+
+    config = parse_train(arguments)
+    if config.distributed:
+        jax.distributed.initialize()
+    card = networks.train(config, progress=True)
+    if jax.process_index() == 0:
+        print(f"{config.dataset}, {config.defense}: {networks.in_words(card)}")
+        print(f"Weights and card: {config.output}/{networks.NAME}.npz, .json")
+    return 0
 
 
 def _evaluate(arguments: list[str]) -> int:
@@ -72,6 +115,22 @@ def _report(arguments: list[str]) -> int:
     directory = parser.parse_args(arguments).directory
     store = Store(directory, None)
     print(render(store, command_of(store)))
+    return 0
+
+
+def _publish(arguments: list[str]) -> int:
+    from experiments.publish import publish
+
+    parser = argparse.ArgumentParser(prog="python -m experiments publish", description=_COMMANDS["publish"])
+    parser.add_argument("run", type=Path, help="directory of a finished `train`")
+    parser.add_argument("name", help="DATASET/WORD, such as mnist/trades_igr")
+    parser.add_argument("--directory", type=Path, help="of the zoo; by default jaxattr/zoo")
+    parser.add_argument("--dtype", choices=("float32", "float16"), help="by default float32, where it is small enough")
+    parser.add_argument("--data-dir", help="where TFDS has prepared its data, to measure rounded weights")
+    parser.add_argument("--overwrite", action="store_true", help="replace a network of this name")
+    given = parser.parse_args(arguments)
+    path = publish(**vars(given))
+    print(f"{given.name}: {path}")
     return 0
 
 

@@ -1,45 +1,26 @@
-"""One run: a frozen dataclass, its presets, and the hash that its rows are stored under."""
+"""A run of ``evaluate``: a frozen dataclass and its presets."""
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jaxattr as ja
-from experiments.datasets import DATASETS, fill, known
+from experiments import networks, recipes
+from experiments.datasets import fill, known
+from experiments.networks import TrainConfig
+from experiments.objectives import DEFENSES
+from experiments.recipes import Training
 
 Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre"]
-
-# What does not change a number in any row.
-_NOT_HASHED = ("output", "data_dir", "batch_size", "pictures", "workers")
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """How the networks are trained; what is None is the data set's default."""
-
-    epochs: int | None = None
-    """Passes over the training set."""
-    samples: int | None = None
-    """Train on the first so many samples; None for all."""
-    batch_size: int | None = None
-    """Samples per step."""
-    learning_rate: float | None = None
-    """Highest learning rate of Adam; it falls to zero along a cosine."""
-    epsilon: float | None = None
-    """l-infinity radius of adversarial training."""
-    attack_steps: int = 7
-    """PGD steps of adversarial training."""
-    accuracy_samples: int | None = None
-    """Accuracies are measured on the first so many test samples; None for all."""
-    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """A run of ``evaluate``; what is None is the data set's default."""
+
+    COMMAND: ClassVar[str] = "evaluate"
+    NOT_HASHED: ClassVar[tuple[str, ...]] = ("output", "data_dir", "batch_size", "pictures", "workers")
 
     output: str | None = None
     """Directory of everything the run writes; by default results/PRESET."""
@@ -54,7 +35,8 @@ class Config:
     beta: float = 10.0
     """Sharpness of softplus. Second derivatives grow with it: bounds of different betas do not compare."""
     defenses: tuple[str, ...] = ("natural", "adversarial")
-    """How the models are trained: one model each."""
+    """How the models are trained, one model each: natural, adversarial, ig_norm, ig_sum_norm, aat, adv_aat, art,
+    trades, or igr on top: natural_igr, adversarial_igr, trades_igr."""
     attributions: tuple[str, ...] = ("saliency", "input_x_gradient", "integrated_gradients")
     """Whose deviations are bounded and attacked."""
     sweep: bool = False
@@ -107,7 +89,7 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
             batch_size=8,
             workers=1,
             pictures=2,
-            training=Training(epochs=1, batch_size=128, attack_steps=1, accuracy_samples=256),
+            training=Training(preset="smoke"),
         ),
     ),
     "demo": (
@@ -119,7 +101,7 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
             restarts=4,
             ifia_steps=25,
             batch_size=50,
-            training=Training(epochs=25),
+            training=Training(preset="cpu", epochs=25),
         ),
     ),
     "cpu": (
@@ -128,7 +110,15 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
     ),
     "paper": (
         "the settings of paper 000: full test set, three radii, 20 attacks of 20 and 200 steps",
-        Config(num_samples=None, sweep=True, ig_steps=50, restarts=20, ifia_steps=200),
+        Config(
+            dataset="mnist",
+            num_samples=None,
+            sweep=True,
+            ig_steps=50,
+            restarts=20,
+            ifia_steps=200,
+            training=Training(preset="paper"),
+        ),
     ),
 }
 
@@ -140,22 +130,14 @@ def resolve(config: Config, preset: str) -> Config:
       ValueError: if an option is unknown or out of range; the message names it and what is accepted.
     """
     data = known(config.dataset)
-    training = config.training
     config = dataclasses.replace(
         config,
         output=fill(config.output, f"results/{preset}"),
-        model=fill(config.model, data.model),
+        model=fill(config.model, recipes.default_model(config.training.preset, config.dataset)),
         l2=fill(config.l2, data.l2 if config.sweep else (data.main_l2,)),
         linf=fill(config.linf, data.linf if config.sweep else (data.main_linf,)),
         top_k=fill(config.top_k, data.top_k),
         top_k_map=fill(config.top_k_map, data.top_k_map),
-        training=dataclasses.replace(
-            training,
-            epochs=fill(training.epochs, data.epochs),
-            batch_size=fill(training.batch_size, data.train_batch_size),
-            learning_rate=fill(training.learning_rate, data.learning_rate),
-            epsilon=fill(training.epsilon, data.train_epsilon),
-        ),
     )
     _check(config)
     return config
@@ -167,40 +149,24 @@ def norms(config: Config) -> dict[str, tuple[float, ...]]:
     return {norm: epsilons for norm, epsilons in given.items() if epsilons}
 
 
-def as_dict(config: Config) -> dict[str, Any]:
-    """The configuration as JSON knows it (tuples are lists there)."""
-    return json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
-
-
-def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of :func:`as_dict`."""
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return Config(**{**plain, "training": Training(**values["training"])})
-
-
-def config_hash(config: Config) -> str:
-    """Hash of everything that decides the rows: not of where they are written, nor of how many at a time."""
-    values = {name: value for name, value in as_dict(config).items() if name not in _NOT_HASHED}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """``name: old -> new`` for every hashed option that differs."""
-    found = []
-    for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if before == after or (not prefix and name in _NOT_HASHED):
-            continue
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, f"{prefix}{name}.")
-        else:
-            found.append(f"{prefix}{name}: {before} -> {after}")
-    return found
+def training_of(config: Config, defense: str) -> TrainConfig:
+    """The run of ``train`` that makes one of the models, in a directory of its own inside of the run's."""
+    return networks.resolve(
+        TrainConfig(
+            output=f"{config.output}/models/{defense}",
+            dataset=config.dataset,
+            defense=defense,
+            data_dir=config.data_dir,
+            model=config.model,
+            beta=config.beta,
+            training=config.training,
+        )
+    )
 
 
 def _check(config: Config) -> None:
     _known("model", [config.model], ja.models.REGISTRY)
-    _known("defenses", config.defenses, ja.defenses.REGISTRY)
+    _known("defenses", config.defenses, DEFENSES)
     _known("attributions", config.attributions, ja.attributions.REGISTRY)
     if not norms(config):
         raise ValueError("there is no radius: give `--l2` or `--linf`.")
@@ -209,14 +175,13 @@ def _check(config: Config) -> None:
             raise ValueError(f"`{norm}` must be different, positive radii in units of the input, got {epsilons}.")
     counts = ("ig_steps", "restarts", "pgd_steps", "ifia_steps", "top_k", "lanczos_steps", "batch_size", "workers")
     values = {name: getattr(config, name) for name in counts} | {"num_samples": fill(config.num_samples, 1)}
-    values |= {f"training.{name}": getattr(config.training, name) for name in ("epochs", "batch_size", "attack_steps")}
-    limits = ("samples", "accuracy_samples")
-    values |= {f"training.{name}": fill(getattr(config.training, name), 1) for name in limits}
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
     if not 0 < config.confidence < 1:
         raise ValueError(f"`confidence` must lie strictly between 0 and 1, got {config.confidence}.")
+    for defense in config.defenses:
+        training_of(config, defense)
 
 
 def _known(option: str, given: Any, accepted: Mapping[str, Any]) -> None:
@@ -224,6 +189,3 @@ def _known(option: str, given: Any, accepted: Mapping[str, Any]) -> None:
     if unknown or not given or len(set(given)) < len(given):
         listed = ", ".join(sorted(accepted))
         raise ValueError(f"`{option}` is {' '.join(map(str, given)) or 'empty'}; accepted, each once, are {listed}.")
-
-
-__all__ = ["DATASETS", "PRESETS", "Config", "Training", "as_dict", "config_hash", "differences", "norms", "resolve"]

@@ -1,7 +1,7 @@
-"""What an experiment takes for granted about a data set: network, radii, ranks, training.
+"""What an experiment takes for granted about a data set: network, radii, ranks.
 
-Radii, k and training budgets are those of paper 000 ("A Practical Upper Bound for the Worst-Case Attribution
-Deviations") and, where it is silent, of the released code it builds on.
+Radii and k are those of paper 000 ("A Practical Upper Bound for the Worst-Case Attribution Deviations") and, where it
+is silent, of the released code it builds on. How networks are trained is in ``recipes.py``.
 """
 
 import dataclasses
@@ -24,9 +24,6 @@ class DatasetDefaults:
       top_k: how many entries of a map count as its top.
       top_k_map: whether these are pixels or features.
       train_epsilon: l-infinity radius of adversarial training.
-      epochs: passes over the training set.
-      train_batch_size: samples per training step.
-      learning_rate: highest of the schedule.
     """
 
     model: str
@@ -39,9 +36,6 @@ class DatasetDefaults:
     top_k: int
     top_k_map: str
     train_epsilon: float
-    epochs: int
-    train_batch_size: int
-    learning_rate: float
 
 
 _CIFAR10 = DatasetDefaults(
@@ -56,9 +50,6 @@ _CIFAR10 = DatasetDefaults(
     top_k=1000,
     top_k_map="feature",
     train_epsilon=8 / 255,
-    epochs=30,
-    train_batch_size=128,
-    learning_rate=1e-3,
 )
 _GRAY = DatasetDefaults(
     model="conv_net",
@@ -71,9 +62,6 @@ _GRAY = DatasetDefaults(
     top_k=100,
     top_k_map="pixel",
     train_epsilon=0.3,
-    epochs=20,
-    train_batch_size=128,
-    learning_rate=1e-3,
 )
 
 DATASETS: Mapping[str, DatasetDefaults] = {
@@ -90,9 +78,6 @@ DATASETS: Mapping[str, DatasetDefaults] = {
         main_linf=0.01,
         top_k=8,
         train_epsilon=0.1,
-        epochs=30,
-        train_batch_size=64,
-        learning_rate=4e-3,
     ),
     "mnist": _GRAY,
     # The released code of robust attribution regularization trains on Fashion-MNIST with 0.1.

@@ -7,10 +7,8 @@ batch that each worker had in flight.
 
 import contextlib
 import functools
-import importlib.metadata
 import json
 import logging
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +19,11 @@ import numpy as np
 
 import jaxattr as ja
 from experiments import networks
-from experiments.config import Config, norms
+from experiments.config import Config, norms, training_of
 from experiments.program import compare_program, sample_program
+from experiments.record import StoreError, environment, write_text
 from experiments.rows import batch_rows
-from experiments.store import Store, StoreError, write_text
+from experiments.store import Store
 from experiments.workers import run_all, stopped
 
 log = logging.getLogger(__name__)
@@ -55,12 +54,7 @@ def evaluate(config: Config) -> Store:
 
 def train(config: Config, defense: str) -> None:
     """Train one network, unless the run has it."""
-    directory = Path(str(config.output))
-    if networks.trained(defense, directory):
-        log.info("%s: trained before", defense)
-        return
-    data = ja.data.load(config.dataset, "train", config.data_dir, config.training.samples)
-    networks.train(defense, config, data, _test_data(config), directory)
+    networks.train(training_of(config, defense))
 
 
 def first_correct(network: networks.Network, data: Any, config: Config) -> np.ndarray:
@@ -83,19 +77,6 @@ def first_correct(network: networks.Network, data: Any, config: Config) -> np.nd
     return correct
 
 
-def environment() -> dict[str, Any]:
-    """Versions and devices, for the record beside the results."""
-    return {
-        "jaxattr": ja.__version__,
-        "jax": jax.__version__,
-        "jaxlib": importlib.metadata.version("jaxlib"),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "processes": jax.process_count(),
-    }
-
-
 def run_pair(config: Config, attribution: str, norm: str) -> None:
     """One attribution under one norm for all models: one compilation, since weights are an argument of the program."""
     store = Store(str(config.output), config)
@@ -105,7 +86,7 @@ def run_pair(config: Config, attribution: str, norm: str) -> None:
     compare = _comparison(config)
     key = jax.random.key(config.seed)
     for defense in config.defenses:
-        network = networks.load(defense, config, data.num_classes, store.directory)
+        network = networks.load(store.directory / "models" / defense)
         samples = first_correct(network, data, config)
         cell = store.cell(network.name, network.weights, attribution, norm)
         name = f"{attribution}, {norm}, {network.name}"

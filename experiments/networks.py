@@ -1,22 +1,60 @@
-"""The networks of a run: trained once, then read from the run's directory."""
+"""Networks of runs: how one is trained, measured and read again, for ``train`` and ``evaluate``.
 
-import hashlib
+DIRECTORY/run.json          the resolved configuration, its hash, versions, device
+DIRECTORY/checkpoints/      states, from which a killed training continues
+DIRECTORY/training.jsonl    losses, and accuracies every so often
+DIRECTORY/network.npz       the weights, when training has come to its end
+DIRECTORY/network.json      the card: what they are and what was measured with them
+"""
+
+import dataclasses
+import functools
+import importlib.util
 import json
 import logging
-import time
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 
 import jaxattr as ja
-from experiments.config import Config
-from experiments.datasets import known
-from experiments.store import write_text
+from experiments import objectives, recipes
+from experiments.datasets import fill, known
+from experiments.recipes import Training
+from experiments.record import StoreError, config_hash, environment, hashed, open_run, write_text
 
 log = logging.getLogger(__name__)
+
+NAME = "network"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A run of ``train``; what is None is the data set's default."""
+
+    COMMAND: ClassVar[str] = "train"
+    NOT_HASHED: ClassVar[tuple[str, ...]] = ("output", "data_dir", "distributed")
+
+    output: str | None = None
+    """Directory of everything the run writes; by default runs/DATASET-DEFENSE-PRESET."""
+    dataset: str = "digits"
+    """digits (embedded), mnist, fashion_mnist, cifar10 or cifar10_jpeg."""
+    defense: str = "natural"
+    """natural, adversarial, ig_norm, ig_sum_norm, aat, adv_aat, art, trades, or igr on top: natural_igr,
+    adversarial_igr, trades_igr."""
+    data_dir: str | None = None
+    """Where TFDS has prepared its data; by default the environment variable TFDS_DATA_DIR."""
+    model: str | None = None
+    """small_cnn, conv_net, resnet18 or mlp."""
+    beta: float = 10.0
+    """Sharpness of softplus."""
+    distributed: bool = False
+    """One of several processes: call jax.distributed.initialize(), which finds Slurm, Open MPI and Kubernetes."""
+    training: Training = dataclasses.field(default_factory=Training)
 
 
 class Network(NamedTuple):
@@ -35,111 +73,223 @@ class Network(NamedTuple):
     weights: str
 
 
-def build(config: Config, num_classes: int) -> Any:
-    """The untrained module."""
-    data = known(config.dataset)
-    options = {"num_classes": num_classes, "beta": config.beta, "mean": data.mean, "std": data.std}
-    return ja.models.REGISTRY[str(config.model)](**options)
-
-
-def weights_hash(variables: Any) -> str:
-    """Hash of the values, shapes and names of all leaves."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def trained(defense: str, directory: Path) -> bool:
-    """Whether a network of this run is complete."""
-    return all((_folder(directory, defense) / name).exists() for name in ("weights.npz", "card.json"))
-
-
-def load(defense: str, config: Config, num_classes: int, directory: Path) -> Network:
-    """Read a network that was trained in this run.
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Replace every None that stands for a default by its value.
 
     Raises:
-      FileNotFoundError: if it was not.
-      ValueError: if its file is damaged.
+      ValueError: if an option is unknown or out of range; the message names it and what is accepted.
     """
-    folder = _folder(directory, defense)
-    variables = ja.checkpoints.load_variables(folder / "weights.npz")
-    return Network(defense, build(config, num_classes), variables, weights_hash(variables))
+    preset = config.training.preset
+    training = recipes.resolve(config.dataset, config.defense, config.training)
+    model = fill(config.model, recipes.default_model(preset, config.dataset))
+    if model not in ja.models.REGISTRY:
+        raise ValueError(f"`model` is {model!r}; accepted are {', '.join(sorted(ja.models.REGISTRY))}.")
+    output = fill(config.output, f"runs/{config.dataset}-{config.defense}-{preset}")
+    return dataclasses.replace(config, output=output, model=model, training=training)
 
 
-def train(defense: str, config: Config, data: Any, test: Any, directory: Path) -> None:
-    """Train a network and note its accuracies; a training that was killed continues from its last checkpoint."""
-    began = time.perf_counter()
-    folder = _folder(directory, defense)
-    model = build(config, test.num_classes)
-    variables = _fit(defense, model, config, data, folder)
-    ja.checkpoints.save_variables(folder / "weights.npz", variables, overwrite=True)
-    card = {"weights": weights_hash(variables), **_accuracies(model, variables, config, test)}
-    card["seconds"] = round(time.perf_counter() - began, 1)
-    write_text(folder / "card.json", json.dumps(card, indent=2) + "\n")
-    log.info(
-        "%s: %d test samples: accuracy %.1f %%, under PGD (l-infinity %.3g) %.1f %%; %.1f s",
-        defense,
-        card["test_samples"],
-        100 * card["accuracy"],
-        card["pgd_epsilon"],
-        100 * card["pgd_accuracy"],
-        card["seconds"],
+def complete(directory: Path) -> bool:
+    """Whether a training has come to its end and was measured."""
+    return all((directory / f"{NAME}.{suffix}").exists() for suffix in ("npz", "json"))
+
+
+def load(directory: Path) -> Network:
+    """Read the network of a training that is complete.
+
+    Raises:
+      ValueError: if it is not, or a file is damaged.
+    """
+    trained = ja.zoo.load(NAME, directory)
+    return Network(trained.card["defense"], trained.model, trained.variables, trained.card["weights"])
+
+
+def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
+    """Train a network, or what is left of it, and measure it.
+
+    Args:
+      config: resolved.
+      progress: show the losses on the standard error stream.
+
+    Returns:
+      The card.
+
+    Raises:
+      experiments.record.StoreError: if the directory holds something else.
+      FloatingPointError: if the loss is not finite at some step.
+      jaxattr.training.Interrupted: after SIGTERM, with the state saved.
+    """
+    folder = Path(str(config.output))
+    _open(folder, config)
+    if complete(folder):
+        log.info("%s: trained before, in %s", config.defense, folder)
+        return ja.zoo.load(NAME, folder).card
+    data = ja.data.load(config.dataset, "train", config.data_dir, config.training.samples)
+    test = ja.data.load(config.dataset, "test", config.data_dir)
+    described = {"name": str(config.model), "options": _options(config, test.num_classes)}
+    model = ja.zoo.build({"model": described})
+    result = _fit(model, config, data, test, folder, progress)
+    log.info("%s: measuring accuracies", config.defense)
+    measured = accuracies(ja.models.apply_fn(model), result.variables, test, config)
+    variables = jax.tree.map(np.asarray, result.variables)
+    card = {
+        "data": {"name": config.dataset, "train_samples": len(data), "shape": list(data.x.shape[1:])},
+        "defense": config.defense,
+        "model": described,
+        "config": hashed(config),
+        "config_hash": config_hash(config),
+        "steps": result.step,
+        "epochs": round(result.step / (len(data) // _batch_size(config, data)), 2),
+        **measured,
+        "weights": ja.zoo.weights_hash(variables),
+        "dtype": "float32",
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        "seconds": seconds(result.history),
+        "environment": environment(),
+    }
+    if jax.process_index() == 0:
+        # The card is last: what has one is complete.
+        ja.checkpoints.save_variables(folder / f"{NAME}.npz", variables, overwrite=True)
+        write_text(folder / f"{NAME}.json", json.dumps(card, indent=2) + "\n")
+    log.info("%s: %s", config.defense, in_words(card))
+    return card
+
+
+def accuracies(apply_fn: Any, variables: Any, test: Any, config: TrainConfig) -> dict[str, Any]:
+    """Clean and PGD accuracy on as many test samples as the configuration says, and how they were measured."""
+    options = config.training
+    chosen = _first(test, options.accuracy_samples)
+    accuracy, under_pgd = _accuracies(apply_fn, variables, chosen, options)
+    return {
+        "accuracy": accuracy,
+        "pgd_accuracy": under_pgd,
+        "pgd": {
+            "norm": "linf",
+            "epsilon": options.pgd_epsilon,
+            "steps": options.pgd_steps,
+            "step_size": 2.5 * float(options.pgd_epsilon or 0) / int(options.pgd_steps or 1),
+            "restarts": 1,
+            "seed": options.seed,
+        },
+        "test_samples": len(chosen.x),
+        "full_test_set": len(chosen.x) == len(test.x),
+    }
+
+
+def in_words(card: dict[str, Any]) -> str:
+    """The accuracies of a card, in a sentence."""
+    part = "all" if card["full_test_set"] else "the first"
+    pgd = card["pgd"]
+    return (
+        f"on {part} {card['test_samples']:,} test samples accuracy {100 * card['accuracy']:.1f} %, and"
+        f" {100 * card['pgd_accuracy']:.1f} % under PGD-{pgd['steps']} (l-infinity {pgd['epsilon']:.3g})"
     )
 
 
-def _folder(directory: Path, defense: str) -> Path:
-    return directory / "models" / defense
-
-
-def _fit(defense: str, model: Any, config: Config, data: Any, folder: Path) -> dict[str, Any]:
-    options = config.training
-    # Resolved by now; said for the type checker.
-    assert options.epochs is not None
-    assert options.batch_size is not None
-    assert options.learning_rate is not None
-    assert options.epsilon is not None
-    batch_size = min(options.batch_size, len(data.x))
-    steps = options.epochs * (len(data.x) // batch_size)
-    log.info("%s: training %s for %d steps", defense, config.model, steps)
-    key = jax.random.key(options.seed)
-    if defense == "adversarial":
-        attack = ja.attacks.pgd(ja.LInf(options.epsilon), num_steps=options.attack_steps)
-        objective = ja.defenses.adversarial(attack)
+def optimizer(options: Training, steps: int) -> optax.GradientTransformation:
+    """The optimizer and its schedule for a training of so many steps."""
+    rate = float(options.learning_rate or 0)
+    if options.schedule == "cosine":
+        schedule = optax.warmup_cosine_decay_schedule(0.0, rate, steps // 20 + 1, steps + 1)
+    elif options.schedule == "drops":
+        factors = [1.0, *(factor for _, factor in options.drops or ())]
+        # Optax multiplies by one factor after the other; ours are all of the first rate.
+        ratios = {
+            round(when * steps): after / before
+            for (when, after), before in zip(options.drops or (), factors, strict=False)
+        }
+        schedule = optax.piecewise_constant_schedule(rate, ratios)
     else:
-        objective = ja.defenses.REGISTRY[defense]()
-    schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 20 + 1, steps + 1)
-    # The same start for all: what differs is the objective.
-    variables = ja.models.init(model, jax.random.fold_in(key, 0), data.x.shape[1:])
-    result = ja.fit(
-        objective,
-        ja.models.apply_fn(model),
-        variables,
+        schedule = rate
+    if options.optimizer == "sgd":
+        rule = optax.sgd(schedule, momentum=options.momentum, nesterov=bool(options.nesterov))
+    else:
+        rule = optax.adam(schedule)
+    return optax.chain(optax.add_decayed_weights(options.weight_decay), rule) if options.weight_decay else rule
+
+
+def _open(folder: Path, config: TrainConfig) -> None:
+    """Take the directory: process 0 alone writes, and no process waits for one that has given up."""
+    refusal = None
+    if jax.process_index() == 0:
+        try:
+            open_run(folder, TrainConfig, config, environment())
+        except StoreError as error:
+            refusal = error
+    refused = refusal is not None
+    if jax.process_count() > 1:
+        refused = bool(multihost_utils.broadcast_one_to_all(np.asarray(refused)))
+    if refused:
+        raise refusal or StoreError(f"process 0 refused the directory {folder}; its message says why.")
+
+
+def _options(config: TrainConfig, num_classes: int) -> dict[str, Any]:
+    data = known(config.dataset)
+    options = {"num_classes": num_classes, "beta": config.beta, "mean": data.mean, "std": data.std}
+    return json.loads(json.dumps(options))
+
+
+def _fit(model: Any, config: TrainConfig, data: Any, test: Any, folder: Path, progress: bool) -> ja.training.FitResult:
+    options = config.training
+    batch_size = _batch_size(config, data)
+    per_epoch = len(data.x) // batch_size
+    steps = options.steps or max(1, round((options.epochs or 0) * per_epoch))
+    log.info("%s: training %s for %d steps", config.defense, config.model, steps)
+    key = jax.random.key(options.seed)
+    apply_fn = ja.models.apply_fn(model)
+    watched = _first(test, fill(options.evaluate_samples, options.accuracy_samples))
+
+    def evaluate(variables):
+        accuracy, under_pgd = _accuracies(apply_fn, variables, watched, options)
+        return {"test_accuracy": accuracy, "test_pgd_accuracy": under_pgd, "test_samples": len(watched.x)}
+
+    return ja.fit(
+        objectives.build(config.defense, options, known(config.dataset)),
+        ja.evaluation.mixed_precision(apply_fn) if options.bfloat16 else apply_fn,
+        # The same start for all defenses: what differs is the objective.
+        ja.models.init(model, jax.random.fold_in(key, 0), data.x.shape[1:]),
         data,
-        optimizer=optax.adam(schedule),
+        optimizer=optimizer(options, steps),
         batch_size=batch_size,
         key=jax.random.fold_in(key, 1),
         steps=steps,
         checkpoint_dir=folder / "checkpoints",
-        checkpoint_every=max(1, steps // 4),
+        checkpoint_every=math.ceil(steps / 20),
+        evaluate=evaluate,
+        evaluate_every=math.ceil(steps / int(options.evaluations or 1)),
         log=folder / "training.jsonl",
-        log_every=max(1, steps // 20),
+        log_every=math.ceil(steps / 100),
+        tensorboard=folder / "tensorboard" if importlib.util.find_spec("tensorboardX") else None,
+        progress=progress,
     )
-    return result.variables
 
 
-def _accuracies(model: Any, variables: Any, config: Config, test: Any) -> dict[str, float]:
-    epsilon = config.training.epsilon
-    apply_fn = ja.models.apply_fn(model)
-    attack = ja.attacks.pgd(ja.LInf(epsilon), num_steps=config.pgd_steps)
-    key = jax.random.key(config.seed)
-    count = config.training.accuracy_samples
-    test = ja.training.Batch(test.x[:count], test.label[:count])
-    return {
-        "test_samples": len(test.x),
-        "accuracy": ja.training.accuracy(apply_fn, variables, test),
-        "pgd_accuracy": ja.training.robust_accuracy(apply_fn, variables, test, attack, key),
-        "pgd_epsilon": float(epsilon or 0),
-    }
+def _batch_size(config: TrainConfig, data: Any) -> int:
+    return min(int(config.training.batch_size or 1), len(data.x))
+
+
+def _accuracies(apply_fn: Any, variables: Any, data: Any, options: Training) -> tuple[float, float]:
+    attack = _attack(float(options.pgd_epsilon or 0), int(options.pgd_steps or 1))
+    return (
+        ja.training.accuracy(apply_fn, variables, data),
+        ja.training.robust_accuracy(apply_fn, variables, data, attack, jax.random.key(options.seed)),
+    )
+
+
+@functools.lru_cache
+def _attack(epsilon: float, steps: int) -> Any:
+    """One object per setting: it is what compiled programs are found by."""
+    return ja.attacks.pgd(ja.LInf(epsilon), num_steps=steps)
+
+
+def _first(data: Any, count: int | None) -> Any:
+    return ja.training.Batch(data.x[:count], data.label[:count])
+
+
+def seconds(history: list[dict[str, Any]]) -> float:
+    """Seconds of training up to the last line, over all the processes that took part one after the other."""
+    total, last = 0.0, 0.0
+    for row in history:
+        if row["seconds"] < last:  # a process began again at zero
+            total += last
+        last = row["seconds"]
+    return round(total + last, 1)

@@ -9,8 +9,11 @@ from typing import Any
 import jinja2
 import polars as pl
 
+import jaxattr as ja
 from experiments import figures, table
-from experiments.store import Store, write_atomic, write_text
+from experiments.networks import NAME
+from experiments.record import write_atomic, write_text
+from experiments.store import Store
 from experiments.summary import per_sample, summarize
 
 CLAIM = (
@@ -63,15 +66,18 @@ def _write(content: bytes, path: Path) -> None:
 def _models(store: Store) -> str:
     """Accuracies of the models, from their cards."""
     lines = ["| model | accuracy | under PGD, l-infinity |", "| --- | --: | --: |"]
-    for name in store.config.defenses:
-        path = store.directory / "models" / name / "card.json"
-        if path.exists():
-            card = json.loads(path.read_text(encoding="utf-8"))
-            lines.append(
-                f"| {name} | {100 * card['accuracy']:.1f} % | {100 * card['pgd_accuracy']:.1f} %"
-                f" (epsilon {card['pgd_epsilon']:.3g}) |"
-            )
+    lines += [
+        f"| {name} | {100 * card['accuracy']:.1f} % | {100 * card['pgd_accuracy']:.1f} %"
+        f" (epsilon {card['pgd']['epsilon']:.3g}) |"
+        for name, card in _cards(store).items()
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _cards(store: Store) -> dict[str, dict[str, Any]]:
+    """What is known of the models that are trained."""
+    paths = {name: store.directory / "models" / name / f"{NAME}.json" for name in store.config.defenses}
+    return {name: ja.zoo.read_card(path) for name, path in paths.items() if path.exists()}
 
 
 def _figures(store: Store, samples: pl.DataFrame) -> list[tuple[str, str, bytes]]:
@@ -102,7 +108,11 @@ def _page(store: Store, command: str, tables: str, drawn: list[tuple[str, str, b
         config=store.config,
         environment=store.run["environment"],
         hash=store.hash,
-        settings=_flat(store.run["config"]),
+        # How each model was trained, instead of what the command line asked for.
+        settings=_flat(
+            store.run["config"]
+            | {"training": {name: card["config"]["training"] for name, card in _cards(store).items()}}
+        ),
         timings=json.loads(timings.read_text(encoding="utf-8")) if timings.exists() else {},
         command=command,
         claim=CLAIM,

@@ -8,44 +8,23 @@ A part appears under its name only when it is complete. Nothing that is not the 
 """
 
 import dataclasses
-import json
 import logging
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from experiments.config import Config, as_dict, config_hash, differences, from_dict
+from experiments.config import Config
+from experiments.record import StoreError, from_dict, open_run, write_atomic
 from experiments.rows import SCHEMA
 
 log = logging.getLogger(__name__)
 
 _PART = re.compile(r"(\d{6})-(\d{6})\.parquet")
 _TEMPORARY = re.compile(r"\..*\.\d+\.tmp")
-
-
-class StoreError(Exception):
-    """What is on disk does not fit the run; the message names the file and what to do."""
-
-
-def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file, then give it its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step."""
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,18 +101,8 @@ class Store:
 
     def __init__(self, directory: str | Path, config: Config | None, environment: Mapping[str, Any] | None = None):
         self.directory = Path(directory)
-        path = self.directory / "run.json"
-        if path.exists():
-            self.run = _read_run(path)
-            if config is not None:
-                self._refuse_other(path, config)
-        else:
-            self._refuse_foreign()
-            if config is None:
-                raise StoreError(f"{self.directory} holds no run: there is no run.json. Make one with `evaluate`.")
-            self.run = {"hash": config_hash(config), "config": as_dict(config), "environment": dict(environment or {})}
-            write_text(path, json.dumps(self.run, indent=2) + "\n")
-        self.config = from_dict(self.run["config"])
+        self.run = open_run(self.directory, Config, config, environment)
+        self.config = from_dict(Config, self.run["config"])
         self.hash: str = self.run["hash"]
 
     def cell(self, model: str, weights: str, attribution: str, norm: str) -> Cell:
@@ -177,41 +146,9 @@ class Store:
                     found.setdefault(name, []).append(archive[name])
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
-    def _refuse_other(self, path: Path, config: Config) -> None:
-        if self.run["hash"] == config_hash(config):
-            return
-        changed = "; ".join(differences(self.run["config"], as_dict(config)))
-        raise StoreError(
-            f"{path.parent} holds a run of another configuration ({changed}), and rows of two configurations are never"
-            " mixed. Give this run a directory of its own with `--output DIRECTORY`, or delete that one."
-        )
-
-    def _refuse_foreign(self) -> None:
-        if self.directory.exists() and not self.directory.is_dir():
-            raise StoreError(f"{self.directory} is a file; choose another `--output`.")
-        there = sorted(path.name for path in self.directory.iterdir()) if self.directory.exists() else []
-        if there:
-            raise StoreError(
-                f"{self.directory} is not empty and not a run's (it holds {', '.join(there[:5])}, and no run.json);"
-                " nothing was written. Choose another `--output`, or move these away."
-            )
-
 
 def _span(path: Path) -> tuple[int, int]:
     match = _PART.fullmatch(path.name)
     if match is None:
         raise StoreError(f"{path} is no part of this run. Move it away, or choose another directory with `--output`.")
     return int(match[1]), int(match[2])
-
-
-def _read_run(path: Path) -> dict[str, Any]:
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-        if config_hash(from_dict(run["config"])) != run["hash"]:
-            raise ValueError("its hash does not fit its configuration")
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(
-            f"{path} is damaged, or was written by another version ({error}). Choose another `--output`, or delete"
-            " the directory."
-        ) from error
-    return run

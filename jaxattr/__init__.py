@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jaxattr import evaluation as evaluation
     from jaxattr import models as models
     from jaxattr import training as training
+    from jaxattr import zoo as zoo
     from jaxattr.training import fit as fit
 
 __version__ = "0.1.0"
@@ -39,7 +40,7 @@ __version__ = "0.1.0"
 _xla.avoid_crashes()
 
 # What needs Flax, Orbax or TFDS is imported on first use: bounds of a model from elsewhere need none of them.
-_LAZY_MODULES = ("checkpoints", "data", "defenses", "evaluation", "models", "training")
+_LAZY_MODULES = ("checkpoints", "data", "defenses", "evaluation", "models", "training", "zoo")
 
 
 def __getattr__(name: str):

@@ -11,7 +11,7 @@ import pytest
 import jaxattr as ja
 
 FOREIGN = ("flax", "orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "sklearn", "polars", "pandas")
-LAZY = ("checkpoints", "data", "defenses", "models", "training")
+LAZY = ("checkpoints", "data", "defenses", "models", "training", "zoo")
 
 
 def fresh(code: str) -> str:
@@ -90,6 +90,7 @@ metrics.euclidean metrics.cosine_distance metrics.degrees metrics.kendall_tau me
 metrics.top_k_intersection metrics.mass_center_shift metrics.gini metrics.REGISTRY
 outputs.probability outputs.log_probability outputs.loss outputs.margin
 defenses.natural defenses.adversarial defenses.REGISTRY models.REGISTRY models.logits_fn models.apply_fn data.load
+zoo.load zoo.names
 """
 
 

@@ -5,14 +5,21 @@ import dataclasses
 import pytest
 
 from experiments import cli
-from experiments.config import PRESETS, config_hash, resolve
+from experiments.config import PRESETS, resolve, training_of
+from experiments.record import config_hash
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_resolve(preset):
     config = resolve(PRESETS[preset][1], preset)
     assert config.output == f"results/{preset}"
-    assert all(value is not None for value in (config.l2, config.linf, config.model, config.training.epsilon))
+    assert all(value is not None for value in (config.l2, config.linf, config.model))
+    for defense in config.defenses:
+        trained = training_of(config, defense)
+        assert trained.output == f"results/{preset}/models/{defense}"
+        assert (trained.dataset, trained.model, trained.beta) == (config.dataset, config.model, config.beta)
+        assert trained.training.preset == config.training.preset
+        assert trained.training.epsilon > 0
 
 
 def test_the_command_line_overrides_any_field():
@@ -31,6 +38,8 @@ def test_the_command_line_overrides_any_field():
         (["--attributions", "lime"], "integrated_gradients"),
         (["--l2", "-0.1"], "l2"),
         (["--num-samples", "0"], "num_samples"),
+        (["--defenses", "natural", "trade"], "trades_igr"),
+        (["--training.epochs", "0"], "epochs"),
     ],
 )
 def test_bad_options_name_what_is_accepted(arguments, word, capsys):
@@ -43,3 +52,5 @@ def test_the_hash_is_of_what_changes_numbers():
     assert config_hash(config) == config_hash(dataclasses.replace(config, output="elsewhere", batch_size=3))
     assert config_hash(config) != config_hash(dataclasses.replace(config, seed=1))
     assert config_hash(config) != config_hash(dataclasses.replace(config, l2=(0.07,)))
+    training = dataclasses.replace(config.training, epochs=2)
+    assert config_hash(config) != config_hash(dataclasses.replace(config, training=training))

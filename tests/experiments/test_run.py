@@ -132,10 +132,8 @@ def test_report_of_nothing(tmp_path):
 
 
 def test_the_samples_are_the_first_correct_ones(run):
-    config = Store(run, None).config
-
     data = ja.data.load("digits", "test")
-    network = evaluate.networks.load("natural", config, data.num_classes, run)
+    network = evaluate.networks.load(run / "models" / "natural")
     classify = ja.models.logits_fn(network.model, network.variables)
     predicted = [int(classify(x).argmax()) for x in data.x]
     correct = [i for i, label in enumerate(data.label) if predicted[i] == label][:16]

@@ -1,0 +1,179 @@
+"""What a run's directory says about itself: ``run.json``, the resolved configuration of everything in it.
+
+A directory belongs to one configuration. Whatever else it holds is left as it is, and named.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import jax
+
+import jaxattr as ja
+
+
+class StoreError(Exception):
+    """What is on disk does not fit the run; the message names the file and what to do."""
+
+
+class Configuration(Protocol):
+    """A frozen dataclass of plain values, tuples and other such dataclasses."""
+
+    COMMAND: ClassVar[str]
+    """The command that makes such runs."""
+    NOT_HASHED: ClassVar[tuple[str, ...]]
+    """Fields that change no number."""
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Kind = TypeVar("Kind", bound=Configuration)
+
+
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` fill a temporary file, then give it its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def as_dict(config: Configuration) -> dict[str, Any]:
+    """The configuration as JSON knows it (tuples are lists there)."""
+    return json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
+
+
+def from_dict(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """The inverse of :func:`as_dict`.
+
+    Raises:
+      KeyError: if ``kind`` has no such field.
+    """
+    hints = typing.get_type_hints(kind)
+    plain = {
+        name: from_dict(hints[name], value) if dataclasses.is_dataclass(hints[name]) else _tuples(value)
+        for name, value in values.items()
+    }
+    return kind(**plain)
+
+
+def config_hash(config: Configuration) -> str:
+    """Hash of everything that decides the results: not of where they are written, nor of how many at a time."""
+    return hashlib.sha256(json.dumps(hashed(config), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def hashed(config: Configuration) -> dict[str, Any]:
+    """What :func:`config_hash` is of."""
+    return {name: value for name, value in as_dict(config).items() if name not in config.NOT_HASHED}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """``name: old -> new`` for every option that differs."""
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{name}.")
+        else:
+            found.append(f"{prefix}{name}: {before} -> {after}")
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices, for the record beside the results."""
+    versions = {name: importlib.metadata.version(name) for name in ("jaxlib", "flax", "optax", "numpy")}
+    return {
+        "jaxattr": ja.__version__,
+        "jax": jax.__version__,
+        **versions,
+        "python": platform.python_version(),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processes": jax.process_count(),
+    }
+
+
+def open_run(
+    directory: Path, kind: type[Configuration], config: Configuration | None, about: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Take a directory for a run, or find the run in it.
+
+    Args:
+      directory: made if absent.
+      kind: of configurations.
+      config: resolved; ``None`` for whichever run is there.
+      about: versions and devices, for a new run.
+
+    Returns:
+      What ``run.json`` holds.
+
+    Raises:
+      StoreError: if the directory belongs to another configuration, or is not a run's; nothing is written then.
+    """
+    path = directory / "run.json"
+    if not path.exists():
+        _refuse_foreign(directory)
+        if config is None:
+            raise StoreError(f"{directory} holds no run: there is no run.json. Make one with `{kind.COMMAND}`.")
+        run = {
+            "command": kind.COMMAND,
+            "hash": config_hash(config),
+            "config": as_dict(config),
+            "environment": dict(about or {}),
+        }
+        write_text(path, json.dumps(run, indent=2) + "\n")
+        return run
+    run = _read(path, kind)
+    if config is not None and run["hash"] != config_hash(config):
+        changed = "; ".join(differences(hashed(from_dict(kind, run["config"])), hashed(config)))
+        raise StoreError(
+            f"{directory} holds a run of another configuration ({changed}), and results of two configurations are"
+            " never mixed. Give this run a directory of its own with `--output DIRECTORY`, or delete that one."
+        )
+    return run
+
+
+def _refuse_foreign(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise StoreError(f"{directory} is a file; choose another `--output`.")
+    there = sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+    if there:
+        raise StoreError(
+            f"{directory} is not empty and not a run's (it holds {', '.join(there[:5])}, and no run.json); nothing was"
+            " written. Choose another `--output`, or move these away."
+        )
+
+
+def _read(path: Path, kind: type[Configuration]) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        command = run["command"]
+        if command == kind.COMMAND and config_hash(from_dict(kind, run["config"])) != run["hash"]:
+            raise ValueError("its hash does not fit its configuration")
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"{path} is damaged, or was written by another version ({error}). Choose another `--output`, or delete"
+            " the directory."
+        ) from error
+    if command != kind.COMMAND:
+        raise StoreError(f"{path.parent} is a run of `{command}`, not of `{kind.COMMAND}`; choose another directory.")
+    return run
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
