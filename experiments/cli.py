@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import tyro
 
-from experiments import networks, recipes
+from experiments import accuracies, networks, recipes
 from experiments.config import PRESETS, Config, resolve
 from experiments.networks import TrainConfig
 from experiments.recipes import Training
@@ -91,7 +91,7 @@ def _train(arguments: list[str]) -> int:
         jax.distributed.initialize()
     card = networks.train(config, progress=True)
     if jax.process_index() == 0:
-        print(f"{config.dataset}, {config.defense}: {networks.in_words(card)}")
+        print(f"{config.dataset}, {config.defense}: {accuracies.in_words(card)}")
         print(f"Weights and card: {config.output}/{networks.NAME}.npz, .json")
     return 0
 

@@ -8,7 +8,6 @@ DIRECTORY/network.json      the card: what they are and what was measured with t
 """
 
 import dataclasses
-import functools
 import importlib.util
 import json
 import logging
@@ -22,7 +21,7 @@ import optax
 from jax.experimental import multihost_utils
 
 import jaxattr as ja
-from experiments import objectives, recipes
+from experiments import accuracies, objectives, recipes
 from experiments.datasets import fill, known
 from experiments.recipes import Training
 from experiments.record import StoreError, config_hash, environment, hashed, open_run, write_text
@@ -129,7 +128,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
     model = ja.zoo.build({"model": described})
     result = _fit(model, config, data, test, folder, progress)
     log.info("%s: measuring accuracies", config.defense)
-    measured = accuracies(ja.models.apply_fn(model), result.variables, test, config)
+    measured = accuracies.measure(ja.models.apply_fn(model), result.variables, test, config.training)
     variables = jax.tree.map(np.asarray, result.variables)
     card = {
         "data": {"name": config.dataset, "train_samples": len(data), "shape": list(data.x.shape[1:])},
@@ -150,39 +149,8 @@ def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
         # The card is last: what has one is complete.
         ja.checkpoints.save_variables(folder / f"{NAME}.npz", variables, overwrite=True)
         write_text(folder / f"{NAME}.json", json.dumps(card, indent=2) + "\n")
-    log.info("%s: %s", config.defense, in_words(card))
+    log.info("%s: %s", config.defense, accuracies.in_words(card))
     return card
-
-
-def accuracies(apply_fn: Any, variables: Any, test: Any, config: TrainConfig) -> dict[str, Any]:
-    """Clean and PGD accuracy on as many test samples as the configuration says, and how they were measured."""
-    options = config.training
-    chosen = _first(test, options.accuracy_samples)
-    accuracy, under_pgd = _accuracies(apply_fn, variables, chosen, options)
-    return {
-        "accuracy": accuracy,
-        "pgd_accuracy": under_pgd,
-        "pgd": {
-            "norm": "linf",
-            "epsilon": options.pgd_epsilon,
-            "steps": options.pgd_steps,
-            "step_size": 2.5 * float(options.pgd_epsilon or 0) / int(options.pgd_steps or 1),
-            "restarts": 1,
-            "seed": options.seed,
-        },
-        "test_samples": len(chosen.x),
-        "full_test_set": len(chosen.x) == len(test.x),
-    }
-
-
-def in_words(card: dict[str, Any]) -> str:
-    """The accuracies of a card, in a sentence."""
-    part = "all" if card["full_test_set"] else "the first"
-    pgd = card["pgd"]
-    return (
-        f"on {part} {card['test_samples']:,} test samples accuracy {100 * card['accuracy']:.1f} %, and"
-        f" {100 * card['pgd_accuracy']:.1f} % under PGD-{pgd['steps']} (l-infinity {pgd['epsilon']:.3g})"
-    )
 
 
 def optimizer(options: Training, steps: int) -> optax.GradientTransformation:
@@ -236,10 +204,10 @@ def _fit(model: Any, config: TrainConfig, data: Any, test: Any, folder: Path, pr
     log.info("%s: training %s for %d steps", config.defense, config.model, steps)
     key = jax.random.key(options.seed)
     apply_fn = ja.models.apply_fn(model)
-    watched = _first(test, fill(options.evaluate_samples, options.accuracy_samples))
+    watched = accuracies.first(test, fill(options.evaluate_samples, options.accuracy_samples))
 
     def evaluate(variables):
-        accuracy, under_pgd = _accuracies(apply_fn, variables, watched, options)
+        accuracy, under_pgd = accuracies.clean_and_attacked(apply_fn, variables, watched, options)
         return {"test_accuracy": accuracy, "test_pgd_accuracy": under_pgd, "test_samples": len(watched.x)}
 
     return ja.fit(
@@ -265,24 +233,6 @@ def _fit(model: Any, config: TrainConfig, data: Any, test: Any, folder: Path, pr
 
 def _batch_size(config: TrainConfig, data: Any) -> int:
     return min(int(config.training.batch_size or 1), len(data.x))
-
-
-def _accuracies(apply_fn: Any, variables: Any, data: Any, options: Training) -> tuple[float, float]:
-    attack = _attack(float(options.pgd_epsilon or 0), int(options.pgd_steps or 1))
-    return (
-        ja.training.accuracy(apply_fn, variables, data),
-        ja.training.robust_accuracy(apply_fn, variables, data, attack, jax.random.key(options.seed)),
-    )
-
-
-@functools.lru_cache
-def _attack(epsilon: float, steps: int) -> Any:
-    """One object per setting: it is what compiled programs are found by."""
-    return ja.attacks.pgd(ja.LInf(epsilon), num_steps=steps)
-
-
-def _first(data: Any, count: int | None) -> Any:
-    return ja.training.Batch(data.x[:count], data.label[:count])
 
 
 def seconds(history: list[dict[str, Any]]) -> float:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 import jaxattr as ja
-from experiments import networks
+from experiments import accuracies, networks
 from experiments.networks import NAME, TrainConfig
 from experiments.record import StoreError, from_dict, open_run, write_text
 
@@ -74,7 +74,7 @@ def publish(
     finally:
         draft.unlink(missing_ok=True)
     write_text(target.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
-    log.info("%s: %s; %s, %d bytes", name, networks.in_words(card), dtype, target.stat().st_size)
+    log.info("%s: %s; %s, %d bytes", name, accuracies.in_words(card), dtype, target.stat().st_size)
     return target
 
 
@@ -102,4 +102,4 @@ def _card(trained: Any, stored: Any, dtype: str, config: TrainConfig, data_dir: 
     test = ja.data.load(config.dataset, "test", config.data_dir)
     rounded = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), stored)
     log.info("measuring the accuracies of the rounded weights")
-    return {**card, **networks.accuracies(trained.apply_fn, rounded, test, config), "before_rounding": before}
+    return {**card, **accuracies.measure(trained.apply_fn, rounded, test, config.training), "before_rounding": before}
