@@ -37,6 +37,13 @@ def positive(name: str, value: Any) -> Any:
     return value
 
 
+def non_negative(name: str, value: Any) -> Any:
+    """Return ``value`` if it is a finite number of at least zero, or not known yet."""
+    if is_concrete(value) and not (np.ndim(value) == 0 and 0 <= float(value) < math.inf):
+        raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r}.")
+    return value
+
+
 def probability(name: str, value: float) -> float:
     """Return ``value`` if it lies strictly between zero and one."""
     if not 0.0 < value < 1.0:

@@ -15,7 +15,9 @@ from jax import Array
 from jaxattr import _checks
 
 
-def sum_over(function: Callable[..., Array], arguments: Any, chunk: int | None) -> Array:
+def sum_over(
+    function: Callable[..., Array], arguments: Any, chunk: int | None, *, rematerialize: bool = False
+) -> Array:
     """``sum_j function(arguments[j])``, holding at most ``chunk`` evaluations at once.
 
     A ``scan`` carries the running sum, so that memory does not grow with the number of terms. The blocks are made
@@ -25,6 +27,7 @@ def sum_over(function: Callable[..., Array], arguments: Any, chunk: int | None) 
       function: from one slice of ``arguments`` to an array.
       arguments: pytree of arrays with a common leading axis.
       chunk: evaluations held at once; ``None`` for all.
+      rematerialize: in reverse mode, which would keep what every block has computed, compute each block again.
     """
     total = jax.tree.leaves(arguments)[0].shape[0]
     chunk = total if chunk is None else min(_checks.positive_int("chunk", chunk), total)
@@ -45,8 +48,15 @@ def sum_over(function: Callable[..., Array], arguments: Any, chunk: int | None) 
         value = function(argument)
         return jnp.where(counts, value, jnp.zeros_like(value)) if padding else value
 
+    def block_sum(block):
+        return jnp.sum(jax.vmap(term)(*block), axis=0)
+
+    if rematerialize:
+        # Inside of a scan nothing can be merged across iterations that the barriers would have to keep apart.
+        block_sum = jax.checkpoint(block_sum, prevent_cse=False)
+
     def step(running, block):
-        return running + jnp.sum(jax.vmap(term)(*block), axis=0), None
+        return running + block_sum(block), None
 
     shape = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], arguments))
     return jax.lax.scan(step, jnp.zeros(shape.shape, shape.dtype), stacked)[0]

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -48,6 +49,59 @@ def frozen(apply_fn: ApplyFn, variables: Variables) -> Partial:
       [3.0, 4.0]
     """
     return Partial(_One(apply_fn), variables)
+
+
+@dataclass(frozen=True)
+class MixedPrecision:
+    """A network whose forward passes are computed in ``dtype``; made by :func:`mixed_precision`."""
+
+    apply_fn: ApplyFn
+    dtype: Any
+
+    def __call__(self, variables, xs, *, train: bool = False, key=None):
+        """The logits in the dtype of ``xs``, and the updates in the dtypes of their collections."""
+        halved = {**variables, "params": _cast(variables["params"], self.dtype)}
+        logits, updates = self.apply_fn(halved, jnp.asarray(xs).astype(self.dtype), train=train, key=key)
+        updates = {name: jax.tree.map(_like, value, variables[name]) for name, value in updates.items()}
+        return logits.astype(xs.dtype), updates
+
+
+def mixed_precision(apply_fn: ApplyFn, dtype: Any = jnp.bfloat16) -> MixedPrecision:
+    """Compute the passes through a network in ``dtype``; parameters, losses and attributions keep their precision.
+
+    Passes of objectives and of attacks on the prediction take the cheaper dtype. Attributions inside of a loss, and
+    attacks on them, are gradients of gradients and take the network as it was (:func:`full_precision`).
+
+    Args:
+      apply_fn: the network; of Flax modules those whose ``dtype`` is not fixed.
+      dtype: a floating-point dtype.
+
+    Raises:
+      TypeError: if ``dtype`` is not one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> linear = lambda variables, xs, *, train=False, key=None: (xs @ variables["params"], {})
+      >>> logits, _ = mixed_precision(linear)({"params": jnp.eye(2)}, jnp.array([[1.0, 1.001]]))
+      >>> logits.tolist(), logits.dtype.name  # eight bits of precision
+      ([[1.0, 1.0]], 'float32')
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"`dtype` must be a floating-point dtype such as jnp.bfloat16, got {dtype!r}.")
+    return MixedPrecision(full_precision(apply_fn), jnp.dtype(dtype))
+
+
+def full_precision(apply_fn: ApplyFn) -> ApplyFn:
+    """The network as it was before :func:`mixed_precision`, if it was."""
+    return apply_fn.apply_fn if isinstance(apply_fn, MixedPrecision) else apply_fn
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+
+
+def _like(new: Array, old: Array) -> Array:
+    return new.astype(old.dtype)
 
 
 def accuracy(apply_fn: ApplyFn, variables: Variables, data: Any, *, batch_size: int = 256) -> float:

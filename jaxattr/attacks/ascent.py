@@ -78,7 +78,7 @@ def projected_ascent(
     num_steps: int,
     step_size: Any,
     default_step: float,
-    random_start: bool,
+    random_start: bool | float,
     keep: Keep,
     unroll: int = 1,
 ) -> Attack:
@@ -90,13 +90,16 @@ def projected_ascent(
       num_steps: gradient steps.
       step_size: in units of the input, may be traced; or ``None``.
       default_step: step size as a share of epsilon, where ``step_size`` is ``None``.
-      random_start: start uniformly in the ball (then in the box) instead of at x.
+      random_start: start uniformly in the ball (then in the box) instead of at x; or, for a number, with Gaussian noise
+        of that standard deviation, projected.
       keep: ``last`` iterate; ``best`` of all, x included; or the best of those that keep the predicted label
         (x itself, unperturbed, where none does).
       unroll: loop steps per compiled iteration.
     """
     _checks.positive_int("num_steps", num_steps)
     _checks.choice("keep", keep, get_args(Keep))
+    if not isinstance(random_start, bool):
+        _checks.positive("random_start", random_start)
     # A radius of zero is a ball like any other, and makes a step of zero.
     step_size = default_step * require(ball).epsilon if step_size is None else _checks.positive("step_size", step_size)
 
@@ -106,9 +109,12 @@ def projected_ascent(
         climb = objective(logits_fn, x, label)
         clean_label = predict(logits_fn, x)
         length = jnp.asarray(step_size, x.dtype)
-        start = x
-        if random_start:
+        if random_start is True:
             start = ball.clip(x + ball.sample(key, x.shape, x.dtype))
+        elif random_start is False:
+            start = x
+        else:
+            start = ball.project_input(x, x + random_start * jax.random.normal(key, x.shape, x.dtype))
 
         def better(current, merit, best):
             """The better of an iterate and the best so far, (x, merit)."""

@@ -32,7 +32,8 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
       >>> logits_fn = lambda x: jnp.stack([x @ x, -1.0])
       >>> saliency, ball = ja.attributions.saliency(), ja.L2(0.1)
       >>> attack = ja.attacks.attained(ball, saliency, ja.bounds.singular_value(saliency, ball))
-      >>> round(float(attack(logits_fn, jnp.full(4, 0.5), 0, jax.random.key(0)).objective), 4)
+      >>> result = jax.jit(attack, static_argnums=0)(logits_fn, jnp.full(4, 0.5), 0, jax.random.key(0))
+      >>> round(float(result.objective), 4)
       0.2
     """
     require(ball)

@@ -146,10 +146,34 @@ def cosine() -> Dissimilarity:
     return Dissimilarity("cosine", compare)
 
 
+def pearson() -> Dissimilarity:
+    """``1 - (r + 1) / 2``, r Pearson's correlation of the signed feature maps: 0 where they agree, 1 where opposite.
+
+    What attributional adversarial training (Ivankay et al. 2020) climbs and penalizes, as paper 000, Section 2.2,
+    states it.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> compared = ja.attacks.pearson().compare(jnp.array([1.0, 2.0, 3.0]))
+      >>> round(float(compared.measure(jnp.array([5.0, 4.0, 3.0]))), 6)
+      1.0
+    """
+
+    def compare(reference):
+        def distance(other):
+            return metrics.cosine_distance(reference - jnp.mean(reference), other - jnp.mean(other)) / 2
+
+        return Compared(distance, distance)
+
+    return Dissimilarity("pearson", compare)
+
+
 DISSIMILARITIES = {
     "top_k": top_k,
     "mass_center": mass_center,
     "targeted": targeted,
     "euclidean": euclidean,
     "cosine": cosine,
+    "pearson": pearson,
 }

@@ -15,7 +15,7 @@ def pgd(
     num_steps: int = 20,
     step_size: Any = None,
     objective: Objective | None = None,
-    random_start: bool = True,
+    random_start: bool | float = True,
     keep: Keep = "last",
     unroll: int = 1,
 ) -> Attack:
@@ -31,7 +31,8 @@ def pgd(
       num_steps: gradient steps.
       step_size: in units of the input; ``2.5 * epsilon / num_steps`` by default, which can cross the ball.
       objective: what is climbed; the cross-entropy of the label by default.
-      random_start: start uniformly in the ball, then clipped to the box.
+      random_start: start uniformly in the ball, then clipped to the box; a number is the standard deviation of
+        Gaussian noise to start with instead (TRADES: 0.001).
       keep: ``last`` (as in the paper), ``best`` or ``best_label_kept``.
       unroll: loop steps per compiled iteration.
 

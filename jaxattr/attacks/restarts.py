@@ -26,7 +26,7 @@ def restarts(attack: Attack, num_restarts: int) -> Attack:
       >>> import jax, jax.numpy as jnp
       >>> import jaxattr as ja
       >>> attack = ja.attacks.restarts(ja.attacks.pgd(ja.L2(0.1), num_steps=2), 3)
-      >>> attack(lambda x: x, jnp.full(2, 0.5), 0, jax.random.key(0)).x.shape
+      >>> jax.jit(attack, static_argnums=0)(lambda x: x, jnp.full(2, 0.5), 0, jax.random.key(0)).x.shape
       (3, 2)
     """
     _checks.positive_int("num_restarts", num_restarts)

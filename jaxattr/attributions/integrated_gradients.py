@@ -37,7 +37,11 @@ def quadrature(rule: Rule, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def integrated_gradients(
-    num_steps: int = 50, rule: Rule = "midpoint", baseline: Any = 0.0, chunk: int | None = 5
+    num_steps: int = 50,
+    rule: Rule = "midpoint",
+    baseline: Any = 0.0,
+    chunk: int | None = 5,
+    rematerialize: bool = False,
 ) -> GradientAttribution:
     """Integrated gradients: ``g(x) = (x - a) * integral_0^1 grad f_y(a + t (x - a)) dt``.
 
@@ -53,6 +57,8 @@ def integrated_gradients(
       rule: ``left``, ``right``, ``midpoint``, ``trapezoid`` or ``gauss_legendre``.
       baseline: where the path starts: a number, or an array shaped like the input. Black is 0.
       chunk: path points evaluated at once; ``None`` for all of them.
+      rematerialize: in reverse mode, as in a loss over parameters, compute each chunk again instead of keeping what all
+        path points have computed: memory grows with ``chunk``, at the price of one more evaluation.
 
     Returns:
       ``attribute(logits_fn, x, label) -> map``.
@@ -84,6 +90,6 @@ def integrated_gradients(
         def term(point):
             return point[1] * gradient_of_output(logits_fn, start + point[0] * (x - start), label)
 
-        return sum_over(term, path, chunk)
+        return sum_over(term, path, chunk, rematerialize=rematerialize)
 
     return GradientAttribution("integrated_gradients", average_gradient, baseline=baseline, complete=True)

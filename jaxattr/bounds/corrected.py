@@ -60,7 +60,7 @@ def corrected(bound: Bound, attribute: Attribution) -> Bound:
       >>> logits_fn = lambda x: jnp.stack([x[0] ** 3, 0.0])  # g = 3 x^2, J = 6 x
       >>> saliency = ja.attributions.saliency()
       >>> bound = ja.bounds.corrected(ja.bounds.singular_value(saliency, ja.L2(0.1)), saliency)
-      >>> result = bound(logits_fn, jnp.array([0.5]), 0, jax.random.key(0))
+      >>> result = jax.jit(bound, static_argnums=0)(logits_fn, jnp.array([0.5]), 0, jax.random.key(0))
       >>> round(float(result.constant), 3), round(float(result.remainder), 3)  # 3 (0.6^2 - 0.5^2) / (6 * 0.5 * 0.1)
       (1.1, 0.1)
     """

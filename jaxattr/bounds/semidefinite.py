@@ -88,7 +88,7 @@ def semidefinite(
       >>> A = 3 * jnp.eye(3) - 1  # P = 3 A: the best corner 24, the relaxation 27, Theorem 2 36
       >>> logits_fn = lambda x: jnp.stack([x @ A @ x / 2, 0.0])
       >>> bound = ja.bounds.semidefinite(ja.attributions.saliency(), ja.LInf(0.1), method="dense")
-      >>> result = bound(logits_fn, jnp.full(3, 0.5), 0, jax.random.key(0))
+      >>> result = jax.jit(bound, static_argnums=0)(logits_fn, jnp.full(3, 0.5), 0, jax.random.key(0))
       >>> round(float(result.slope**2), 2), round(float(result.euclidean_attained / 0.1) ** 2, 2)
       (27.0, 24.0)
     """

@@ -32,7 +32,7 @@ def smallest(*bounds: Bound) -> Bound:
       >>> logits_fn = lambda x: jnp.stack([x @ A @ x / 2, 0.0])
       >>> saliency, ball = ja.attributions.saliency(), ja.LInf(0.1)
       >>> bound = ja.bounds.smallest(ja.bounds.entrywise(saliency, ball), ja.bounds.norm_relaxation(saliency, ball))
-      >>> result = bound(logits_fn, jnp.full(3, 0.5), 0, jax.random.key(0))
+      >>> result = jax.jit(bound, static_argnums=0)(logits_fn, jnp.full(3, 0.5), 0, jax.random.key(0))
       >>> result.methods[int(result.active)]
       'norm_relaxation'
     """

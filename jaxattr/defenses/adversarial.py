@@ -1,10 +1,7 @@
 """Adversarial training (AT)."""
 
-import jax
-from jax.lax import stop_gradient
-
-from jaxattr.defenses.natural import natural
-from jaxattr.evaluation import ApplyFn, Batch, Objective, frozen
+from jaxattr.defenses.attacked import AttackedObjective, cross_entropy
+from jaxattr.evaluation import Objective
 from jaxattr.types import Attack
 
 
@@ -29,6 +26,7 @@ def adversarial(attack: Attack) -> Objective:
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
+      >>> from jaxattr.evaluation import Batch
       >>> objective = adversarial(ja.attacks.pgd(ja.LInf(0.1), num_steps=2))
       >>> linear = lambda variables, xs, *, train=False, key=None: (xs @ variables["params"], {})
       >>> batch = Batch(jnp.array([[0.5, 0.5]]), jnp.array([0]))
@@ -36,16 +34,10 @@ def adversarial(attack: Attack) -> Objective:
       >>> round(float(loss), 4)  # log(1 + exp(0.2)): the logits become 0.4 and 0.6
       0.7981
     """
-    outer = natural()
 
-    def objective(apply_fn: ApplyFn, variables, batch: Batch, key):
-        attack_key, outer_key = jax.random.split(key)
-        logits_fn = frozen(apply_fn, jax.tree.map(stop_gradient, variables))
-        keys = jax.random.split(attack_key, len(batch.label))
-        attacked = jax.vmap(lambda x, label, key: attack(logits_fn, x, label, key).x)(*batch, keys)
-        adversaries = Batch(stop_gradient(attacked), batch.label)
-        loss, aux = outer(apply_fn, variables, adversaries, outer_key)
-        metrics = {"adversarial_accuracy": aux["metrics"]["accuracy"]}
-        return loss, {"metrics": metrics, "updates": aux["updates"]}
+    def loss(apply_fn, variables, batch, adversaries, key):
+        logits, updates = apply_fn(variables, adversaries, train=True, key=key)
+        metrics = {"adversarial_accuracy": (logits.argmax(-1) == batch.label).mean()}
+        return cross_entropy(logits, batch.label), {"metrics": metrics, "updates": updates}
 
-    return objective
+    return AttackedObjective(attack, loss)

@@ -43,7 +43,11 @@ def by_hand(name, a, b, k=4):
         return (np.sum(pixels(b) * WEIGHTS),) * 2
     if name == "euclidean":
         return np.sum((a - b) ** 2) / 2, np.linalg.norm(a - b)
-    return (1 - np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b),) * 2
+    if name == "pearson":
+        distance = (1 - np.corrcoef(a.ravel(), b.ravel())[0, 1]) / 2
+    else:
+        distance = 1 - np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
+    return distance, distance
 
 
 MADE = {
@@ -53,6 +57,7 @@ MADE = {
     "targeted": ja.attacks.targeted(WEIGHTS),
     "euclidean": ja.attacks.euclidean(),
     "cosine": ja.attacks.cosine(),
+    "pearson": ja.attacks.pearson(),
 }
 each = pytest.mark.parametrize("name", sorted(MADE))
 

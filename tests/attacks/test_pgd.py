@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from jax.tree_util import Partial
 
 import jaxattr as ja
@@ -249,3 +250,18 @@ def test_unrolling_changes_nothing():
         compiled("l2", num_steps=4, unroll=unroll)(Partial(linear, W), X, 0, KEY, 0.1) for unroll in (1, 4)
     )
     np.testing.assert_allclose(plain.x, unrolled.x, rtol=1e-6)
+
+
+def test_a_number_as_random_start_is_the_deviation_of_gaussian_noise():
+    flat = Partial(linear, np.zeros((2, 5), np.float32))
+    attack = compiled("linf", num_steps=1, random_start=0.01)
+    keys = jax.random.split(KEY, 500)
+    middle = np.full(5, 0.5, np.float32)
+    delta = jax.jit(jax.vmap(attack, in_axes=(None, None, None, 0, None)))(flat, middle, 0, keys, 0.3).x - middle
+    assert np.std(delta) == pytest.approx(0.01, rel=0.05)
+    assert scipy.stats.kstest(np.ravel(delta) / 0.01, "norm").pvalue > 1e-3
+    # A deviation that is wide against the ball ends on its surface.
+    wide = compiled("linf", num_steps=1, random_start=100.0)(flat, middle, 0, KEY, 0.02).x
+    np.testing.assert_allclose(np.abs(wide - middle), 0.02, rtol=1e-4)
+    with pytest.raises(ValueError, match="`random_start` must be a finite number above 0"):
+        ja.attacks.pgd(ja.LInf(0.1), random_start=-1.0)

@@ -30,7 +30,8 @@ def test_they_equal_separate_calls_with_split_keys(kind):
 
 def test_one_restart_keeps_the_leading_axis_and_none_is_refused():
     attack = ja.attacks.pgd(ja.L2(0.1), num_steps=1)
-    assert ja.attacks.restarts(attack, 1)(logits_fn, X, 0, jax.random.key(0)).x.shape == (1, 2, 2)
+    once = ja.attacks.restarts(attack, 1)
+    assert jax.eval_shape(lambda x, key: once(logits_fn, x, 0, key), X, jax.random.key(0)).x.shape == (1, 2, 2)
     with pytest.raises(ValueError, match="`num_restarts` must be at least 1, got 0"):
         ja.attacks.restarts(attack, 0)
     with pytest.raises(TypeError, match="`num_restarts` must be an integer"):

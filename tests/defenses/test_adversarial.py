@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxattr import defenses, models
+from jaxattr import models
 from jaxattr.defenses import adversarial, natural
 from jaxattr.training import Batch
 
@@ -110,7 +110,3 @@ def test_statistics_come_from_the_adversaries_and_are_frozen_in_the_attack():
     np.testing.assert_allclose(loss, moved, rtol=1e-6)
     # One call of the attack, vectorized, on the network as it is in evaluation.
     assert len(seen) == 1
-
-
-def test_registry_has_the_constructors():
-    assert set(defenses.REGISTRY.values()) == {adversarial, natural}

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxattr import models
 from jaxattr.defenses import natural
@@ -39,3 +40,16 @@ def test_pass_is_in_training_mode_with_the_key():
     _, aux = natural()(apply_fn, {"params": jnp.eye(2)}, batch, "key")
     assert seen == [(True, "key")]
     assert aux["updates"] == {"batch_stats": "new"}
+
+
+def test_the_penalty_is_the_sum_of_absolute_parameters_biases_included():
+    params = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5, 0.0])}
+
+    def apply_fn(variables, xs, *, train=False, key=None):
+        return xs @ variables["params"]["kernel"] + variables["params"]["bias"], {}
+
+    batch = Batch(jnp.array([[1.0]]), jnp.array([0]))
+    plain, penalized = (natural(l1)(apply_fn, {"params": params}, batch, None)[0] for l1 in (0.0, 0.1))
+    assert penalized - plain == pytest.approx(0.35, rel=1e-5)
+    with pytest.raises(ValueError, match="`l1` must be a finite number of at least 0, got -1"):
+        natural(-1)

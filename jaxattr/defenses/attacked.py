@@ -1,0 +1,82 @@
+"""The shape that all defenses with an inner maximization share: attack every sample, then a loss of both inputs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.lax import stop_gradient
+
+from jaxattr import metrics
+from jaxattr.evaluation import ApplyFn, Batch, Variables, frozen, full_precision
+from jaxattr.types import Attack
+
+Loss = Callable[[ApplyFn, Variables, Batch, Array, Array], tuple[Array, Mapping[str, Any]]]
+"""``loss(apply_fn, variables, batch, adversaries, key) -> (loss, aux)``."""
+
+
+@dataclass(frozen=True)
+class AttackedObjective:
+    """``objective(apply_fn, variables, batch, key) = loss(..., batch, attack(batch), ...)``.
+
+    By Danskin's theorem the adversaries are constants for the gradient. The attack sees the network in evaluation mode,
+    with running statistics and without dropout.
+
+    Attributes:
+      attack: of one sample; one key per sample.
+      loss: of the clean batch and the adversaries.
+      explains: whether the attack differentiates an attribution, which is then computed in full precision.
+    """
+
+    attack: Attack
+    loss: Loss
+    explains: bool = False
+
+    def __call__(self, apply_fn: ApplyFn, variables: Variables, batch: Batch, key: Array) -> tuple[Array, Mapping[str, Any]]:
+        """The loss and its ``aux``."""
+        attack_key, loss_key = jax.random.split(key)
+        adversaries = self.adversaries(apply_fn, variables, batch, attack_key)
+        return self.loss(apply_fn, variables, batch, adversaries, loss_key)
+
+    def adversaries(self, apply_fn: ApplyFn, variables: Variables, batch: Batch, key: Array) -> Array:
+        """What the attack makes of the batch, as constants."""
+        network = full_precision(apply_fn) if self.explains else apply_fn
+        logits_fn = frozen(network, jax.tree.map(stop_gradient, variables))
+        keys = jax.random.split(key, len(batch.label))
+
+        def attacked(x, label, key):
+            return self.attack(logits_fn, x, label, key).x
+
+        return stop_gradient(jax.vmap(attacked)(batch.x, batch.label, keys))
+
+
+def over_batch(function: Callable[..., Array], apply_fn: ApplyFn, variables: Variables, *arrays: Array) -> Array:
+    """``function(logits_fn, *sample)`` for every sample, differentiable in the variables.
+
+    For attributions inside of a loss: in evaluation mode, so that one sample's explanation does not depend on the rest
+    of the batch and no statistics change, and in full precision.
+    """
+    logits_fn = frozen(full_precision(apply_fn), variables)
+    return jax.vmap(lambda *sample: function(logits_fn, *sample))(*arrays)
+
+
+def cross_entropy(logits: Array, label: Any) -> Array:
+    """Mean cross-entropy of a batch of logits."""
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+
+
+def cosine_distance(a: Array, b: Array) -> Array:
+    """``1 - cos(a, b)``; 0, with derivative 0, where a map is zero and has no direction.
+
+    One such sample (a black image under integrated gradients) must not end the training of all others.
+    """
+    distance = metrics.cosine_distance(a, b)
+    return jnp.where(jnp.isnan(distance), 0, distance)
+
+
+def pearson_distance(a: Array, b: Array) -> Array:
+    """``1 - (r + 1) / 2`` with Pearson's correlation r; 0 where a map is constant."""
+    return cosine_distance(a - jnp.mean(a), b - jnp.mean(b)) / 2
