@@ -35,7 +35,9 @@ class AttackedObjective:
     loss: Loss
     explains: bool = False
 
-    def __call__(self, apply_fn: ApplyFn, variables: Variables, batch: Batch, key: Array) -> tuple[Array, Mapping[str, Any]]:
+    def __call__(
+        self, apply_fn: ApplyFn, variables: Variables, batch: Batch, key: Array
+    ) -> tuple[Array, Mapping[str, Any]]:
         """The loss and its ``aux``."""
         attack_key, loss_key = jax.random.split(key)
         adversaries = self.adversaries(apply_fn, variables, batch, attack_key)
