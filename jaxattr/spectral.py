@@ -39,37 +39,17 @@ from jaxattr import _checks, _numerics
 from jaxattr.krylov import Matvec, golub_kahan, lanczos, negligible
 
 
-class SingularValue(NamedTuple):
-    """Largest singular value, from both sides.
+class Extreme(NamedTuple):
+    """The largest singular value, or the largest (rightmost) eigenvalue of a symmetric operator, from both sides.
 
     Attributes:
-      attained: ``||J direction||``, so at most the true value.
+      attained: at most the true value: ``||J direction||``, or the Rayleigh quotient of ``direction``.
       upper: at least the true value, with probability ``confidence`` over the random start.
       direction: unit vector shaped like the operator's argument.
-      residual: ``||A q - theta q|| / theta`` of the Ritz pair behind ``direction`` (A = J or ``J^T J``); 0 when
-        converged.
+      residual: ``||A q - theta q||`` of the Ritz pair behind ``direction`` (A is J, ``J^T J`` or the symmetric
+        operator), relative to the largest Ritz value in size; 0 when converged.
       confidence: probability that ``upper`` holds.
-      products: with J or its transpose.
-    """
-
-    attained: Array
-    upper: Array
-    direction: Array
-    residual: Array
-    confidence: Array
-    products: Array
-
-
-class Eigenvalue(NamedTuple):
-    """Largest (rightmost) eigenvalue of a symmetric operator, from both sides.
-
-    Attributes:
-      attained: the Rayleigh quotient of ``direction``, so at most the true value.
-      upper: at least the true value, with probability ``confidence`` over the random start.
-      direction: unit vector shaped like the operator's argument.
-      residual: ``||A q - theta q||`` of the Ritz pair behind ``direction``, over the largest Ritz value in size.
-      confidence: probability that ``upper`` holds.
-      products: with the operator.
+      products: with the operator or its transpose.
     """
 
     attained: Array
@@ -184,7 +164,7 @@ def largest_singular_value(
     confidence: float = 0.999,
     dtype: Any = None,
     verify: bool = True,
-) -> SingularValue:
+) -> Extreme:
     """Largest singular value of an operator by products, with an upper value of a stated confidence.
 
     A symmetric operator J is iterated itself (Lanczos, one product a step) and both ends of its spectrum are bounded:
@@ -204,7 +184,7 @@ def largest_singular_value(
         is what the recurrence says, and nothing has a derivative.
 
     Returns:
-      A :class:`SingularValue`. A NaN or infinite product makes ``attained``, ``upper`` and ``residual`` NaN.
+      An :class:`Extreme`. A NaN or infinite product makes ``attained``, ``upper`` and ``residual`` NaN.
 
     Raises:
       ValueError: if ``confidence`` is not between 0 and 1, or ``num_steps`` is below 1.
@@ -264,7 +244,7 @@ def largest_singular_value(
     finite = jnp.all(jnp.isfinite(state.diagonal)) & jnp.isfinite(attained)
     upper, attained, residual = (jnp.where(finite, value, jnp.nan) for value in (upper, attained, residual))
     products = jnp.asarray(steps * (1 if symmetric else 2) + verify, jnp.int32)
-    return SingularValue(attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products)
+    return Extreme(attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products)
 
 
 def largest_eigenvalue(
@@ -275,7 +255,7 @@ def largest_eigenvalue(
     num_steps: int = 40,
     confidence: float = 0.999,
     dtype: Any = None,
-) -> Eigenvalue:
+) -> Extreme:
     """Largest eigenvalue of a symmetric operator, which may be indefinite, by Lanczos.
 
     Args:
@@ -287,7 +267,7 @@ def largest_eigenvalue(
       dtype: floating-point type; JAX's default one if absent.
 
     Returns:
-      An :class:`Eigenvalue`. A NaN or infinite product makes ``attained``, ``upper`` and ``residual`` NaN.
+      An :class:`Extreme`. A NaN or infinite product makes ``attained``, ``upper`` and ``residual`` NaN.
 
     Raises:
       ValueError: if ``confidence`` is not between 0 and 1, or ``num_steps`` is below 1.
@@ -325,4 +305,4 @@ def largest_eigenvalue(
     finite = jnp.all(jnp.isfinite(state.diagonal)) & jnp.isfinite(attained)
     upper, attained, residual = (jnp.where(finite, value, jnp.nan) for value in (upper, attained, residual))
     products = jnp.asarray(state.diagonal.size + 1, jnp.int32)
-    return Eigenvalue(attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products)
+    return Extreme(attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products)

@@ -17,7 +17,16 @@ import jaxattr as ja
 
 KEY = jax.random.key(0)
 SALIENCY = ja.attributions.saliency()
-EVERY = ("saliency", "integrated_gradients", "singular_value", "entrywise", "pgd_l2", "ifia_top_k", "attained_linf")
+EVERY = (
+    "saliency",
+    "integrated_gradients",
+    "singular_value",
+    "entrywise",
+    "semidefinite",
+    "pgd_l2",
+    "ifia_top_k",
+    "attained_linf",
+)
 every = pytest.mark.parametrize("name", EVERY)
 with_ball = pytest.mark.parametrize("name", EVERY[2:])
 

@@ -9,7 +9,7 @@ from oracles import with_spectrum
 
 from jaxattr.krylov import golub_kahan, lanczos
 from jaxattr.spectral import (
-    SingularValue,
+    Extreme,
     largest_eigenvalue,
     largest_singular_value,
     overlap_quantile,
@@ -31,7 +31,7 @@ SPECTRA = {
 
 
 @functools.partial(jax.jit, static_argnames=("symmetric", "num_steps", "confidence"))
-def run(matrix, keys, *, symmetric, num_steps, confidence) -> SingularValue:
+def run(matrix, keys, *, symmetric, num_steps, confidence) -> Extreme:
     """One run per key."""
 
     def one(key):

@@ -171,7 +171,7 @@ def upper_value(
     *,
     num_steps: int,
     confidence: float,
-) -> spectral.Eigenvalue:
+) -> spectral.Extreme:
     """The upper value of a dual whose weights are :meth:`Coordinates.alike`, by products with P.
 
     Args:

@@ -33,7 +33,7 @@ class SigmaOptions(NamedTuple):
             _checks.positive_int("chunk", chunk)
         return cls(method, num_steps, confidence, chunk, linearize)
 
-    def solve(self, jacobian: AttributionJacobian, key: Array) -> spectral.SingularValue:
+    def solve(self, jacobian: AttributionJacobian, key: Array) -> spectral.Extreme:
         """Largest singular value of J with its right singular vector."""
         shape, dtype = jacobian.value.shape, jacobian.value.dtype
         if self.method == "lanczos":
@@ -49,9 +49,7 @@ class SigmaOptions(NamedTuple):
             )
         _, values, rows = jnp.linalg.svd(jacobian.dense(self.chunk))
         one, zero = jnp.ones((), dtype), jnp.zeros((), dtype)
-        return spectral.SingularValue(
-            values[0], values[0], rows[0].reshape(shape), zero, one, jacobian.dense_products()
-        )
+        return spectral.Extreme(values[0], values[0], rows[0].reshape(shape), zero, one, jacobian.dense_products())
 
 
 def singular_value(
