@@ -104,3 +104,54 @@ class Baseline:
             gradient = vmap(grad(lambda x, index: -pixel_map(x)[index].sum()))(moved, top)
             moved = (xs + (moved + epsilon / 10 * gradient.sign() - xs).clamp(-epsilon, epsilon)).clamp(0, 1)
         return moved
+
+
+class Trainer:
+    """Steps of adversarial training and IG-NORM on one batch, with Adam."""
+
+    def __init__(self, params: Any, xs: Any, labels: Any, epsilon: float):
+        self.net = network(params).requires_grad_(True)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-4)
+        self.xs, self.labels, self.epsilon = Baseline.images(xs), torch.tensor(np.asarray(labels)).long(), epsilon
+
+    def loss(self, xs: torch.Tensor) -> torch.Tensor:
+        """Sum of the cross-entropies."""
+        return nn.functional.cross_entropy(self.net(xs), self.labels, reduction="sum")
+
+    def attacked(self, objective: Any, num_steps: int) -> torch.Tensor:
+        """l-infinity PGD with a random start."""
+        xs, epsilon = self.xs, self.epsilon
+        moved = (xs + epsilon * (2 * torch.rand_like(xs) - 1)).clamp(0, 1)
+        for _ in range(num_steps):
+            moved = moved.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(objective(moved), moved)
+            moved = (xs + (moved + 2.5 * epsilon / num_steps * gradient.sign() - xs).clamp(-epsilon, epsilon)).clamp(
+                0, 1
+            )
+        return moved.detach()
+
+    def path_norm(self, moved: torch.Tensor, path: int) -> torch.Tensor:
+        """Sum of absolute integrated gradients of the loss from the clean images, a right Riemann sum."""
+        total = torch.zeros_like(self.xs)
+        for t in range(1, path + 1):
+            point = self.xs + t / path * (moved - self.xs)
+            point = point if point.requires_grad else point.requires_grad_()
+            total = total + torch.autograd.grad(self.loss(point), point, create_graph=True)[0]
+        return ((moved - self.xs) * total / path).abs().sum()
+
+    def update(self, loss: torch.Tensor) -> None:
+        """One step of Adam on the mean over the batch."""
+        self.optimizer.zero_grad()
+        (loss / len(self.xs)).backward()
+        self.optimizer.step()
+
+    def adversarial(self, path: int, steps: int, pgd_steps: int) -> None:
+        """Adversarial training."""
+        del path, steps
+        self.update(self.loss(self.attacked(self.loss, pgd_steps)))
+
+    def ig_norm(self, path: int, steps: int, pgd_steps: int) -> None:
+        """IG-NORM."""
+        del pgd_steps
+        moved = self.attacked(lambda z: self.path_norm(z, path), steps)
+        self.update(self.loss(self.xs) + self.path_norm(moved, path))
