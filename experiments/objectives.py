@@ -97,8 +97,7 @@ def _attributional(constructor: str) -> Builder:
 
 
 def _art(given: Hyperparameters, data: Any):
-    # One number for the deviation, of which ART takes no more: those of CIFAR-10's channels differ by 7 %.
-    images = {"mean": np.asarray(data.mean, np.float32), "std": float(np.mean(data.std))}
+    images = {name: np.asarray(getattr(data, name), np.float32) for name in ("mean", "std")}
     return ja.defenses.art(_ball(given), **images, **_present(strength=given.strength, k=given.art_k), **_climb(given))
 
 

@@ -3,8 +3,7 @@
 from jaxattr import _checks
 from jaxattr.attacks import Dissimilarity, cross_entropy, deviation, pearson, pgd, weighted_sum
 from jaxattr.balls import Ball
-from jaxattr.defenses import attacked
-from jaxattr.defenses.attacked import AttackedObjective, over_batch, pearson_distance
+from jaxattr.defenses.attacked import AttackedObjective, pearson_distance, penalized
 from jaxattr.types import Attribution
 
 
@@ -59,13 +58,7 @@ def aat(
     climbed = deviation(attack_attribute or attribute, dissimilarity or pearson())
     attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
 
-    def loss(apply_fn, variables, batch, adversaries, key):
-        logits, updates = apply_fn(variables, batch.x, train=True, key=key)
-        distance = _mean_distance(attribute, apply_fn, variables, batch, adversaries)
-        metrics = {"accuracy": (logits.argmax(-1) == batch.label).mean(), "pearson_distance": distance}
-        total = attacked.cross_entropy(logits, batch.label) + strength * distance
-        return total, {"metrics": metrics, "updates": updates}
-
+    loss = penalized("clean", _distance(attribute), strength, "pearson_distance")
     return AttackedObjective(attack, loss, explains=True)
 
 
@@ -122,18 +115,12 @@ def adv_aat(
     )
     attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
 
-    def loss(apply_fn, variables, batch, adversaries, key):
-        logits, updates = apply_fn(variables, adversaries, train=True, key=key)
-        distance = _mean_distance(attribute, apply_fn, variables, batch, adversaries)
-        metrics = {"adversarial_accuracy": (logits.argmax(-1) == batch.label).mean(), "pearson_distance": distance}
-        total = attacked.cross_entropy(logits, batch.label) + strength * distance
-        return total, {"metrics": metrics, "updates": updates}
-
+    loss = penalized("adversaries", _distance(attribute), strength, "pearson_distance")
     return AttackedObjective(attack, loss, explains=True)
 
 
-def _mean_distance(attribute: Attribution, apply_fn, variables, batch, adversaries):
-    def of_one(logits_fn, x, label, adversary):
+def _distance(attribute: Attribution):
+    def distance(logits_fn, x, label, adversary):
         return pearson_distance(attribute(logits_fn, x, label), attribute(logits_fn, adversary, label))
 
-    return over_batch(of_one, apply_fn, variables, batch.x, batch.label, adversaries).mean()
+    return distance

@@ -1,7 +1,10 @@
 """ART: attributional robustness training (Singh et al. 2020)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import stop_gradient
 
 from jaxattr import _checks
@@ -9,14 +12,13 @@ from jaxattr.attacks import Climb, pgd
 from jaxattr.attacks.ascent import Objective
 from jaxattr.attributions import saliency
 from jaxattr.balls import Ball
-from jaxattr.defenses import attacked
-from jaxattr.defenses.attacked import AttackedObjective, cosine_distance, over_batch
+from jaxattr.defenses.attacked import AttackedObjective, cosine_distance, penalized
 from jaxattr.metrics import top_k_indices
 
 _gradient = saliency()
 
 
-def misalignment(k: int | None = None, mean: float = 0.0, std: float = 1.0) -> Objective:
+def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0) -> Objective:
     """The soft-margin triplet loss of one image, as an objective for :func:`jaxattr.attacks.pgd`.
 
     ``log(1 + exp(d_p - d_n))``, with ``d_p = 1 - cos(x, grad f_y(x))``, ``d_n = 1 - cos(x, grad f_j(x))`` and j the
@@ -25,8 +27,8 @@ def misalignment(k: int | None = None, mean: float = 0.0, std: float = 1.0) -> O
     Args:
       k: only the k features with the largest ``|grad f_y|`` at the clean sample are moved; ``None`` for all. (The
         released code takes them at the random start.)
-      mean: of the images, subtracted before the cosines.
-      std: of the images.
+      mean: of the images, a number or one per channel; subtracted before the cosines.
+      std: of the images, likewise.
     """
 
     def objective(logits_fn, x, label):
@@ -37,7 +39,7 @@ def misalignment(k: int | None = None, mean: float = 0.0, std: float = 1.0) -> O
             moved = jnp.zeros(x.size, x.dtype).at[top].set(1).reshape(x.shape)
 
         def merit(z):
-            positive, negative = _pair(logits_fn, z, label)
+            positive, negative = _pair(logits_fn, z, label, std)
             image = (z - mean) / std
             return jax.nn.softplus(cosine_distance(image, positive) - cosine_distance(image, negative))
 
@@ -57,8 +59,8 @@ def art(
     k: int | None = None,
     num_steps: int = 3,
     step_size: float | None = None,
-    mean: float = 0.0,
-    std: float = 1.0,
+    mean: Any = 0.0,
+    std: Any = 1.0,
 ) -> AttackedObjective:
     r"""Build the objective of ART.
 
@@ -67,11 +69,11 @@ def art(
 
     Singh et al. 2020, and their code for CIFAR-10: ``d_p(z)`` is the larger of the two distances
     ``1 - cos(z, grad f_y(w))`` for w in {x, x'}, and ``d_n(z)`` the smaller of ``1 - cos(z, grad f_j(w))``, j the best
-    wrong class at w. Images are standardized, flattened and compared with the gradient, which is the plain one:
-    dividing the input by ``std`` scales it and changes no cosine. The attack climbs :func:`misalignment` from a
-    uniform random start. The authors branch to softplus(50) for gradients and ReLU for the cross-entropy; one smooth
-    network serves both here. Settings for MNIST and Fashion-MNIST, which paper 000 uses, are not published. Statistics
-    of batch normalization are updated by the pass on the adversaries, and frozen in attack and gradients.
+    wrong class at w. Images are standardized and compared with the gradient with respect to the standardized image.
+    The attack climbs :func:`misalignment` from a uniform random start. The authors branch to softplus(50) for gradients
+    and ReLU for the cross-entropy; one smooth network serves both here. Settings for MNIST and Fashion-MNIST, which
+    paper 000 uses, are not published. Statistics of batch normalization are updated by the pass on the adversaries, and
+    frozen in attack and gradients.
 
     Args:
       ball: the threat model.
@@ -80,8 +82,8 @@ def art(
       num_steps: steps of the attack.
       step_size: in units of the input; ``2.5 * epsilon / num_steps`` by default. The authors take 3 steps of 5/255 at
         epsilon 8/255.
-      mean: of the images, in units of the input.
-      std: of the images.
+      mean: of the images, in units of the input: a number or one per channel.
+      std: of the images, likewise.
 
     Returns:
       ``objective(apply_fn, variables, batch, key) -> (loss, aux)``, with the metrics ``adversarial_accuracy`` and
@@ -100,13 +102,14 @@ def art(
       0.3133
     """
     _checks.non_negative("strength", strength)
-    _checks.positive("std", std)
+    if np.any(np.asarray(std) <= 0):
+        raise ValueError(f"`std` must be above 0, one number or one per channel, got {std!r}.")
     if k is not None:
         _checks.positive_int("k", k)
     attack = pgd(ball, objective=misalignment(k, mean, std), num_steps=num_steps, step_size=step_size)
 
     def triplet(logits_fn, x, label, adversary):
-        pairs = [_pair(logits_fn, z, label) for z in (x, adversary)]
+        pairs = [_pair(logits_fn, z, label, std) for z in (x, adversary)]
         images = [(z - mean) / std for z in (x, adversary)]
 
         def soft_margin(image):
@@ -116,18 +119,12 @@ def art(
 
         return (soft_margin(images[0]) + soft_margin(images[1])) / 2
 
-    def loss(apply_fn, variables, batch, adversaries, key):
-        logits, updates = apply_fn(variables, adversaries, train=True, key=key)
-        mean_triplet = over_batch(triplet, apply_fn, variables, batch.x, batch.label, adversaries).mean()
-        metrics = {"adversarial_accuracy": (logits.argmax(-1) == batch.label).mean(), "triplet_loss": mean_triplet}
-        total = attacked.cross_entropy(logits, batch.label) + strength * mean_triplet
-        return total, {"metrics": metrics, "updates": updates}
-
+    loss = penalized("adversaries", triplet, strength, "triplet_loss")
     return AttackedObjective(attack, loss, explains=True)
 
 
-def _pair(logits_fn, x, label):
-    """The gradients of the label's logit and of the best wrong one."""
+def _pair(logits_fn, x, label, std):
+    """The gradients of the label's logit and of the best wrong one, with respect to the standardized image."""
     logits = stop_gradient(logits_fn(x))
     rival = jnp.argmax(jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits))
-    return _gradient(logits_fn, x, label), _gradient(logits_fn, x, rival)
+    return _gradient(logits_fn, x, label) * std, _gradient(logits_fn, x, rival) * std

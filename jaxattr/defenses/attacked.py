@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,29 @@ class AttackedObjective:
             return self.attack(logits_fn, x, label, key).x
 
         return stop_gradient(jax.vmap(attacked)(batch.x, batch.label, keys))
+
+
+def penalized(
+    passes: Literal["clean", "adversaries"], penalty: Callable[..., Array], strength: float, metric: str
+) -> Loss:
+    """Cross-entropy of one of the two inputs, plus ``strength`` times the mean of a penalty on explanations.
+
+    Args:
+      passes: which inputs the cross-entropy is of; that pass is in training mode and updates statistics.
+      penalty: ``(logits_fn, x, label, adversary) -> scalar`` of one sample.
+      strength: its weight.
+      metric: the penalty's name in ``aux["metrics"]``, beside ``accuracy`` or ``adversarial_accuracy``.
+    """
+    accuracy = "accuracy" if passes == "clean" else "adversarial_accuracy"
+
+    def loss(apply_fn, variables, batch, adversaries, key):
+        xs = batch.x if passes == "clean" else adversaries
+        logits, updates = apply_fn(variables, xs, train=True, key=key)
+        mean = over_batch(penalty, apply_fn, variables, batch.x, batch.label, adversaries).mean()
+        metrics = {accuracy: (logits.argmax(-1) == batch.label).mean(), metric: mean}
+        return cross_entropy(logits, batch.label) + strength * mean, {"metrics": metrics, "updates": updates}
+
+    return loss
 
 
 def over_batch(function: Callable[..., Array], apply_fn: ApplyFn, variables: Variables, *arrays: Array) -> Array:

@@ -1,6 +1,5 @@
 """IG-NORM and IG-SUM-NORM: integrated gradients of the loss, from a sample to its neighbors, kept small."""
 
-import jax
 import jax.numpy as jnp
 
 from jaxattr import _checks, outputs
@@ -9,8 +8,7 @@ from jaxattr.attacks.ascent import Objective
 from jaxattr.attributions import integrated_gradients
 from jaxattr.attributions.integrated_gradients import Rule
 from jaxattr.balls import Ball
-from jaxattr.defenses import attacked
-from jaxattr.defenses.attacked import AttackedObjective, over_batch
+from jaxattr.defenses.attacked import AttackedObjective, penalized
 from jaxattr.jacobian import attribution_jacobian
 
 
@@ -108,15 +106,7 @@ def ig_norm(
     _checks.non_negative("strength", strength)
     climbed = path_norm(attack_path_steps, rule, chunk)
     attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
-    norms = _norms(path_steps, rule, chunk, rematerialize)
-
-    def loss(apply_fn, variables, batch, adversaries, key):
-        logits, updates = apply_fn(variables, batch.x, train=True, key=key)
-        norm = norms(apply_fn, variables, batch, adversaries)
-        metrics = {"accuracy": (logits.argmax(-1) == batch.label).mean(), "ig_norm": norm}
-        total = attacked.cross_entropy(logits, batch.label) + strength * norm
-        return total, {"metrics": metrics, "updates": updates}
-
+    loss = penalized("clean", _norm(path_steps, rule, chunk, rematerialize), strength, "ig_norm")
     return AttackedObjective(attack, loss, explains=True)
 
 
@@ -171,26 +161,14 @@ def ig_sum_norm(
     _checks.non_negative("strength", strength)
     climbed = weighted_sum([(1.0, cross_entropy()), (strength, path_norm(attack_path_steps, rule, chunk))])
     attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
-    norms = _norms(path_steps, rule, chunk, rematerialize)
-
-    def loss(apply_fn, variables, batch, adversaries, key):
-        logits, updates = apply_fn(variables, adversaries, train=True, key=key)
-        norm = norms(apply_fn, variables, batch, adversaries)
-        metrics = {"adversarial_accuracy": (logits.argmax(-1) == batch.label).mean(), "ig_norm": norm}
-        total = attacked.cross_entropy(logits, batch.label) + strength * norm
-        return total, {"metrics": metrics, "updates": updates}
-
+    loss = penalized("adversaries", _norm(path_steps, rule, chunk, rematerialize), strength, "ig_norm")
     return AttackedObjective(attack, loss, explains=True)
 
 
-def _norms(path_steps: int, rule: Rule, chunk: int | None, rematerialize: bool):
-    """The mean of the path norms of a batch, as a function of the variables."""
-    penalty = path_norm(path_steps, rule, chunk, rematerialize)
+def _norm(path_steps: int, rule: Rule, chunk: int | None, rematerialize: bool):
+    objective = path_norm(path_steps, rule, chunk, rematerialize)
 
-    def mean_norm(apply_fn, variables, batch, adversaries) -> jax.Array:
-        def of_one(logits_fn, x, label, adversary):
-            return penalty(logits_fn, x, label).merit(adversary)
+    def norm(logits_fn, x, label, adversary):
+        return objective(logits_fn, x, label).merit(adversary)
 
-        return over_batch(of_one, apply_fn, variables, batch.x, batch.label, adversaries).mean()
-
-    return mean_norm
+    return norm

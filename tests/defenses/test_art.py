@@ -9,7 +9,7 @@ from jaxattr.defenses.art import misalignment
 from tests.defenses.cases import BALL, batch, cross_entropies, quadratic, run, symmetric
 
 PARAMS, SAMPLES = symmetric(), batch()
-MEAN, STD = 0.2, 0.5
+MEAN, STD = np.array([0.2, 0.1, 0.0, 0.3], np.float32), np.array([0.5, 1.0, 0.25, 2.0], np.float32)
 
 
 def logits(x):
@@ -35,8 +35,8 @@ def test_loss_against_cosines_in_numpy():
     for x, y, z in zip(SAMPLES.x.astype(np.float64), SAMPLES.label, adversaries.astype(np.float64), strict=True):
         for image in (x, z):
             unit = (image - MEAN) / STD
-            positive = max(1 - cosine(unit, PARAMS[y] @ w) for w in (x, z))
-            negative = min(1 - cosine(unit, PARAMS[rival(w, y)] @ w) for w in (x, z))
+            positive = max(1 - cosine(unit, STD * (PARAMS[y] @ w)) for w in (x, z))
+            negative = min(1 - cosine(unit, STD * (PARAMS[rival(w, y)] @ w)) for w in (x, z))
             terms.append(np.log1p(np.exp(positive - negative)))
     np.testing.assert_allclose(metrics["triplet_loss"], np.mean(terms), rtol=1e-5)
     moved = cross_entropies(np.stack([logits(z) for z in adversaries]), SAMPLES.label).mean()
@@ -47,7 +47,7 @@ def test_the_attack_climbs_the_misalignment_of_one_image():
     x, y = SAMPLES.x[0].astype(np.float64), SAMPLES.label[0]
     climb = misalignment(mean=MEAN, std=STD)(one_quadratic, jnp.asarray(SAMPLES.x[0]), y)
     unit = (x - MEAN) / STD
-    expected = np.log1p(np.exp(cosine(unit, PARAMS[rival(x, y)] @ x) - cosine(unit, PARAMS[y] @ x)))
+    expected = np.log1p(np.exp(cosine(unit, STD * (PARAMS[rival(x, y)] @ x)) - cosine(unit, STD * (PARAMS[y] @ x))))
     np.testing.assert_allclose(climb.merit(jnp.asarray(SAMPLES.x[0])), expected, rtol=1e-5)
     higher = ja.attacks.pgd(BALL, objective=misalignment(mean=MEAN, std=STD), num_steps=10, random_start=False)
     found = jax.jit(lambda x, key: higher(one_quadratic, x, y, key).objective)(SAMPLES.x[0], jax.random.key(0))
@@ -69,7 +69,7 @@ def test_a_black_image_leaves_a_finite_gradient():
 
 
 def test_bad_options_are_refused():
-    with pytest.raises(ValueError, match="`std` must be a finite number above 0"):
+    with pytest.raises(ValueError, match="`std` must be above 0"):
         art(BALL, std=0.0)
     with pytest.raises(ValueError, match="`k` must be at least 1"):
         art(BALL, k=0)
