@@ -1,8 +1,7 @@
 """XLA's flags, which must be in the environment before the first array is made."""
 
+import importlib.metadata
 import os
-
-import jaxlib
 
 # XLA's CPU compiler of these versions hands ``sum(a * b, axis)`` of arrays with seven or more axes, which ``vmap`` in
 # ``vmap`` makes easily, to YNNPACK, which runs out of room for their axes: the process dies of a segmentation fault
@@ -19,5 +18,5 @@ def default_flag(name: str, value: str) -> None:
 
 def avoid_crashes() -> None:
     """Keep known versions of jaxlib from crashing; of no effect on others, or once JAX has made an array."""
-    if jaxlib.__version__ in _CRASHES_ON_MANY_AXES:
+    if importlib.metadata.version("jaxlib") in _CRASHES_ON_MANY_AXES:
         default_flag("xla_cpu_experimental_ynn_fusion_type", "")
