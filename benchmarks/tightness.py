@@ -110,7 +110,15 @@ def networks(options: argparse.Namespace) -> dict[str, Any]:
             train(model, name, options.train)
         options.weights = [f"{name}={options.train}/{name}.npz" for name in ("natural", "adversarial")]
     given = dict(item.split("=", 1) for item in options.weights)
-    return {name: ja.models.logits_fn(model, ja.checkpoints.load_variables(path)) for name, path in given.items()}
+    variables = {name: ja.checkpoints.load_variables(path) for name, path in given.items()}
+    test, attack = ja.data.load("mnist", "test").take(1000), ja.attacks.pgd(ja.LInf(0.3), num_steps=10)
+    for name, weights in variables.items():
+        clean = ja.training.accuracy(ja.models.apply_fn(model), weights, test)
+        robust = ja.training.robust_accuracy(ja.models.apply_fn(model), weights, test, attack, jax.random.key(5))
+        print(
+            f"{name}: {clean:.1%} of the first 1,000 test images, {robust:.1%} under PGD-10 of radius 0.3", flush=True
+        )
+    return {name: ja.models.logits_fn(model, weights) for name, weights in variables.items()}
 
 
 def train(model: Any, name: str, directory: str) -> None:
