@@ -8,5 +8,5 @@ from jaxattr import _xla
 if __name__ == "__main__":
     # Before JAX starts, and for the worker processes: LLVM's last level costs a third of the time to compile here,
     # and gains nothing in the time to run.
-    _xla.default_flag("xla_backend_optimization_level", "2")
+    _xla.compile_quickly(optimization_level=2)
     sys.exit(main())

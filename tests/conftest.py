@@ -7,10 +7,11 @@ import pathlib
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_PLATFORMS", os.environ.get("JAXATTR_TEST_PLATFORM", "cpu"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Programs here are large and run for milliseconds: LLVM's optimizations cost half of the time to compile.
-_FLAGS = os.environ.get("XLA_FLAGS", "")
-if "xla_backend_optimization_level" not in _FLAGS:
-    os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_backend_optimization_level=0".strip()
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+from jaxattr import _xla  # noqa: E402  (JAX reads the variables above when it is imported)
+
+# Programs here are large and run for milliseconds.
+_xla.compile_quickly(optimization_level=0)

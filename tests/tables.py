@@ -184,6 +184,7 @@ def _attacks():
         "targeted": lambda shape: a.targeted(target(shape)),
         "euclidean": lambda _: a.euclidean(),
         "cosine": lambda _: a.cosine(),
+        "pearson": lambda _: a.pearson(),
     }
     for name, dissimilarity in dissimilarities.items():
         for ball in (L2, LInf) if name == "euclidean" else (LInf,):
