@@ -150,7 +150,7 @@ def pearson() -> Dissimilarity:
     """``1 - (r + 1) / 2``, r Pearson's correlation of the signed feature maps: 0 where they agree, 1 where opposite.
 
     What attributional adversarial training (Ivankay et al. 2020) climbs and penalizes, as paper 000, Section 2.2,
-    states it.
+    states it. NaN where a map is constant.
 
     Example:
       >>> import jax.numpy as jnp
