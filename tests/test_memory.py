@@ -23,3 +23,27 @@ def test_dense_saliency_jacobians_of_sixteen_mnist_samples_stay_under_two_gigaby
     # The Jacobians themselves, and no more than a gigabyte to compute them.
     assert analysis.temp_size_in_bytes + results < 2e9
     assert analysis.temp_size_in_bytes < 1e9
+
+
+def test_ig_norm_on_the_network_of_mnist_fits_and_its_knob_saves_memory():
+    """10 path points, 50 images: forward, attack and gradient of the parameters, as a step of training has them."""
+    model = ja.models.ConvNet()
+    shape = jax.eval_shape(lambda key: ja.models.init(model, key, (28, 28, 1)), jax.random.key(0))
+    samples = ja.training.Batch(
+        jax.ShapeDtypeStruct((50, 28, 28, 1), jnp.float32), jax.ShapeDtypeStruct((50,), jnp.int32)
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def temporaries(rematerialize):
+        objective = ja.defenses.ig_norm(
+            ja.LInf(0.1), num_steps=1, path_steps=10, attack_path_steps=10, rematerialize=rematerialize
+        )
+
+        def gradient(variables, samples, key):
+            return jax.grad(lambda v: objective(ja.models.apply_fn(model), v, samples, key)[0])(variables)
+
+        return jax.jit(gradient).lower(shape, samples, key).compile().memory_analysis().temp_size_in_bytes
+
+    kept, again = temporaries(False), temporaries(True)
+    assert kept < 4e9
+    assert again < 0.6 * kept
