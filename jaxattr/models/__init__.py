@@ -5,13 +5,13 @@ from jaxattr.models.adapters import init as init
 from jaxattr.models.adapters import is_smooth as is_smooth
 from jaxattr.models.adapters import logits_fn as logits_fn
 from jaxattr.models.conv_net import ConvNet as ConvNet
+from jaxattr.models.convolutions import convolution as convolution
+from jaxattr.models.convolutions import depthwise_convolution as depthwise_convolution
 from jaxattr.models.efficientnet_lite import EfficientNetLite0 as EfficientNetLite0
 from jaxattr.models.efficientnet_lite import efficientnet_lite0_variables as efficientnet_lite0_variables
 from jaxattr.models.layers import POOLINGS as POOLINGS
 from jaxattr.models.layers import Classifier as Classifier
 from jaxattr.models.layers import Pooling as Pooling
-from jaxattr.models.layers import convolution as convolution
-from jaxattr.models.layers import depthwise_convolution as depthwise_convolution
 from jaxattr.models.layers import normalize as normalize
 from jaxattr.models.layers import pool as pool
 from jaxattr.models.layers import softplus as softplus

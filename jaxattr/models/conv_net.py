@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from jaxattr.models.layers import Classifier, Pooling, activation, conv_stride, convolution, normalize, pool
+from jaxattr.models.convolutions import convolution
+from jaxattr.models.layers import Classifier, Pooling, activation, conv_stride, normalize, pool
 
 # PyTorch's defaults, in which the TRADES networks are initialized; Flax's own he_normal is
 # truncated.

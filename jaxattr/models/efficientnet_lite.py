@@ -12,12 +12,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxattr.models.adapters import init
+from jaxattr.models.convolutions import convolution, depthwise_convolution
 from jaxattr.models.layers import (
     Classifier,
     activation,
     check_positive,
-    convolution,
-    depthwise_convolution,
     normalize,
     sigmoid,
 )

@@ -6,7 +6,6 @@ other half is pooling, since a max-pooling makes the gradient jump wherever two 
 tie (on MNIST: at almost every black pixel).
 """
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from numbers import Real
@@ -144,98 +143,6 @@ def pool(
         return jnp.mean(windows, axis=(2, 4))
     total = jax.nn.logsumexp(windows / temperature, axis=(2, 4))
     return temperature * (total - math.log(4))
-
-
-def convolution(lhs: Float[Array, "n h w i"], rhs: Float[Array, "a b i o"], strides, padding, **options) -> Array:
-    """Convolve a batch of images, quickly also inside of loops on a CPU; takes what ``jax.lax``'s does.
-
-    Everything second-order runs inside of a loop, where XLA's CPU backend is 5 to 10 times slower at the transposed
-    convolutions of a gradient than outside. On a CPU this is therefore a matrix product of patches, whose derivatives
-    are matrix products again (about 10 times faster in Hessian products; ``benchmarks/spine.py`` has both). Elsewhere,
-    and for dilated or grouped convolutions, it is :func:`jax.lax.conv_general_dilated`. For networks of your own:
-    ``flax.linen.Conv(..., conv_general_dilated=jaxattr.models.convolution)``.
-
-    Args:
-      lhs: images.
-      rhs: kernel.
-      strides: one per spatial axis.
-      padding: ``"SAME"``, ``"VALID"`` or a pair per spatial axis.
-      **options: of :func:`jax.lax.conv_general_dilated`.
-
-    Returns:
-      Images, (n, h', w', o).
-    """
-    dilations = [options.get(name) or (1,) for name in ("lhs_dilation", "rhs_dilation")]
-    plain = all(set(dilation) == {1} for dilation in dilations) and options.get("feature_group_count", 1) == 1
-    if jax.default_backend() != "cpu" or not plain or lhs.ndim != 4:
-        return jax.lax.conv_general_dilated(lhs, rhs, strides, padding, **options)
-    height, width, inputs, outputs = rhs.shape
-    if isinstance(padding, str):
-        padding = jax.lax.padtype_to_pads(lhs.shape[1:3], (height, width), strides, padding)
-    if any(any(pair) for pair in padding):
-        lhs = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
-    rows, columns = (
-        (size - kernel) // stride + 1
-        for size, kernel, stride in zip(lhs.shape[1:3], (height, width), strides, strict=True)
-    )
-    patches = [
-        lhs[:, i : i + (rows - 1) * strides[0] + 1 : strides[0], j : j + (columns - 1) * strides[1] + 1 : strides[1]]
-        for i in range(height)
-        for j in range(width)
-    ]
-    kernel = rhs.reshape(height * width * inputs, outputs)
-    return jnp.matmul(jnp.concatenate(patches, axis=-1), kernel, precision=options.get("precision"))
-
-
-def depthwise_convolution(
-    lhs: Float[Array, "n h w c"], rhs: Float[Array, "a b 1 c"], strides, padding, **options
-) -> Array:
-    """Convolve every channel by itself, quickly also in second derivatives on a CPU.
-
-    For ``flax.linen.Conv(channels, ..., feature_group_count=channels, conv_general_dilated=depthwise_convolution)``.
-    On a CPU it is a sum over the kernel of shifted images times weights, since XLA's CPU backend is 5 to 50 times
-    slower at grouped convolutions and their transposes. The shifts are along one axis, of all rows behind each other:
-    what a gradient pads again is then checked once per pixel and not in two dimensions, which is 2 to 15 times
-    quicker. Elsewhere, and for dilated kernels or several outputs per channel, it is
-    :func:`jax.lax.conv_general_dilated`.
-
-    Args:
-      lhs: images.
-      rhs: kernel.
-      strides: one per spatial axis.
-      padding: ``"SAME"``, ``"VALID"`` or a pair per spatial axis.
-      **options: of :func:`jax.lax.conv_general_dilated`, with ``feature_group_count=c``.
-
-    Returns:
-      Images, (n, h', w', c).
-    """
-    dilations = [options.get(name) or (1,) for name in ("lhs_dilation", "rhs_dilation")]
-    plain = all(set(dilation) == {1} for dilation in dilations) and lhs.ndim == 4
-    if jax.default_backend() != "cpu" or not plain or rhs.shape[2:] != (1, lhs.shape[-1]):
-        return jax.lax.conv_general_dilated(lhs, rhs, strides, padding, **options)
-    (n, *sizes, channels), kernel = lhs.shape, rhs.shape[:2]
-    if isinstance(padding, str):
-        padding = jax.lax.padtype_to_pads(sizes, kernel, strides, padding)
-    # Per axis: outputs, and pixels in units of strides; there is one row more than needed, for the shift beyond it.
-    rows, columns = (
-        (size + sum(pair) - width) // stride + 1
-        for size, pair, width, stride in zip(sizes, padding, kernel, strides, strict=True)
-    )
-    tall, wide = rows - (-kernel[0] // strides[0]), columns - (-kernel[1] // strides[1]) - 1
-    ends = (tall * strides[0] - sizes[0] - padding[0][0], wide * strides[1] - sizes[1] - padding[1][0])
-    margins = [(0, 0, 0), *((pair[0], end, 0) for pair, end in zip(padding, ends, strict=True)), (0, 0, 0)]
-    images = jax.lax.pad(lhs, jnp.zeros((), lhs.dtype), margins).reshape(
-        n, tall, strides[0], wide, strides[1], channels
-    )
-    phases = images.transpose(2, 4, 0, 1, 3, 5).reshape(*strides, n, tall * wide, channels)
-    # Else the compiler computes what comes before, an activation, once per position of the kernel.
-    phases = jax.lax.optimization_barrier(phases)
-    total = jnp.zeros((), lhs.dtype)
-    for i, j in itertools.product(*map(range, kernel)):
-        begin = i // strides[0] * wide + j // strides[1]
-        shifted = phases[i % strides[0], j % strides[1], :, begin : begin + rows * wide]
-        total += shifted * rhs[i, j, 0]
-    return total.reshape(n, rows, wide, channels)[:, :, :columns]
 
 
 def conv_stride(kind: Pooling) -> int:

@@ -3,7 +3,8 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxattr.models.layers import Classifier, activation, convolution, normalize
+from jaxattr.models.convolutions import convolution
+from jaxattr.models.layers import Classifier, activation, normalize
 
 _kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 

@@ -3,7 +3,8 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxattr.models.layers import Classifier, Pooling, activation, conv_stride, convolution, normalize, pool
+from jaxattr.models.convolutions import convolution
+from jaxattr.models.layers import Classifier, Pooling, activation, conv_stride, normalize, pool
 
 
 class SmallCNN(Classifier):

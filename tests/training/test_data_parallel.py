@@ -4,6 +4,8 @@ import json
 import logging
 import re
 import signal
+from collections.abc import Callable
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -101,12 +103,14 @@ def test_a_batch_that_cannot_be_divided(variables, caplog):
 
 
 class Images(nn.Module):
-    """Ordinary convolutions."""
+    """One convolution, Flax's or ours."""
+
+    convolution: Callable[..., Any]
 
     @nn.compact
     def __call__(self, xs, train=False):
         del train
-        xs = nn.softplus(nn.Conv(2, (3, 3))(xs))
+        xs = nn.softplus(nn.Conv(2, (3, 3), conv_general_dilated=self.convolution)(xs))
         return nn.Dense(3)(xs.reshape(len(xs), -1))
 
 
@@ -129,9 +133,11 @@ def one_by_one(apply_fn, variables, batch, key):
     return losses.mean(), {"metrics": {}, "updates": {}}
 
 
-def test_convolutions_inside_of_loops_do_not_gather_the_batch():
-    on, apply_fn, key = parallel.batch_mesh(8), ja.models.apply_fn(Images()), jax.random.key(0)
-    variables = ja.models.init(Images(), key, (6, 6, 1))
+@pytest.mark.parametrize("convolution", [jax.lax.conv_general_dilated, ja.models.convolution])
+def test_convolutions_inside_of_loops_do_not_gather_the_batch(convolution):
+    model = Images(convolution)
+    on, apply_fn, key = parallel.batch_mesh(8), ja.models.apply_fn(model), jax.random.key(0)
+    variables = ja.models.init(model, key, (6, 6, 1))
 
     def collectives(objective):
         optimizer = optax.sgd(0.1)

@@ -1,0 +1,241 @@
+"""Convolutions whose derivatives of every order are quick on CPUs, too.
+
+A convolution is linear in its images and in its kernel, so all of its derivatives are made of three maps: images and
+kernel to images, the transpose with respect to the images, and that with respect to the kernel. The transpose of any of
+them is another of them. XLA's CPU backend has a quick program for the first one alone; the transposes that JAX makes of
+it are up to 75 times slower inside of a loop, and everything here that attacks, bounds or explains runs in one. Each of
+the three is therefore a primitive of its own, written as what XLA is quick at.
+"""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def convolution(lhs: Float[Array, "n h w i"], rhs: Float[Array, "a b i o"], strides, padding, **options) -> Array:
+    """Convolve a batch of images; takes what :func:`jax.lax.conv_general_dilated` does, and gives the same.
+
+    On a CPU its derivatives are quicker (``benchmarks/spine.py`` has both). Elsewhere, and for dilated or grouped
+    convolutions, it is :func:`jax.lax.conv_general_dilated`. For networks of your own:
+    ``flax.linen.Conv(..., conv_general_dilated=jaxattr.models.convolution)``.
+
+    Args:
+      lhs: images.
+      rhs: kernel.
+      strides: one per spatial axis.
+      padding: ``"SAME"``, ``"VALID"`` or a pair per spatial axis.
+      **options: of :func:`jax.lax.conv_general_dilated`.
+
+    Returns:
+      Images, (n, h', w', o).
+
+    Example:
+      >>> images, kernel = jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1, 2))
+      >>> convolution(images, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")).tolist()
+      [[[[9.0, 9.0]]]]
+    """
+    plain = _not_dilated(options) and options.get("feature_group_count", 1) == 1 and lhs.dtype == rhs.dtype
+    if jax.default_backend() != "cpu" or not plain or lhs.ndim != 4:
+        return jax.lax.conv_general_dilated(lhs, rhs, strides, padding, **options)
+    pads = _pads(padding, lhs.shape[1:3], rhs.shape[:2], strides)
+    return _convolve.bind(
+        *_varying_alike(lhs, rhs), strides=tuple(strides), pads=pads, precision=options.get("precision"), size=()
+    )
+
+
+def depthwise_convolution(
+    lhs: Float[Array, "n h w c"], rhs: Float[Array, "a b 1 c"], strides, padding, **options
+) -> Array:
+    """Convolve every channel by itself, quickly also in second derivatives on a CPU.
+
+    For ``flax.linen.Conv(channels, ..., feature_group_count=channels, conv_general_dilated=depthwise_convolution)``.
+    On a CPU it is a sum over the kernel of shifted images times weights, since XLA's CPU backend is 5 to 50 times
+    slower at grouped convolutions and their transposes. The shifts are along one axis, of all rows behind each other:
+    what a gradient pads again is then checked once per pixel and not in two dimensions, which is 2 to 15 times
+    quicker. Elsewhere, and for dilated kernels or several outputs per channel, it is
+    :func:`jax.lax.conv_general_dilated`.
+
+    Args:
+      lhs: images.
+      rhs: kernel.
+      strides: one per spatial axis.
+      padding: ``"SAME"``, ``"VALID"`` or a pair per spatial axis.
+      **options: of :func:`jax.lax.conv_general_dilated`, with ``feature_group_count=c``.
+
+    Returns:
+      Images, (n, h', w', c).
+    """
+    if jax.default_backend() != "cpu" or not _not_dilated(options) or rhs.shape[2:] != (1, lhs.shape[-1]):
+        return jax.lax.conv_general_dilated(lhs, rhs, strides, padding, **options)
+    (n, *sizes, channels), kernel = lhs.shape, rhs.shape[:2]
+    padding = _pads(padding, sizes, kernel, strides)
+    # Per axis: outputs, and pixels in units of strides; there is one row more than needed, for the shift beyond it.
+    rows, columns = (
+        (size + sum(pair) - width) // stride + 1
+        for size, pair, width, stride in zip(sizes, padding, kernel, strides, strict=True)
+    )
+    tall, wide = rows - (-kernel[0] // strides[0]), columns - (-kernel[1] // strides[1]) - 1
+    ends = (tall * strides[0] - sizes[0] - padding[0][0], wide * strides[1] - sizes[1] - padding[1][0])
+    margins = [(0, 0, 0), *((pair[0], end, 0) for pair, end in zip(padding, ends, strict=True)), (0, 0, 0)]
+    images = jax.lax.pad(lhs, jnp.zeros((), lhs.dtype), margins).reshape(
+        n, tall, strides[0], wide, strides[1], channels
+    )
+    phases = images.transpose(2, 4, 0, 1, 3, 5).reshape(*strides, n, tall * wide, channels)
+    # Else the compiler computes what comes before, an activation, once per position of the kernel.
+    phases = jax.lax.optimization_barrier(phases)
+    total = jnp.zeros((), lhs.dtype)
+    for i, j in itertools.product(*map(range, kernel)):
+        begin = i // strides[0] * wide + j // strides[1]
+        shifted = phases[i % strides[0], j % strides[1], :, begin : begin + rows * wide]
+        total += shifted * rhs[i, j, 0]
+    return total.reshape(n, rows, wide, channels)[:, :, :columns]
+
+
+def _not_dilated(options: dict[str, Any]) -> bool:
+    return all(set(options.get(name) or (1,)) == {1} for name in ("lhs_dilation", "rhs_dilation"))
+
+
+def _pads(padding, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int]) -> tuple:
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(sizes, kernel, strides, padding)
+    return tuple((int(low), int(high)) for low, high in padding)
+
+
+def _varying_alike(*arrays: Array) -> list[Array]:
+    """Inside of ``shard_map``: operands that vary over the same axes of the mesh, as primitives need them."""
+
+    def axes(array):
+        aval = jax.typeof(array)
+        # Called `mat` since JAX 0.10, `vma` before.
+        return aval.mat.varying if hasattr(aval, "mat") else getattr(aval, "vma", frozenset())
+
+    everywhere = frozenset().union(*map(axes, arrays))
+    missing = [tuple(everywhere - axes(array)) for array in arrays]
+    return [jax.lax.pcast(a, names, to="varying") if names else a for a, names in zip(arrays, missing, strict=True)]
+
+
+# The three maps. `size`: of what a transpose gives, height and width, which strides leave open.
+
+
+def _images_of(images, kernel, *, strides, pads, precision, size):
+    del size
+    return jax.lax.conv_general_dilated(images, kernel, strides, pads, dimension_numbers=_LAYOUT, precision=precision)
+
+
+def _images_from(outputs, kernel, *, strides, pads, precision, size):
+    """The transpose with respect to the images, as a convolution with the kernel turned round."""
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    margins = []
+    for (low, _), width, stride, count, wanted in zip(
+        pads, kernel.shape[:2], strides, outputs.shape[1:3], size, strict=True
+    ):
+        margins.append((width - 1 - low, wanted - (count - 1) * stride - 1 + low))
+    return jax.lax.conv_general_dilated(
+        outputs, turned, (1, 1), margins, lhs_dilation=strides, dimension_numbers=_LAYOUT, precision=precision
+    )
+
+
+def _kernel_from(images, outputs, *, strides, pads, precision, size):
+    """The transpose with respect to the kernel: a matrix product per position."""
+    margins = ((0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0))
+    images = jax.lax.pad(images, jnp.zeros((), images.dtype), margins)
+    spans = [(count - 1) * stride + 1 for count, stride in zip(outputs.shape[1:3], strides, strict=True)]
+    flat = outputs.reshape(-1, outputs.shape[-1])
+    products = []
+    for i, j in itertools.product(*map(range, size)):
+        shifted = images[:, i : i + spans[0] : strides[0], j : j + spans[1] : strides[1]]
+        products.append(jnp.matmul(shifted.reshape(len(flat), -1).T, flat, precision=precision))
+    return jnp.stack(products).reshape(*size, images.shape[-1], outputs.shape[-1])
+
+
+def _primitive(name: str, function, batched) -> Primitive:
+    """A bilinear map: evaluation, shapes, lowering and ``vmap``; derivatives are told at the end."""
+    primitive = Primitive(f"jaxattr_{name}")
+    static = ("strides", "pads", "precision", "size")
+    primitive.def_impl(jax.jit(function, static_argnames=static))
+
+    def shape(left, right, **window):
+        result = jax.eval_shape(
+            functools.partial(function, **window), *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (left, right))
+        )
+        return left.update(shape=result.shape, dtype=result.dtype, weak_type=False)
+
+    primitive.def_abstract_eval(shape)
+    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+
+    def vmapped(operands, axes, **window):
+        if None in axes:
+            return batched(primitive, operands, axes, window)
+        # A kernel per image: rare, and nothing that XLA has a quick convolution for.
+        slow = functools.partial(function, **window)
+        return jax.vmap(slow, axes)(*operands), 0
+
+    batching.primitive_batchers[primitive] = vmapped
+    return primitive
+
+
+def _folded(array, axis: int, into: int):
+    """Merge a batch axis into another one, which it then leads."""
+    array = jnp.moveaxis(array, axis, into)
+    return array.reshape(*array.shape[:into], -1, *array.shape[into + 2 :])
+
+
+def _unfolded(array, axis: int, count: int):
+    """Undo :func:`_folded`; the batch axis is ``axis``."""
+    return array.reshape(*array.shape[:axis], count, -1, *array.shape[axis + 1 :]), axis
+
+
+def _fold(first: tuple[int, int], second: tuple[int, int]):
+    """A batching rule for one batched operand: the axes that it is merged into, of the operand and of the result."""
+
+    def rule(primitive, operands, axes, window):
+        which = 0 if axes[1] is None else 1
+        into, out = (first, second)[which]
+        operands = list(operands)
+        count = operands[which].shape[axes[which]]
+        operands[which] = _folded(operands[which], axes[which], into)
+        return _unfolded(primitive.bind(*operands, **window), out, count)
+
+    return rule
+
+
+_convolve = _primitive("convolve", _images_of, _fold((0, 0), (3, 3)))
+_to_images = _primitive("convolve_to_images", _images_from, _fold((0, 0), (2, 3)))
+_to_kernel = _primitive("convolve_to_kernel", _kernel_from, _fold((3, 2), (3, 3)))
+
+
+# Derivatives. An operand that is differentiated comes as a placeholder, of which only the shape is known.
+
+
+def _images_size(operand) -> dict[str, tuple[int, int]]:
+    return {"size": tuple(getattr(operand, "aval", operand).shape[1:3])}
+
+
+def _kernel_size(operand) -> dict[str, tuple[int, int]]:
+    return {"size": tuple(getattr(operand, "aval", operand).shape[:2])}
+
+
+ad.defbilinear(
+    _convolve,
+    lambda ct, images, kernel, **window: _to_images.bind(ct, kernel, **window | _images_size(images)),
+    lambda ct, images, kernel, **window: _to_kernel.bind(images, ct, **window | _kernel_size(kernel)),
+)
+ad.defbilinear(
+    _to_images,
+    lambda ct, _, kernel, **window: _convolve.bind(ct, kernel, **window | {"size": ()}),
+    lambda ct, outputs, kernel, **window: _to_kernel.bind(ct, outputs, **window | _kernel_size(kernel)),
+)
+ad.defbilinear(
+    _to_kernel,
+    lambda ct, images, outputs, **window: _to_images.bind(outputs, ct, **window | _images_size(images)),
+    lambda ct, images, _, **window: _convolve.bind(images, ct, **window | {"size": ()}),
+)
