@@ -18,6 +18,7 @@ from experiments.workers import log_to_stderr
 _COMMANDS = {
     "train": "train a network with a defense; write checkpoints, weights and a card",
     "evaluate": "train, bound and attack; write rows, tables and a page",
+    "seeds": "evaluate with several seeds; write means and standard errors",
     "report": "write tables and page again, from the rows of a run",
     "publish": "add the network of a finished training to the zoo",
 }
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What is slow to import comes after what can be said without it.
     from experiments.record import StoreError
 
-    run = {"train": _train, "evaluate": _evaluate, "report": _report, "publish": _publish}[command]
+    run = {"train": _train, "evaluate": _evaluate, "seeds": _seeds, "report": _report, "publish": _publish}[command]
     try:
         return run(rest)
     except (StoreError, UsageError, ValueError, FileNotFoundError, FileExistsError) as error:
@@ -47,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def parse_evaluate(arguments: Sequence[str]) -> tuple[str, Config]:
+def parse_evaluate(arguments: Sequence[str], command: str = "evaluate") -> tuple[str, Config]:
     """The name of the preset and the resolved configuration."""
     presets = {name: words for name, (words, _) in PRESETS.items()}
     preset, rest = _preset(arguments, presets, "demo")
-    config = _fields("evaluate", Config, PRESETS[preset][1], presets, rest)
+    config = _fields(command, Config, PRESETS[preset][1], presets, rest)
     return preset, resolve(config, preset)
 
 
@@ -75,7 +76,7 @@ def _fields(
     listed = "\n".join(f"  --preset {name}: {words}" for name, words in presets.items())
     return tyro.cli(
         kind,
-        prog=f"python -m experiments {command} [--preset PRESET]",
+        prog=f"python -m experiments {command} [--preset PRESET]{' [--seeds N]' * (command == 'seeds')}",
         description=f"{_COMMANDS[command].capitalize()}. Start from a preset:\n\n{listed}\n\n"
         "and change any of its fields:",
         default=default,
@@ -103,6 +104,18 @@ def _evaluate(arguments: list[str]) -> int:
     _, config = parse_evaluate(arguments)
     store = evaluate(config)
     print(render(store, _shown("evaluate", arguments)))
+    return 0
+
+
+def _seeds(arguments: list[str]) -> int:
+    from experiments import seeds
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--seeds", type=int, default=5)
+    given, rest = parser.parse_known_args(arguments)
+    _, config = parse_evaluate(rest, "seeds")
+    print(seeds.run(config, given.seeds))
+    print(f"Table: {config.output}/table.md\nAll numbers: {config.output}/seeds.csv")
     return 0
 
 

@@ -104,6 +104,20 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
             training=Training(preset="cpu", epochs=25),
         ),
     ),
+    "defenses": (
+        "digits, natural training and the six defenses, 100 samples of integrated gradients",
+        Config(
+            num_samples=100,
+            defenses=("natural", "adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr"),
+            attributions=("integrated_gradients",),
+            linf=(0.01, 0.05),
+            ig_steps=10,
+            ig_rule="gauss_legendre",
+            restarts=4,
+            ifia_steps=50,
+            training=Training(preset="cpu"),
+        ),
+    ),
     "cpu": (
         "500 samples, all radii: for MNIST and Fashion-MNIST on CPU cores",
         Config(num_samples=500, sweep=True, ig_steps=20, restarts=5, ifia_steps=50, batch_size=20),

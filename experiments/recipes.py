@@ -155,8 +155,8 @@ def _smoke(dataset: str) -> Training:
 
 # What the two-core preset gives up for its time: steps of attack and path, and above all the length of training. Steps
 # are counted for 50 images of MNIST and conv_net, from seconds per step on two idle cores: 0.11 (natural), 0.36
-# (adversarial), 0.42 (trades), 1.0 to 2.1 where attributions are differentiated. The accuracy under PGD on the full test
-# set takes two minutes more.
+# (adversarial), 0.42 (trades), 1.0 to 2.1 where attributions are differentiated. The accuracy under PGD on the full
+# test set takes two minutes more.
 _SHORT_PATH = {"attack_steps": 3, "path_steps": 3, "attack_path_steps": 2, "steps": 400}
 _SHORT_IGR = {"attack_steps": 7, "path_steps": 3, "steps": 250}
 CPU: dict[str, dict[str, Any]] = {
@@ -179,7 +179,7 @@ def _cpu(dataset: str, defense: str) -> Training:
     chosen = {"preset": "cpu", "batch_size": 50, "evaluations": 4, "evaluate_samples": 250, **CPU[defense]}
     if dataset == "digits":
         # Small enough to be trained to the end, whatever the objective, and with more points on the path.
-        path = {"path_steps": 10, "attack_path_steps": 5, "attack_steps": 3 if defense == "art" else 7}
+        path = {"path_steps": 5, "attack_path_steps": 3, "attack_steps": 3 if defense == "art" else 7}
         length = {"steps": None, "epochs": 30, "batch_size": 64}
         chosen |= {**path, **length, "evaluations": 10, "evaluate_samples": None}
     elif known(dataset).model == "resnet18":

@@ -69,12 +69,12 @@ def _models(store: Store) -> str:
     lines += [
         f"| {name} | {100 * card['accuracy']:.1f} % | {100 * card['pgd_accuracy']:.1f} %"
         f" (epsilon {card['pgd']['epsilon']:.3g}) |"
-        for name, card in _cards(store).items()
+        for name, card in cards(store).items()
     ]
     return "\n".join(lines) + "\n"
 
 
-def _cards(store: Store) -> dict[str, dict[str, Any]]:
+def cards(store: Store) -> dict[str, dict[str, Any]]:
     """What is known of the models that are trained."""
     paths = {name: store.directory / "models" / name / f"{NAME}.json" for name in store.config.defenses}
     return {name: ja.zoo.read_card(path) for name, path in paths.items() if path.exists()}
@@ -111,7 +111,7 @@ def _page(store: Store, command: str, tables: str, drawn: list[tuple[str, str, b
         # How each model was trained, instead of what the command line asked for.
         settings=_flat(
             store.run["config"]
-            | {"training": {name: card["config"]["training"] for name, card in _cards(store).items()}}
+            | {"training": {name: card["config"]["training"] for name, card in cards(store).items()}}
         ),
         timings=json.loads(timings.read_text(encoding="utf-8")) if timings.exists() else {},
         command=command,
