@@ -20,7 +20,11 @@ class Config:
     """A run of ``evaluate``; what is None is the data set's default."""
 
     COMMAND: ClassVar[str] = "evaluate"
-    NOT_HASHED: ClassVar[tuple[str, ...]] = ("output", "data_dir", "batch_size", "pictures", "workers")
+    # Models and attributions have rows of their own, to which a later run may add others.
+    NOT_HASHED: ClassVar[tuple[str, ...]] = (
+        *("output", "data_dir", "batch_size", "pictures", "workers"),
+        *("defenses", "attributions"),
+    )
 
     output: str | None = None
     """Directory of everything the run writes; by default results/PRESET."""
@@ -37,6 +41,9 @@ class Config:
     defenses: tuple[str, ...] = ("natural", "adversarial")
     """How the models are trained, one model each: natural, adversarial, ig_norm, ig_sum_norm, aat, adv_aat, art,
     trades, or igr on top: natural_igr, adversarial_igr, trades_igr."""
+    source: Literal["train", "zoo"] = "train"
+    """Where the models come from: trained by the run, or the package's own (then model, beta and training are those of
+    their cards)."""
     attributions: tuple[str, ...] = ("saliency", "input_x_gradient", "integrated_gradients")
     """Whose deviations are bounded and attacked."""
     sweep: bool = False
@@ -50,6 +57,10 @@ class Config:
     ig_rule: Rule = "midpoint"
     restarts: int = 5
     """Random starts of every attack."""
+    ifia_restarts: int | None = None
+    """Of IFIA on the top-k set, where they differ."""
+    ascent_restarts: int | None = None
+    """Of IFIA on the deviation itself, likewise."""
     pgd_steps: int = 20
     """Steps of PGD on the cross-entropy."""
     ifia_steps: int = 200
@@ -64,6 +75,10 @@ class Config:
     """Probability with which the Lanczos bound holds."""
     dense_up_to: int = 784
     """Theorem 2 needs a dense P: for inputs of more features there is Corollary 1 only."""
+    beyond: bool = False
+    """Beside the paper's l-infinity bounds also the semidefinite one, and that within the box of valid inputs."""
+    rank_samples: int = 0
+    """Guarantees for ranks are computed for so many first samples: a second per radius for 784 features on a core."""
     small_remainder: float = 0.05
     """Samples whose Taylor remainder is below this are counted apart in the table of violations."""
     batch_size: int = 50
@@ -76,6 +91,7 @@ class Config:
     training: Training = dataclasses.field(default_factory=Training)
 
 
+_SEVEN = ("natural", "adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr")
 PRESETS: Mapping[str, tuple[str, Config]] = {
     "smoke": (
         "digits, 16 samples, one epoch of training: seconds, for tests",
@@ -108,7 +124,7 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
         "digits, natural training and the six defenses, 100 samples of integrated gradients",
         Config(
             num_samples=100,
-            defenses=("natural", "adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr"),
+            defenses=_SEVEN,
             attributions=("integrated_gradients",),
             linf=(0.01, 0.05),
             ig_steps=10,
@@ -119,18 +135,38 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
         ),
     ),
     "cpu": (
-        "500 samples, all radii: for MNIST and Fashion-MNIST on CPU cores",
-        Config(num_samples=500, sweep=True, ig_steps=20, restarts=5, ifia_steps=50, batch_size=20),
+        "paper 000 on CPU cores, with the package's networks: 500 samples, all radii, IG of 5 points; hours",
+        Config(
+            dataset="mnist",
+            source="zoo",
+            num_samples=500,
+            defenses=_SEVEN,
+            attributions=("integrated_gradients",),
+            sweep=True,
+            ig_steps=5,
+            ig_rule="gauss_legendre",
+            restarts=20,
+            ifia_restarts=2,
+            ascent_restarts=1,
+            ifia_steps=15,
+            beyond=True,
+            rank_samples=20,
+            batch_size=20,
+        ),
     ),
     "paper": (
         "the settings of paper 000: full test set, three radii, 20 attacks of 20 and 200 steps",
         Config(
             dataset="mnist",
             num_samples=None,
+            defenses=_SEVEN,
+            attributions=("integrated_gradients",),
             sweep=True,
             ig_steps=50,
             restarts=20,
             ifia_steps=200,
+            beyond=True,
+            rank_samples=100,
             training=Training(preset="paper"),
         ),
     ),
@@ -152,6 +188,8 @@ def resolve(config: Config, preset: str) -> Config:
         linf=fill(config.linf, data.linf if config.sweep else (data.main_linf,)),
         top_k=fill(config.top_k, data.top_k),
         top_k_map=fill(config.top_k_map, data.top_k_map),
+        ifia_restarts=fill(config.ifia_restarts, config.restarts),
+        ascent_restarts=fill(config.ascent_restarts, config.restarts),
     )
     _check(config)
     return config
@@ -187,15 +225,25 @@ def _check(config: Config) -> None:
     for norm, epsilons in norms(config).items():
         if not all(0 < epsilon < math.inf for epsilon in epsilons) or len(set(epsilons)) < len(epsilons):
             raise ValueError(f"`{norm}` must be different, positive radii in units of the input, got {epsilons}.")
-    counts = ("ig_steps", "restarts", "pgd_steps", "ifia_steps", "top_k", "lanczos_steps", "batch_size", "workers")
+    counts = ("ig_steps", "restarts", "ifia_restarts", "ascent_restarts", "pgd_steps", "ifia_steps")
+    counts += ("top_k", "lanczos_steps", "batch_size", "workers")
     values = {name: getattr(config, name) for name in counts} | {"num_samples": fill(config.num_samples, 1)}
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    if config.rank_samples < 0:
+        raise ValueError(f"`rank_samples` must be at least 0, got {config.rank_samples}.")
     if not 0 < config.confidence < 1:
         raise ValueError(f"`confidence` must lie strictly between 0 and 1, got {config.confidence}.")
     for defense in config.defenses:
-        training_of(config, defense)
+        if config.source == "train":
+            training_of(config, defense)
+        elif f"{config.dataset}/{defense}" not in ja.zoo.names():
+            listed = ", ".join(name for name in ja.zoo.names() if name.startswith(f"{config.dataset}/")) or "none"
+            raise ValueError(
+                f"there is no trained network {config.dataset}/{defense} in the package (of this data set: {listed});"
+                " train it with `--source train`, or publish one."
+            )
 
 
 def _known(option: str, given: Any, accepted: Mapping[str, Any]) -> None:

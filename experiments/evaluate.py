@@ -10,7 +10,7 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import jaxattr as ja
 from experiments import networks
 from experiments.config import Config, norms, training_of
-from experiments.program import compare_program, sample_program
+from experiments.program import attack_program, bounds_program, compare_program, rank_program
 from experiments.record import StoreError, environment, write_text
 from experiments.rows import batch_rows
 from experiments.store import Store
@@ -29,11 +29,12 @@ from experiments.workers import run_all, stopped
 log = logging.getLogger(__name__)
 
 
-def evaluate(config: Config) -> Store:
+def evaluate(config: Config, pairs: Sequence[tuple[str, str]] | None = None) -> Store:
     """Make a run, or what is left of it.
 
     Args:
       config: resolved.
+      pairs: attribution and norm, each, of the rows that are wanted; by default all of the configuration.
 
     Returns:
       The store with all rows.
@@ -44,17 +45,21 @@ def evaluate(config: Config) -> Store:
     store = Store(str(config.output), config, environment())
     workers = _workers(config)
     with _stage(store.directory, "training"):
-        run_all(train, [(config, defense) for defense in config.defenses], workers)
+        run_all(obtain, [(config, defense) for defense in config.defenses], workers)
     with _stage(store.directory, "bounds and attacks"):
-        # The dearest first, so that no process is left alone with it at the end.
-        pairs = [(attribution, norm) for attribution in reversed(config.attributions) for norm in norms(config)]
+        if pairs is None:
+            # The dearest first, so that no process is left alone with it at the end.
+            pairs = [(attribution, norm) for attribution in reversed(config.attributions) for norm in norms(config)]
         run_all(run_pair, [(config, *pair) for pair in pairs], workers)
     return store
 
 
-def train(config: Config, defense: str) -> None:
-    """Train one network, unless the run has it."""
-    networks.train(training_of(config, defense))
+def obtain(config: Config, defense: str) -> None:
+    """Train one network, or take it from the package, unless the run has it."""
+    if config.source == "zoo":
+        networks.adopt(f"{config.dataset}/{defense}", Path(str(config.output)) / "models" / defense)
+    else:
+        networks.train(training_of(config, defense))
 
 
 def first_correct(network: networks.Network, data: Any, config: Config) -> np.ndarray:
@@ -78,13 +83,16 @@ def first_correct(network: networks.Network, data: Any, config: Config) -> np.nd
 
 
 def run_pair(config: Config, attribution: str, norm: str) -> None:
-    """One attribution under one norm for all models: one compilation, since weights are an argument of the program."""
+    """One attribution under one norm for all models: one compilation, since weights are an argument of the programs."""
     store = Store(str(config.output), config)
-    data = _test_data(config)
+    data = test_data(config)
     epsilons = norms(config)[norm]
-    program = sample_program(attribution, norm, epsilons, config)
+    makers = {"bounds": bounds_program, "attacks": attack_program}
+    programs = {kind: make(attribution, norm, epsilons, config) for kind, make in makers.items()}
+    ranks = rank_program(attribution, norm, epsilons, config)
     compare = _comparison(config)
     key = jax.random.key(config.seed)
+    compiled = False
     for defense in config.defenses:
         network = networks.load(store.directory / "models" / defense)
         samples = first_correct(network, data, config)
@@ -98,14 +106,28 @@ def run_pair(config: Config, attribution: str, norm: str) -> None:
         if done == len(samples):
             continue
         classify = ja.models.logits_fn(network.model, network.variables)
-        lifted = ja.over_samples(program, classify, batch_size=config.batch_size)
+        lifted = {
+            kind: ja.over_samples(program, classify, batch_size=config.batch_size) for kind, program in programs.items()
+        }
         began = time.perf_counter()
+        xs, labels = data.x[samples], data.label[samples]
         # TF32 has relative errors of 1e-3, which changes which attacks seem to exceed a bound.
         with jax.default_matmul_precision("highest"):
-            for where, result in lifted.batches(data.x[samples], data.label[samples], key, start=done):
+            batches = {kind: _timed(each.batches(xs, labels, key, start=done)) for kind, each in lifted.items()}
+            # d^3 operations and d^2 numbers per sample: a few at a time.
+            guaranteed = ja.over_samples(ranks, classify, batch_size=min(4, config.batch_size))
+            for (where, bounds, bound_seconds), (_, attacks, attack_seconds) in zip(*batches.values(), strict=True):
+                result = _joined(bounds, attacks)
                 result["attacks"] = _metrics(compare, result)
+                result["ranks"] = _ranks(guaranteed, where, xs, labels, config)
+                # What was compiled first took minutes, and says nothing of the others.
+                result["seconds"] = {
+                    "bounds": bound_seconds if compiled else np.nan,
+                    "attacks": attack_seconds if compiled else np.nan,
+                }
+                compiled = True
                 if jax.process_index() == 0:
-                    _save_pictures(store, cell, where, data.x[samples], result, config)
+                    _save_pictures(store, cell, where, xs, result, config)
                     chosen = samples[where]
                     rows = batch_rows(cell.columns, epsilons, where, chosen, data.label[chosen], result, config)
                     cell.write(where, rows)
@@ -114,7 +136,38 @@ def run_pair(config: Config, attribution: str, norm: str) -> None:
                     return
 
 
-def _test_data(config: Config) -> ja.data.Dataset:
+def _timed(batches: Iterator[tuple[slice, Any]]) -> Iterator[tuple[slice, Any, float]]:
+    """Batches with the seconds that each took, per sample."""
+    while True:
+        began = time.perf_counter()
+        try:
+            where, result = next(batches)
+        except StopIteration:
+            return
+        yield where, result, (time.perf_counter() - began) / (where.stop - where.start)
+
+
+def _joined(bounds: dict[str, Any], attacks: dict[str, Any]) -> dict[str, Any]:
+    """One result of two programs: the points that the bounds name are attacks, the last ones."""
+    points = bounds.pop("points")
+    return {**bounds, **{name: np.concatenate([attacks[name], points[name]], axis=2) for name in attacks}}
+
+
+def _ranks(
+    lifted: ja.parallel.SampleMap, where: slice, xs: np.ndarray, labels: np.ndarray, config: Config
+) -> dict[str, np.ndarray]:
+    """Guaranteed ranks of a batch, (samples, radii): of the run's first samples, NaN for the others."""
+    count = min(max(0, config.rank_samples - where.start), where.stop - where.start)
+    if not count:
+        return {}
+    chosen = slice(where.start, where.start + count)
+    found = lifted(xs[chosen], labels[chosen], jax.random.key(0))
+    missing = where.stop - where.start - count
+    return {name: np.pad(value, ((0, missing), (0, 0)), constant_values=np.nan) for name, value in found.items()}
+
+
+def test_data(config: Config) -> ja.data.Dataset:
+    """The test split of a run."""
     return ja.data.load(config.dataset, "test", config.data_dir)
 
 

@@ -102,6 +102,30 @@ def load(directory: Path) -> Network:
     return Network(trained.card["defense"], trained.model, trained.variables, trained.card["weights"])
 
 
+def adopt(name: str, directory: Path) -> None:
+    """Copy a network of the package, and its card, to where a run has its own; once.
+
+    Raises:
+      ValueError: if there is none of this name.
+      experiments.record.StoreError: if the directory holds another one.
+    """
+    pretrained = ja.zoo.load(name)
+    if complete(directory):
+        if load(directory).weights != pretrained.card["weights"]:
+            raise StoreError(
+                f"{directory} holds other weights than {name} of this version; choose another `--output`, or delete"
+                " that directory to compute its rows again."
+            )
+        return
+    if jax.process_index() == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        stored = jax.tree.map(lambda leaf: np.asarray(leaf, pretrained.card["dtype"]), pretrained.variables)
+        ja.checkpoints.save_variables(directory / f"{NAME}.npz", stored, overwrite=True)
+        write_text(directory / f"{NAME}.json", json.dumps(pretrained.card, indent=2) + "\n")
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"adopt {name}")
+
+
 def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
     """Train a network, or what is left of it, and measure it.
 

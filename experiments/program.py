@@ -1,9 +1,10 @@
 """What is computed for one sample: bounds, attacks and what the attacks did, for all radii of one norm.
 
-Pure functions, which ``ja.over_samples`` compiles: one per attribution and norm (:func:`sample_program`), shared by all
-models, whose weights are an argument; and one for the metrics of all of them (:func:`compare_program`), since a third
-of the time to compile would otherwise be spent on the same metrics again. The attribution Jacobian does not depend on
-the radius: a ``vmap`` over radii shares it.
+Pure functions, which ``ja.over_samples`` compiles: per attribution and norm one of the bounds (:func:`bounds_program`),
+one of the attacks (:func:`attack_program`) and one of guaranteed ranks (:func:`rank_program`), shared by all models,
+whose weights are an argument; and one for the metrics of all of them (:func:`compare_program`), since a third of the
+time to compile would otherwise be spent on the same metrics again. The attribution Jacobian does not depend on the
+radius: a ``vmap`` over radii shares it.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from jaxattr.attacks.dissimilarity import Compared
 
 # pgd: on the cross-entropy, the paper's attack on l2 bounds; it wants another label. ifia: on the top-k set, the
 # paper's attack on l-infinity bounds. ascent: IFIA on the deviation itself, which is what the bounds bound. attained:
-# the points x + epsilon v and x - epsilon v of the bound's own direction, clipped to the box.
+# the points x + epsilon v and x - epsilon v of the bounds' best direction, clipped to the box, and the best within it.
 ATTACKS = ("pgd", "ifia", "ascent", "attained")
 
 
@@ -29,28 +30,35 @@ def attribution(name: str, config: Config) -> Any:
     return ja.attributions.REGISTRY[name](**options.get(name, {}))
 
 
-# In the order in which they are computed: indices of `smallest` refer to it, and the last one is the one that counts.
-BOUNDS = ("singular_value", "norm_relaxation", "entrywise", "smallest")
+# In the order in which they are computed; `smallest` is of the two before it, and its index refers to them.
+BOUNDS = ("singular_value", "norm_relaxation", "entrywise", "smallest", "semidefinite", "semidefinite_box")
 
 
 def bound_names(norm: str, size: int, config: Config) -> tuple[str, ...]:
-    """The bounds that are computed for inputs of ``size`` features; the last one is the one that counts."""
+    """The bounds that are computed for inputs of ``size`` features."""
     if norm == "l2":
         return ("singular_value",)
-    return ("norm_relaxation", "entrywise", "smallest") if size <= config.dense_up_to else ("norm_relaxation",)
+    names = ("norm_relaxation", "entrywise", "smallest") if size <= config.dense_up_to else ("norm_relaxation",)
+    return (*names, "semidefinite", "semidefinite_box") if config.beyond else names
 
 
-def attack_labels(config: Config) -> list[tuple[str, int]]:
+def main_bound(names: tuple[str, ...]) -> str:
+    """The bound that counts in the tables: the paper's, or the smaller one of its two."""
+    return "smallest" if "smallest" in names else names[0]
+
+
+def attack_labels(norm: str, config: Config) -> list[tuple[str, int]]:
     """(attack, restart) along the attacks' axis; the two signs of ``attained`` are its restarts."""
-    repeats = dict.fromkeys(ATTACKS, config.restarts) | {"attained": 2}
-    return [(name, i) for name, count in repeats.items() for i in range(count)]
+    repeats = {"pgd": config.restarts, "ifia": config.ifia_restarts, "ascent": config.ascent_restarts}
+    attained = 3 if config.beyond and norm == "linf" else 2
+    return [(name, i) for name, count in {**repeats, "attained": attained}.items() for i in range(int(count or 0))]
 
 
-def sample_program(name: str, norm: str, epsilons: tuple[float, ...], config: Config) -> Callable[..., Any]:
+def bounds_program(name: str, norm: str, epsilons: tuple[float, ...], config: Config) -> Callable[..., Any]:
     """Build ``program(logits_fn, x, label, key) -> dict`` for :func:`jaxattr.over_samples`.
 
-    Leaves have a leading axis of radii, except ``before`` and those under ``sample``; ``perturbed``, ``maps``,
-    ``label_kept`` and ``distance`` have a second one of attacks, in the order of :func:`attack_labels`.
+    Leaves have a leading axis of radii, except ``before`` and those under ``sample``; those under ``points`` have a
+    second one, of the points that the bounds themselves name.
     """
     attribute = attribution(name, config)
     make_ball = ja.balls.BALLS[norm]
@@ -58,18 +66,25 @@ def sample_program(name: str, norm: str, epsilons: tuple[float, ...], config: Co
     def program(logits_fn, x, label, key):
         clean = attribute(logits_fn, x, label)
         constraint = ja.bounds.label_constraint(logits_fn, x, label)
-        predicted = jnp.argmax(logits_fn(x))
+        names = bound_names(norm, x.size, config)
+        dense = norm == "linf" and x.size <= config.dense_up_to
+        # One matrix for all bounds, which are of the linear model alone.
+        bounded = _linear_model(attribute, logits_fn, x, label) if dense else attribute
 
         def at_radius(epsilon):
             ball = make_ball(epsilon)
-            bounds = _bounds(attribute, ball, logits_fn, x, label, key, config)
-            main = bounds[list(bounds)[-1]]
+            bounds = _bounds(names, bounded, ball, logits_fn, x, label, key, dense, config)
+            main = bounds[main_bound(names)]
             corrected = ja.bounds.corrected(lambda *_: main, attribute)(logits_fn, x, label, key)
             step = epsilon * main.direction
-            # All that ja.attacks.attained would try, and not only the better one.
-            attained = jax.vmap(lambda z: ball.project_input(x, z))(jnp.stack([x + step, x - step]))
-            attacked = _attack(attribute, ball, logits_fn, x, label, key, config)
-            perturbed = jnp.concatenate([attacked, attained])
+            # The furthest of all that is allowed on both sides, and both of its ends.
+            two_sided = [bound for bound in bounds.values() if bound.two_sided]
+            far = jnp.argmax(jnp.stack([bound.euclidean_attained for bound in two_sided]))
+            best = epsilon * jnp.stack([bound.direction for bound in two_sided])[far]
+            within = [epsilon * bound.direction for bound in bounds.values() if not bound.two_sided]
+            points = jax.vmap(lambda z: ball.project_input(x, z))(
+                jnp.stack([x + best, x - best, *(x + w for w in within)])
+            )
             return {
                 "bounds": {bound: _bound_row(result) for bound, result in bounds.items()},
                 "corrected": {
@@ -82,10 +97,7 @@ def sample_program(name: str, norm: str, epsilons: tuple[float, ...], config: Co
                     "keeps_plus": constraint.keeps(step),
                     "keeps_minus": constraint.keeps(-step),
                 },
-                "perturbed": perturbed,
-                "maps": jax.vmap(lambda z: attribute(logits_fn, z, label))(perturbed),
-                "label_kept": jax.vmap(lambda z: jnp.argmax(logits_fn(z)) == predicted)(perturbed),
-                "distance": jax.vmap(lambda z: ball.norm(z - x))(perturbed),
+                "points": _at(points, attribute, ball, logits_fn, x, label),
             }
 
         result = jax.vmap(at_radius)(jnp.asarray(epsilons, x.dtype))
@@ -94,6 +106,47 @@ def sample_program(name: str, norm: str, epsilons: tuple[float, ...], config: Co
             gap = ja.attributions.completeness_gap(attribute)(logits_fn, x, label)
         sample = {"margin": constraint.margin, "completeness_gap": gap, "attribution_sum": jnp.sum(clean)}
         return {**result, "sample": sample, "before": clean}
+
+    return program
+
+
+def attack_program(name: str, norm: str, epsilons: tuple[float, ...], config: Config) -> Callable[..., Any]:
+    """Build ``program(logits_fn, x, label, key) -> dict``: leaves (radii, attacks, ...) like the bounds' points."""
+    attribute = attribution(name, config)
+    make_ball = ja.balls.BALLS[norm]
+
+    def program(logits_fn, x, label, key):
+        def at_radius(epsilon):
+            ball = make_ball(epsilon)
+            attacked = _attack(attribute, ball, logits_fn, x, label, key, config)
+            return _at(attacked, attribute, ball, logits_fn, x, label)
+
+        return jax.vmap(at_radius)(jnp.asarray(epsilons, x.dtype))
+
+    return program
+
+
+def rank_program(name: str, norm: str, epsilons: tuple[float, ...], config: Config) -> Callable[..., Any]:
+    """Build ``program(logits_fn, x, label, key) -> dict``: what no perturbation can do to ranks, per radius.
+
+    Of features, which for images of one channel are the pixels; within the box for l-infinity.
+    """
+    attribute = attribution(name, config)
+    make_ball = ja.balls.BALLS[norm]
+
+    def program(logits_fn, x, label, key):
+        linear = _linear_model(attribute, logits_fn, x, label)
+
+        def at_radius(epsilon):
+            guarantee = ja.bounds.rank_guarantee(
+                linear, make_ball(epsilon), k=int(config.top_k or 1), within_box=norm == "linf"
+            )(logits_fn, x, label, key)
+            return {
+                "kendall_guaranteed": guarantee.kendall_tau,
+                "top_k_guaranteed": guarantee.top_k_intersection,
+            }
+
+        return jax.lax.map(at_radius, jnp.asarray(epsilons, x.dtype))
 
     return program
 
@@ -126,18 +179,51 @@ def compare_program(config: Config) -> Callable[..., dict[str, Array]]:
     return compare
 
 
-def _bounds(attribute, ball, logits_fn, x, label, key, config: Config) -> dict[str, ja.bounds.DeviationBound]:
+def _linear_model(attribute, logits_fn, x, label) -> Callable[..., Array]:
+    """The attribution ``g(x) + J (z - x)`` with J as a matrix: what every bound here is exact for."""
+    jacobian = ja.attribution_jacobian(attribute, logits_fn, x, label)
+    matrix = jacobian.dense(32)
+
+    def linear(_, z, __):
+        return jacobian.value + (matrix @ (z - x).ravel()).reshape(x.shape)
+
+    return linear
+
+
+def _bounds(
+    names: tuple[str, ...], attribute, ball, logits_fn, x, label, key, dense: bool, config: Config
+) -> dict[str, ja.bounds.DeviationBound]:
     solver: Any = {"method": config.sigma_method, "num_steps": config.lanczos_steps, "confidence": config.confidence}
-    names = bound_names(ball.name, x.size, config)
-    if names == ("singular_value",):
-        return {"singular_value": ja.bounds.singular_value(attribute, ball, **solver)(logits_fn, x, label, key)}
-    results = {"norm_relaxation": ja.bounds.norm_relaxation(attribute, ball, **solver)(logits_fn, x, label, key)}
-    if "entrywise" in names:
-        results["entrywise"] = ja.bounds.entrywise(attribute, ball)(logits_fn, x, label, key)
-        # Of the two results at hand, not of two functions that would compute them again.
-        given = [lambda *_, result=result: result for result in results.values()]
-        results["smallest"] = ja.bounds.smallest(*given)(logits_fn, x, label, key)
+    relaxed: Any = (
+        {"method": "dense"} if dense else {"num_steps": config.lanczos_steps, "confidence": config.confidence}
+    )
+    make = {
+        "singular_value": lambda: ja.bounds.singular_value(attribute, ball, **solver),
+        "norm_relaxation": lambda: ja.bounds.norm_relaxation(attribute, ball, **solver),
+        "entrywise": lambda: ja.bounds.entrywise(attribute, ball),
+        "semidefinite": lambda: ja.bounds.semidefinite(attribute, ball, **relaxed),
+        "semidefinite_box": lambda: ja.bounds.semidefinite(attribute, ball, within_box=True, **relaxed),
+    }
+    results: dict[str, ja.bounds.DeviationBound] = {}
+    for name in names:
+        if name == "smallest":
+            # Of the results at hand, not of functions that would compute them again.
+            given = [lambda *_, result=result: result for result in results.values()]
+            results[name] = ja.bounds.smallest(*given)(logits_fn, x, label, key)
+        else:
+            results[name] = make[name]()(logits_fn, x, label, key)
     return results
+
+
+def _at(points: Array, attribute, ball, logits_fn, x, label) -> dict[str, Array]:
+    """What perturbed inputs do."""
+    predicted = jnp.argmax(logits_fn(x))
+    return {
+        "perturbed": points,
+        "maps": jax.vmap(lambda z: attribute(logits_fn, z, label))(points),
+        "label_kept": jax.vmap(lambda z: jnp.argmax(logits_fn(z)) == predicted)(points),
+        "distance": jax.vmap(lambda z: ball.norm(z - x))(points),
+    }
 
 
 def _bound_row(bound: ja.bounds.DeviationBound) -> dict[str, Array]:
@@ -166,11 +252,12 @@ def _attack(attribute, ball, logits_fn, x, label, key, config: Config) -> Array:
 
     prediction = ja.attacks.restarts(ja.attacks.pgd(ball, num_steps=config.pgd_steps), config.restarts)
     key_prediction, key_explanation = jax.random.split(key)
-    # (dissimilarities, restarts): both climb from the same random starts.
-    starts = jax.random.split(key_explanation, config.restarts)
-    over_starts = jax.vmap(explanation, in_axes=(None, 0))
-    climbed = jax.vmap(over_starts, in_axes=(0, None))(jnp.array([True, False]), starts)
-    return jnp.concatenate([prediction(logits_fn, x, label, key_prediction).x, climbed.reshape(-1, *x.shape)])
+    # Both climb from the same random starts.
+    counts = [int(config.ifia_restarts or 0), int(config.ascent_restarts or 0)]
+    starts = jax.random.split(key_explanation, max(counts))
+    which = jnp.array([True] * counts[0] + [False] * counts[1])
+    climbed = jax.vmap(explanation)(which, jnp.concatenate([starts[:count] for count in counts]))
+    return jnp.concatenate([prediction(logits_fn, x, label, key_prediction).x, climbed])
 
 
 def _either(condition: Array, first: ja.attacks.Dissimilarity, second: ja.attacks.Dissimilarity):

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from experiments.config import Config
-from experiments.program import BOUNDS, attack_labels
+from experiments.program import BOUNDS, attack_labels, main_bound
 
 KEYS = ("config", "weights", "model", "attribution", "norm", "epsilon", "position", "sample", "label")
 _VALUES = {
@@ -17,6 +17,7 @@ _VALUES = {
     "euclidean": pl.Float32,
     "cosine": pl.Float32,
     "degrees": pl.Float32,
+    "seconds": pl.Float32,  # an equal share of the batch's; NaN where they were those of compilation
 }
 _BOUND = {
     "main": pl.Boolean,  # the bound that counts, where there are several
@@ -39,6 +40,8 @@ _MAIN = {
     "margin": pl.Float32,
     "completeness_gap": pl.Float32,
     "attribution_sum": pl.Float32,
+    "kendall_guaranteed": pl.Float32,  # these two are of the run's first samples only
+    "top_k_guaranteed": pl.Float32,
 }
 _ATTACK = {
     "kendall": pl.Float32,
@@ -79,7 +82,7 @@ def batch_rows(
       where: positions of the batch's samples in the run.
       samples: their indices in the test split.
       labels: their classes.
-      result: what the program returned, stacked over the samples.
+      result: what the programs returned, stacked over the samples, and how long they took (NaN where not known).
       config: the run.
     """
     n = where.stop - where.start
@@ -103,17 +106,19 @@ def batch_rows(
     names = [name for name in BOUNDS if name in result["bounds"]]
     for i, name in enumerate(names):
         values: dict[str, Any] = {key: v[:, :, None] for key, v in result["bounds"][name].items()}
-        main = i == len(names) - 1
+        main = name == main_bound(tuple(names))
         values |= {"kind": "bound", "method": name, "main": main}
+        values["seconds"] = result["seconds"]["bounds"] / radii / len(names)
         values["active"] = np.array(names[: max(1, i)])[values["active"]] if main else name
         if main:
-            values |= {key: v[:, :, None] for key, v in result["corrected"].items()}
+            values |= {key: v[:, :, None] for key, v in {**result["corrected"], **result.get("ranks", {})}.items()}
             values |= {key: v[:, None, None] for key, v in result["sample"].items()}
         parts.append(frame(values, 1))
 
-    attacks = attack_labels(config)
+    attacks = attack_labels(cell["norm"], config)
     values = {
         "kind": "attack",
+        "seconds": result["seconds"]["attacks"] / radii / len(attacks),
         "method": np.array([a for a, _ in attacks]),
         "restart": np.array([r for _, r in attacks]),
     }

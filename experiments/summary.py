@@ -64,6 +64,10 @@ def _of_bounds(bounds: pl.DataFrame) -> pl.DataFrame:
         keeps_either=(pl.col("keeps_plus") | pl.col("keeps_minus")).mean(),
         completeness=(pl.col("completeness_gap") / change).abs().median(),
         confidence=pl.col("confidence").min(),
+        kendall_guaranteed=pl.col("kendall_guaranteed").mean(),
+        top_k_guaranteed=pl.col("top_k_guaranteed").mean(),
+        guaranteed_n=pl.col("kendall_guaranteed").count(),
+        bound_seconds=pl.col("seconds").median(),
     )
 
 
@@ -74,11 +78,22 @@ def _of_each_bound(rows: pl.DataFrame) -> pl.DataFrame:
     def mean(method: str) -> pl.Expr:
         return pl.col("euclidean").filter(pl.col("method") == method).mean()
 
-    return bounds.group_by(GROUP).agg(
+    # The furthest that the linear model is known to go without regard to the box.
+    corners = (
+        bounds.filter(pl.col("method") != "semidefinite_box")
+        .group_by(_SAMPLE)
+        .agg(corner=pl.col("euclidean_attained").max())
+        .group_by(GROUP)
+        .agg(pl.col("corner").mean())
+    )
+    means = bounds.group_by(GROUP).agg(
         corollary_1=mean("norm_relaxation"),
         theorem_2=mean("entrywise"),
+        semidefinite=mean("semidefinite"),
+        semidefinite_box=mean("semidefinite_box"),
         theorem_2_active=(pl.col("active").filter(pl.col("method") == "smallest") == "entrywise").mean(),
     )
+    return means.join(corners, on=GROUP)
 
 
 def _paper_attack() -> pl.Expr:
@@ -94,7 +109,10 @@ def _strength(attacks: pl.DataFrame) -> pl.DataFrame:
 
     return attacks.group_by(_SAMPLE).agg(
         paper=deviation.filter(_paper_attack()).mean(),
+        paper_kept=deviation.filter(_paper_attack() & pl.col("label_kept")).mean(),
+        paper_max=deviation.filter(_paper_attack()).max(),
         paper_degrees=pl.col("degrees").filter(_paper_attack()).mean(),
+        attack_seconds=pl.col("seconds").mean(),
         pgd=mean("pgd"),
         ifia=mean("ifia"),
         ascent=mean("ascent"),
@@ -120,7 +138,8 @@ def _of_attacks(attacks: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
     # Eq. 12 takes T'_e for l2, where the paper corrects, and T_e for l-infinity, where it does not.
     limit = pl.when(pl.col("norm") == "l2").then(pl.col("corrected")).otherwise(pl.col("euclidean"))
     return joined.group_by(GROUP).agg(
-        *[pl.col(name).mean() for name in values],
+        *[pl.col(name).mean() for name in values if name != "attack_seconds"],
+        attack_seconds=pl.col("attack_seconds").median(),
         r=(limit - pl.col("paper")).min(),
         r_strongest=(limit - pl.col("strongest")).min(),
         used=(pl.col("strongest") / pl.col("euclidean")).mean(),

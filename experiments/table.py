@@ -117,6 +117,8 @@ TABLES: Sequence[tuple[str, str, Sequence[Column]]] = (
             ("Corollary 1", "corollary_1", _significant),
             ("Theorem 2", "theorem_2", _significant),
             ("Theorem 2 active", "theorem_2_active", _percent),
+            ("semidefinite", "semidefinite", _significant),
+            ("semidefinite, in the box", "semidefinite_box", _significant),
             ("+v keeps the label", "keeps_plus", _percent),
             ("-v does", "keeps_minus", _percent),
             ("either", "keeps_either", _percent),

@@ -1,0 +1,79 @@
+"""Paper 000's evaluation: which rows each table and figure needs.
+
+    python -m experiments table 3 --dataset mnist --preset cpu
+    python -m experiments figure linearity --dataset mnist --preset cpu
+    python -m experiments report
+
+All tables of a data set and preset share one run of ``evaluate`` in ``runs/paper-000/DATASET-PRESET``: what one has
+computed, the next one finds. ``report`` renders every such run into one page.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments import sweeps
+from experiments.config import Config, norms
+from experiments.evaluate import evaluate
+from experiments.store import Store
+
+RUNS = Path("runs/paper-000")
+REPORT = Path("results/paper-000")
+MODELS = ("adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr")
+"""The six of the paper."""
+_ALL = ("saliency", "input_x_gradient", "integrated_gradients")
+_IG = "integrated_gradients"
+
+
+class Needs(NamedTuple):
+    """Rows of a table: attributions, norms, and models, where not all of the run."""
+
+    attributions: tuple[str, ...]
+    norms: tuple[str, ...]
+    models: tuple[str, ...] | None = None
+
+
+TABLES: dict[str, Needs] = {
+    "2": Needs(_ALL, ("l2", "linf"), ("trades_igr",)),
+    "3": Needs((_IG,), ("l2",)),
+    "4": Needs((_IG,), ("linf",)),
+    "5": Needs((_IG,), ("l2", "linf")),
+}
+# Figures are drawn from rows, too, or from what `sweeps` computes for them.
+FIGURES: dict[str, Needs | None] = {
+    "2": TABLES["4"],
+    "gaps": TABLES["5"],
+    **dict.fromkeys(sweeps.SWEEPS),
+}
+
+
+def compute(kind: str, name: str, config: Config) -> Store:
+    """Compute what a table or figure lacks.
+
+    Args:
+      kind: ``table`` or ``figure``.
+      name: which.
+      config: resolved, of the run that all share.
+
+    Raises:
+      ValueError: if there is none of this name, or the run lacks its model.
+    """
+    known = TABLES if kind == "table" else FIGURES
+    if name not in known:
+        raise ValueError(f"the {kind} is {name!r}; accepted are {', '.join(known)}.")
+    needs = known[name]
+    if needs is None:
+        store = evaluate(config, [])
+        sweeps.compute(name, store, config)
+        return store
+    models = [model for model in config.defenses if needs.models is None or model in needs.models]
+    if not models:
+        raise ValueError(f"{kind} {name} is about {', '.join(needs.models or ())}: add it to `--defenses`.")
+    pairs = [(attribute, norm) for attribute in needs.attributions for norm in needs.norms if norm in norms(config)]
+    return evaluate(dataclasses.replace(config, defenses=tuple(models), attributions=needs.attributions), pairs)
+
+
+def stores(root: Path = RUNS) -> dict[str, Store]:
+    """All runs below a directory, by name."""
+    found = sorted(path.parent for path in root.glob("*/run.json"))
+    return {path.name: Store(path, None) for path in found}

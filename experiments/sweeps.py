@@ -1,0 +1,151 @@
+"""What the figures of paper 000's evaluation need beside rows of bounds and attacks, from a few samples of each model.
+
+Each is one CSV file in the directory of the run, made once; a killed command begins it anew (minutes).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+
+import jaxattr as ja
+from experiments import networks
+from experiments.config import Config
+from experiments.evaluate import first_correct, test_data
+from experiments.program import attribution
+from experiments.record import write_atomic
+from experiments.store import Store
+
+SAMPLES = 20
+BETAS = (5.0, 10.0, 25.0, 50.0, 100.0)
+# Multiples of the main radius.
+RADII = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+# Rows and columns of the Jacobian that are shown.
+WINDOW = 100
+
+
+def compute(name: str, store: Store, config: Config) -> None:
+    """Make one of :data:`SWEEPS`, unless the run has it."""
+    path = store.directory / f"{name}.csv"
+    if not path.exists():
+        frame = pl.DataFrame(SWEEPS[name](store, config))
+        write_atomic(path, frame.write_csv)
+
+
+def read(name: str, store: Store) -> pl.DataFrame | None:
+    """What :func:`compute` has made, if anything."""
+    path = store.directory / f"{name}.csv"
+    return pl.read_csv(path) if path.exists() else None
+
+
+def linearity(store: Store, config: Config) -> list[dict[str, Any]]:
+    """How far the attribution is from its linear model along the worst direction, by radius (paper 000, Appendix B)."""
+    attribute = attribution("integrated_gradients", config)
+    radii = np.asarray(RADII) * _main_radius(config)
+
+    def program(logits_fn, x, label, key):
+        bound = ja.bounds.singular_value(attribute, ja.L2(1.0), num_steps=config.lanczos_steps)
+        direction = bound(logits_fn, x, label, key).direction
+        clean, slope = jax.jvp(lambda z: attribute(logits_fn, z, label), (x,), (direction,))
+
+        def remainder(radius):
+            gap = attribute(logits_fn, x + radius * direction, label) - clean - radius * slope
+            return jnp.linalg.norm(gap.ravel()) / (radius * jnp.linalg.norm(slope.ravel()))
+
+        return jax.lax.map(remainder, jnp.asarray(radii, x.dtype))
+
+    return [
+        {"model": network.name, "epsilon": float(radius), "remainder": float(value)}
+        for network, result in _over_models(program, store, config)
+        for radius, values in zip(radii, result.T, strict=True)
+        for value in values
+    ]
+
+
+def beta(store: Store, config: Config) -> list[dict[str, Any]]:
+    """The same weights with a softer or sharper softplus: accuracy, map, l2 bound and remainder."""
+    data = test_data(config)
+    watched = ja.training.Batch(data.x[:1000], data.label[:1000])
+    attribute = attribution("integrated_gradients", config)
+    ball = ja.L2(_main_radius(config))
+    bound = ja.bounds.corrected(ja.bounds.singular_value(attribute, ball, num_steps=config.lanczos_steps), attribute)
+
+    def program(logits_fn, x, label, key):
+        result = bound(logits_fn, x, label, key)
+        return {
+            "attribution_norm": result.bound.attribution_norm,
+            "bound": result.bound.euclidean,
+            "bound_degrees": jnp.where(result.bound.vacuous, 180, result.bound.degrees),
+            "remainder": result.remainder,
+        }
+
+    return [
+        {
+            "model": network.name,
+            "beta": value,
+            "epsilon": ball.epsilon,
+            "accuracy": ja.training.accuracy(ja.models.apply_fn(network.model), network.variables, watched),
+            **{name: float(np.mean(values)) for name, values in result.items()},
+        }
+        for value in BETAS
+        for network, result in _over_models(program, store, config, value)
+    ]
+
+
+def jacobian(store: Store, config: Config) -> list[dict[str, Any]]:
+    """Absolute entries of one sample's IG Jacobian around the middle of the image (paper 000, Figure 1b).
+
+    The paper shows the first features of a color image; those of MNIST are black corners.
+    """
+    attribute = attribution("integrated_gradients", config)
+
+    def program(logits_fn, x, label, _):
+        return jnp.abs(ja.attribution_jacobian(attribute, logits_fn, x, label).dense(32))
+
+    found = []
+    for network, result in _over_models(program, store, config, samples=1):
+        matrix = result[0]
+        size = min(WINDOW, len(matrix))
+        begin = (len(matrix) - size) // 2
+        for row in range(size):
+            values = matrix[begin + row, begin : begin + size] / max(matrix.max(), 1e-30)
+            found += [
+                {"model": network.name, "row": begin + row, "column": begin + column, "value": float(value)}
+                for column, value in enumerate(values)
+            ]
+    return found
+
+
+SWEEPS: dict[str, Callable[[Store, Config], list[dict[str, Any]]]] = {
+    "1b": jacobian,
+    "linearity": linearity,
+    "beta": beta,
+}
+
+
+def _main_radius(config: Config) -> float:
+    if not config.l2:
+        raise ValueError("this figure is of a Euclidean radius: give one with `--l2`.")
+    return config.l2[0]
+
+
+def _over_models(
+    program: Callable[..., Any], store: Store, config: Config, beta: float | None = None, samples: int = SAMPLES
+) -> Iterator[tuple[networks.Network, Any]]:
+    """A program's results for the first correct samples of each model, with another activation if asked for.
+
+    Which samples these are is decided by the model as it was trained.
+    """
+    data = test_data(config)
+    for defense in config.defenses:
+        network = networks.load(store.directory / "models" / defense)
+        chosen = first_correct(network, data, config)[:samples]
+        if beta is not None:
+            network = network._replace(model=network.model.clone(beta=beta))
+        classify = ja.models.logits_fn(network.model, network.variables)
+        lifted = ja.over_samples(program, classify, batch_size=min(config.batch_size, len(chosen)))
+        with jax.default_matmul_precision("highest"):
+            yield network, lifted(data.x[chosen], data.label[chosen], jax.random.key(config.seed))
