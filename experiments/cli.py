@@ -1,9 +1,10 @@
 """The command line: a preset, and any of its fields on top of it."""
 
 import argparse
+import dataclasses
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,9 @@ _COMMANDS = {
     "train": "train a network with a defense; write checkpoints, weights and a card",
     "evaluate": "train, bound and attack; write rows, tables and a page",
     "seeds": "evaluate with several seeds; write means and standard errors",
-    "report": "write tables and page again, from the rows of a run",
+    "table": "compute what a table of paper 000 needs, and show it beside the paper's",
+    "figure": "compute what a figure of paper 000 needs, and draw it",
+    "report": "write tables and page again, of one run, or of paper 000 from everything that has results",
     "publish": "add the network of a finished training to the zoo",
 }
 _Kind = TypeVar("_Kind")
@@ -37,7 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What is slow to import comes after what can be said without it.
     from experiments.record import StoreError
 
-    run = {"train": _train, "evaluate": _evaluate, "seeds": _seeds, "report": _report, "publish": _publish}[command]
+    run = {
+        "train": _train,
+        "evaluate": _evaluate,
+        "seeds": _seeds,
+        "table": _table,
+        "figure": _figure,
+        "report": _report,
+        "publish": _publish,
+    }[command]
     try:
         return run(rest)
     except (StoreError, UsageError, ValueError, FileNotFoundError, FileExistsError) as error:
@@ -48,11 +59,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def parse_evaluate(arguments: Sequence[str], command: str = "evaluate") -> tuple[str, Config]:
-    """The name of the preset and the resolved configuration."""
+def parse_evaluate(
+    arguments: Sequence[str], command: str = "evaluate", directory: Callable[[str, str], Path] | None = None
+) -> tuple[str, Config]:
+    """The name of the preset and the resolved configuration.
+
+    Args:
+      arguments: of the command line.
+      command: whose they are.
+      directory: from data set and preset to the output, where none is given.
+    """
     presets = {name: words for name, (words, _) in PRESETS.items()}
-    preset, rest = _preset(arguments, presets, "demo")
+    preset, rest = _preset(arguments, presets, "cpu" if directory else "demo")
     config = _fields(command, Config, PRESETS[preset][1], presets, rest)
+    if directory is not None and config.output is None:
+        config = dataclasses.replace(config, output=str(directory(config.dataset, preset)))
     return preset, resolve(config, preset)
 
 
@@ -85,13 +106,10 @@ def _fields(
 
 
 def _train(arguments: list[str]) -> int:
-    import jax
-
     config = parse_train(arguments)
-    if config.distributed:
-        jax.distributed.initialize()
+    _join(config.distributed)
     card = networks.train(config, progress=True)
-    if jax.process_index() == 0:
+    if _is_first():
         print(f"{config.dataset}, {config.defense}: {accuracies.in_words(card)}")
         print(f"Weights and card: {config.output}/{networks.NAME}.npz, .json")
     return 0
@@ -102,8 +120,10 @@ def _evaluate(arguments: list[str]) -> int:
     from experiments.report import render
 
     _, config = parse_evaluate(arguments)
+    _join(config.distributed)
     store = evaluate(config)
-    print(render(store, _shown("evaluate", arguments)))
+    if _is_first():
+        print(render(store, _shown("evaluate", arguments)))
     return 0
 
 
@@ -114,19 +134,58 @@ def _seeds(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, default=5)
     given, rest = parser.parse_known_args(arguments)
     _, config = parse_evaluate(rest, "seeds")
+    _join(config.distributed)
     print(seeds.run(config, given.seeds))
     print(f"Table: {config.output}/table.md\nAll numbers: {config.output}/seeds.csv")
     return 0
 
 
+def _table(arguments: list[str]) -> int:
+    return _of_paper("table", arguments)
+
+
+def _figure(arguments: list[str]) -> int:
+    return _of_paper("figure", arguments)
+
+
+def _of_paper(kind: str, arguments: list[str]) -> int:
+    from experiments import paper, paper_report
+
+    names = paper.TABLES if kind == "table" else paper.FIGURES
+    parser = argparse.ArgumentParser(
+        prog=f"python -m experiments {kind}", description=_COMMANDS[kind], allow_abbrev=False, add_help=False
+    )
+    parser.add_argument("name", choices=names, help=f"of the {kind}; all options are those of `evaluate`")
+    given, rest = parser.parse_known_args(arguments)
+    preset, config = parse_evaluate(rest, kind, paper.directory)
+    _join(config.distributed)
+    store = paper.compute(kind, given.name, config)
+    if not _is_first():
+        return 0
+    if kind == "table":
+        print(paper_report.table(given.name, store))
+    else:
+        print(f"Figure: {paper_report.figure(given.name, store)}")
+    print(f"Rows: {store.directory} (preset {preset}). The page of all runs: python -m experiments report")
+    return 0
+
+
 def _report(arguments: list[str]) -> int:
+    from experiments import paper, paper_report
     from experiments.report import command_of, render
     from experiments.store import Store
 
     parser = argparse.ArgumentParser(prog="python -m experiments report", description=_COMMANDS["report"])
-    parser.add_argument("directory", type=Path, help="of a run, such as results/demo")
-    directory = parser.parse_args(arguments).directory
-    store = Store(directory, None)
+    parser.add_argument("directory", type=Path, nargs="?", help="of a run, such as results/demo; without: paper 000")
+    parser.add_argument("--runs", type=Path, default=paper.RUNS, help="where the runs of paper 000 are")
+    parser.add_argument("--output", type=Path, default=paper.REPORT, help="where its report goes")
+    parser.add_argument("--skip-damaged", action="store_true", help="go on without files of rows that cannot be read")
+    given = parser.parse_args(arguments)
+    if given.directory is None:
+        paper_report.render(paper.stores(given.runs, given.skip_damaged), given.output)
+        print(f"Page: {given.output / 'index.html'}\nMarkdown: {given.output / 'report.md'}")
+        return 0
+    store = Store(given.directory, None, skip_damaged=given.skip_damaged)
     print(render(store, command_of(store)))
     return 0
 
@@ -145,6 +204,20 @@ def _publish(arguments: list[str]) -> int:
     path = publish(**vars(given))
     print(f"{given.name}: {path}")
     return 0
+
+
+def _join(distributed: bool) -> None:
+    """Become one of several processes, before the first array is made."""
+    import jax
+
+    if distributed:
+        jax.distributed.initialize()
+
+
+def _is_first() -> bool:
+    import jax
+
+    return jax.process_index() == 0
 
 
 def _shown(command: str, arguments: Sequence[str]) -> str:

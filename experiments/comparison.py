@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
-from scipy import stats
 
 from experiments import published
 from experiments.datasets import known
@@ -95,9 +94,9 @@ class Claim(NamedTuple):
     held: bool
 
 
-def summary(store: Store) -> pl.DataFrame:
+def summary(store: Store, rows: pl.DataFrame) -> pl.DataFrame:
     """One line per model, norm, radius and attribution of a run, with its data set."""
-    values = summarize(store.rows(), store.config.small_remainder)
+    values = summarize(rows, store.config.small_remainder)
     return values.with_columns(dataset=pl.lit(store.config.dataset))
 
 
@@ -150,7 +149,7 @@ def spearman(a: pl.Series, b: pl.Series) -> float:
     """Rank correlation, NaN where one side is constant."""
     if a.n_unique() < 2 or b.n_unique() < 2:
         return float("nan")
-    return float(stats.spearmanr(a.to_numpy(), b.to_numpy())[0])
+    return float(pl.DataFrame({"a": a, "b": b}).select(pl.corr("a", "b", method="spearman")).item())
 
 
 def claims(ours: pl.DataFrame) -> list[Claim]:

@@ -23,7 +23,7 @@ class Config:
     # Models and attributions have rows of their own, to which a later run may add others.
     NOT_HASHED: ClassVar[tuple[str, ...]] = (
         *("output", "data_dir", "batch_size", "pictures", "workers"),
-        *("defenses", "attributions"),
+        *("defenses", "attributions", "distributed", "skip_damaged"),
     )
 
     output: str | None = None
@@ -85,6 +85,10 @@ class Config:
     """Samples computed and stored at a time."""
     workers: int = 2
     """Processes, each with another pair of attribution and norm; one on an accelerator."""
+    distributed: bool = False
+    """One of several processes: call jax.distributed.initialize(), which finds Slurm, Open MPI and Kubernetes."""
+    skip_damaged: bool = False
+    """Go on without the samples of files of rows that cannot be read."""
     pictures: int = 4
     """So many first samples per model, attribution and norm are stored for the heat maps."""
     seed: int = 0

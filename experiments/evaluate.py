@@ -21,7 +21,7 @@ import jaxattr as ja
 from experiments import networks
 from experiments.config import Config, norms, training_of
 from experiments.program import attack_program, bounds_program, compare_program, rank_program
-from experiments.record import StoreError, environment, write_text
+from experiments.record import StoreError, environment, on_first, write_text
 from experiments.rows import batch_rows
 from experiments.store import Store
 from experiments.workers import run_all, stopped
@@ -98,7 +98,7 @@ def run_pair(config: Config, attribution: str, norm: str) -> None:
         samples = first_correct(network, data, config)
         cell = store.cell(network.name, network.weights, attribution, norm)
         name = f"{attribution}, {norm}, {network.name}"
-        done = cell.done()
+        done = on_first(cell.done)
         if done > len(samples):
             raise StoreError(f"{cell.directory} holds {done} samples, and the run has {len(samples)}.")
         if done:
@@ -235,7 +235,8 @@ def _stage(directory: Path, name: str) -> Iterator[None]:
     finally:
         seconds = time.perf_counter() - began
         log.info("%s: %.1f s", name, seconds)
-        path = directory / "timings.json"
-        timings = json.loads(path.read_text()) if path.exists() else {}
-        timings[name] = round(timings.get(name, 0) + seconds, 1)
-        write_text(path, json.dumps(timings, indent=2) + "\n")
+        if jax.process_index() == 0:
+            path = directory / "timings.json"
+            timings = json.loads(path.read_text()) if path.exists() else {}
+            timings[name] = round(timings.get(name, 0) + seconds, 1)
+            write_text(path, json.dumps(timings, indent=2) + "\n")

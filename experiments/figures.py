@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568")
-_STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
+COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568", "#b7791f")
+STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
@@ -30,7 +30,7 @@ def heat_maps(pictures: Mapping[str, np.ndarray], title: str) -> Figure:
       title: over all.
     """
     count = len(pictures["image"])
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 0.55 + 1.85 * count), layout="constrained")
         figure.suptitle(title, fontsize=11)
         axes: Any = figure.subplots(count, 4, squeeze=False)
@@ -100,7 +100,7 @@ def _panels(samples: pl.DataFrame, title: str, draw: Any) -> Figure:
     groups = sorted(samples.partition_by("attribution", "norm", "epsilon", as_dict=True).items(), key=_order)
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * columns, 0.5 + 3.3 * rows), layout="constrained")
         figure.suptitle(title, fontsize=11)
         axes: Any = figure.subplots(rows, columns, squeeze=False)

@@ -18,13 +18,12 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
 
 import jaxattr as ja
 from experiments import accuracies, objectives, recipes
 from experiments.datasets import fill, known
 from experiments.recipes import Training
-from experiments.record import StoreError, config_hash, environment, hashed, open_run, write_text
+from experiments.record import StoreError, config_hash, environment, hashed, on_first, open_run, write_text
 
 log = logging.getLogger(__name__)
 
@@ -110,20 +109,22 @@ def adopt(name: str, directory: Path) -> None:
       experiments.record.StoreError: if the directory holds another one.
     """
     pretrained = ja.zoo.load(name)
-    if complete(directory):
-        if load(directory).weights != pretrained.card["weights"]:
-            raise StoreError(
-                f"{directory} holds other weights than {name} of this version; choose another `--output`, or delete"
-                " that directory to compute its rows again."
-            )
-        return
-    if jax.process_index() == 0:
+
+    def copy() -> int:
+        if complete(directory):
+            if load(directory).weights != pretrained.card["weights"]:
+                raise StoreError(
+                    f"{directory} holds other weights than {name} of this version; choose another `--output`, or"
+                    " delete that directory to compute its rows again."
+                )
+            return 0
         directory.mkdir(parents=True, exist_ok=True)
         stored = jax.tree.map(lambda leaf: np.asarray(leaf, pretrained.card["dtype"]), pretrained.variables)
         ja.checkpoints.save_variables(directory / f"{NAME}.npz", stored, overwrite=True)
         write_text(directory / f"{NAME}.json", json.dumps(pretrained.card, indent=2) + "\n")
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"adopt {name}")
+        return 0
+
+    on_first(copy)
 
 
 def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
@@ -200,18 +201,13 @@ def optimizer(options: Training, steps: int) -> optax.GradientTransformation:
 
 
 def _open(folder: Path, config: TrainConfig) -> None:
-    """Take the directory: process 0 alone writes, and no process waits for one that has given up."""
-    refusal = None
-    if jax.process_index() == 0:
-        try:
-            open_run(folder, TrainConfig, config, environment())
-        except StoreError as error:
-            refusal = error
-    refused = refusal is not None
-    if jax.process_count() > 1:
-        refused = bool(multihost_utils.broadcast_one_to_all(np.asarray(refused)))
-    if refused:
-        raise refusal or StoreError(f"process 0 refused the directory {folder}; its message says why.")
+    """Take the directory: process 0 alone writes."""
+
+    def take() -> int:
+        open_run(folder, TrainConfig, config, environment())
+        return 0
+
+    on_first(take)
 
 
 def _options(config: TrainConfig, num_classes: int) -> dict[str, Any]:

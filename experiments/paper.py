@@ -47,6 +47,11 @@ FIGURES: dict[str, Needs | None] = {
 }
 
 
+def directory(dataset: str, preset: str) -> Path:
+    """Where the run that all tables of a data set and preset share is."""
+    return RUNS / f"{dataset}-{preset}"
+
+
 def compute(kind: str, name: str, config: Config) -> Store:
     """Compute what a table or figure lacks.
 
@@ -73,7 +78,7 @@ def compute(kind: str, name: str, config: Config) -> Store:
     return evaluate(dataclasses.replace(config, defenses=tuple(models), attributions=needs.attributions), pairs)
 
 
-def stores(root: Path = RUNS) -> dict[str, Store]:
+def stores(root: Path = RUNS, skip_damaged: bool = False) -> dict[str, Store]:
     """All runs below a directory, by name."""
     found = sorted(path.parent for path in root.glob("*/run.json"))
-    return {path.name: Store(path, None) for path in found}
+    return {path.name: Store(path, None, skip_damaged=skip_damaged) for path in found}

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 import jaxattr as ja
 
@@ -34,6 +36,27 @@ class Configuration(Protocol):
 
 
 Kind = TypeVar("Kind", bound=Configuration)
+
+
+def on_first(function: Callable[[], int]) -> int:
+    """Run a function on process 0 alone, and give its result (at least 0) to all.
+
+    Raises:
+      Exception: what it raised, on process 0; ``StoreError`` on the others, so that none waits for one that gave up.
+    """
+    error, value = None, -1
+    if jax.process_index() == 0:
+        try:
+            value = function()
+        except Exception as raised:
+            error = raised
+    if jax.process_count() > 1:
+        value = int(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+    if error is not None:
+        raise error
+    if value < 0:
+        raise StoreError("process 0 gave up; its message says why.")
+    return value
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from experiments.config import Config
-from experiments.record import StoreError, from_dict, open_run, write_atomic
+from experiments.record import StoreError, from_dict, on_first, open_run, write_atomic
 from experiments.rows import SCHEMA
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Cell:
 
     directory: Path
     columns: Mapping[str, str]
+    skip_damaged: bool = False
 
     def done(self) -> int:
         """How many samples are stored, after a check of every part.
@@ -48,7 +49,10 @@ class Cell:
             begin, end_of_part = _span(path)
             if begin != end:
                 raise StoreError(f"{path} begins at sample {begin}, but the parts before it end at {end}. {_ADVICE}")
-            rows = read_part(path)
+            end = end_of_part
+            rows = read_part(path, self.skip_damaged)
+            if rows is None:
+                continue
             positions = rows["position"]
             for name, value in self.columns.items():
                 if rows[name].n_unique() != 1 or rows[name][0] != value:
@@ -58,7 +62,6 @@ class Cell:
                     )
             if positions.unique().sort().to_list() != list(range(begin, end_of_part)):
                 raise StoreError(f"{path} does not hold the samples that its name says. {_ADVICE}")
-            end = end_of_part
         return end
 
     def write(self, where: slice, rows: pl.DataFrame) -> None:
@@ -69,11 +72,14 @@ class Cell:
         write_atomic(path, rows.write_parquet)
 
 
-_ADVICE = "Remove it to compute its samples again, or choose another directory with `--output`."
+_ADVICE = (
+    "Remove it to compute its samples again, pass `--skip-damaged` to go on without them, or choose another directory"
+    " with `--output`."
+)
 
 
-def read_part(path: Path) -> pl.DataFrame:
-    """The rows of a part.
+def read_part(path: Path, skip_damaged: bool = False) -> pl.DataFrame | None:
+    """The rows of a part; ``None`` for one that cannot be read, where these are skipped.
 
     Raises:
       StoreError: if it cannot be read, or holds other columns.
@@ -82,6 +88,9 @@ def read_part(path: Path) -> pl.DataFrame:
         rows = pl.read_parquet(path)
     # Damage shows as nearly any type of exception, depending on the byte.
     except Exception as error:
+        if skip_damaged:
+            log.warning("%s is damaged: going on without its samples", path)
+            return None
         raise StoreError(f"{path} is damaged, or no Parquet file ({error}). {_ADVICE}") from error
     if rows.schema != SCHEMA or rows.is_empty():
         raise StoreError(f"{path} does not hold rows of this version's columns. {_ADVICE}")
@@ -94,21 +103,37 @@ class Store:
     Args:
       directory: made if absent.
       config: resolved. ``None`` to take over what the directory was made with (``report``).
+      environment: versions and devices, for a new run.
+      skip_damaged: go on without the parts that cannot be read, where no configuration says so.
 
     Raises:
       StoreError: if the directory belongs to another configuration, or is not a run's.
     """
 
-    def __init__(self, directory: str | Path, config: Config | None, environment: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        directory: str | Path,
+        config: Config | None,
+        environment: Mapping[str, Any] | None = None,
+        *,
+        skip_damaged: bool = False,
+    ):
         self.directory = Path(directory)
-        self.run = open_run(self.directory, Config, config, environment)
+        self.skip_damaged = skip_damaged if config is None else config.skip_damaged
+
+        def take() -> int:
+            open_run(self.directory, Config, config, environment)
+            return 0
+
+        on_first(take)
+        self.run = open_run(self.directory, Config, config)
         self.config = from_dict(Config, self.run["config"])
         self.hash: str = self.run["hash"]
 
     def cell(self, model: str, weights: str, attribution: str, norm: str) -> Cell:
         """The rows of one model, attribution and norm."""
         columns = {"config": self.hash, "weights": weights, "model": model, "attribution": attribution, "norm": norm}
-        return Cell(self.directory / "rows" / model / attribution / norm, columns)
+        return Cell(self.directory / "rows" / model / attribution / norm, columns, self.skip_damaged)
 
     def rows(self) -> pl.DataFrame:
         """All rows that are stored.
@@ -119,7 +144,8 @@ class Store:
         parts = sorted((self.directory / "rows").rglob("*.parquet"))
         if not parts:
             raise StoreError(f"{self.directory} holds no rows yet; run `evaluate` first.")
-        rows = pl.concat([read_part(path) for path in parts])
+        read = [read_part(path, self.skip_damaged) for path in parts]
+        rows = pl.concat([part for part in read if part is not None])
         mixed = rows.group_by("model", "attribution", "norm").agg(pl.col("config", "weights").n_unique())
         mixed = mixed.filter((pl.col("config") > 1) | (pl.col("weights") > 1))
         if len(mixed) or rows["config"].unique().to_list() != [self.hash]:

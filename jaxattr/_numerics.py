@@ -55,7 +55,45 @@ def constant(function: Callable[[Array], Array], example: Any) -> Callable[[Arra
     return lambda argument: closed(fixed, argument)
 
 
+# One matrix after the other, also under vmap: the CPU kernels of a batch wait for the threads that they run on, and two
+# of them in one program wait for each other forever (JAX 0.10.2, seen with 2 threads and eigenvalues of two bounds).
+# Functions of matrices alone: the options of these are no arrays.
+_one_by_one = jax.custom_batching.sequential_vmap
+_eigh = _one_by_one(lambda matrix: jnp.linalg.eigh(matrix))  # noqa: PLW0108
+_svd = _one_by_one(lambda matrix: jnp.linalg.svd(matrix))  # noqa: PLW0108
+_solve = _one_by_one(lambda matrix, right: jnp.linalg.solve(matrix, right))  # noqa: PLW0108
+_qr = _one_by_one(lambda matrix: jnp.linalg.qr(matrix))  # noqa: PLW0108
+
+
 def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
     """Eigenvalues, ascending, and eigenvectors as columns, of a constant: nothing is differentiated."""
-    values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(matrix))
+    values, vectors = _eigh(jax.lax.stop_gradient(matrix))
     return values, vectors
+
+
+def eigvalsh(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
+    """Eigenvalues, ascending."""
+    values, vectors = eigh(matrix)
+    return _with_derivative(values, jnp.sum(vectors * (matrix @ vectors), axis=0))
+
+
+def largest_svd(matrix: Float[Array, "m n"]) -> tuple[Float[Array, ""], Float[Array, " n"]]:
+    """The largest singular value and its right singular vector, of which the value alone is differentiated."""
+    left, values, right = _svd(jax.lax.stop_gradient(matrix))
+    u, v = left[:, 0], right[0]
+    return _with_derivative(values[0], u @ matrix @ v), v
+
+
+def solve(matrix: Float[Array, "n n"], right: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The solution of a linear system of constants."""
+    return _solve(jax.lax.stop_gradient(matrix), jax.lax.stop_gradient(right))
+
+
+def orthonormal(columns: Float[Array, "m n"]) -> Float[Array, "m n"]:
+    """An orthonormal basis of the span of constant columns."""
+    return _qr(jax.lax.stop_gradient(columns))[0]
+
+
+def _with_derivative(value: Array, same: Array) -> Array:
+    """A value found by a search, with the derivative of an expression that is equal to it (envelope theorem)."""
+    return value + (same - jax.lax.stop_gradient(same))

@@ -30,7 +30,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from jaxattr import spectral
+from jaxattr import _numerics, spectral
 
 # A Newton step that was not cut short makes the next barrier weaker, down to this distance from the optimum: beyond it
 # the slack's inverse, from which points are drawn, is lost in float32.
@@ -124,7 +124,7 @@ def best_dual(
         return jnp.diag(point[:count] @ groups) - quadratic_form(gram, forms, symmetric(point[count:]))
 
     def inverse_root(matrix):
-        values, vectors = jnp.linalg.eigh(matrix)
+        values, vectors = _numerics.eigh(matrix)
         # Rounding may have put an eigenvalue at the edge to its other side.
         return vectors / jnp.sqrt(jnp.maximum(values, jnp.finfo(gram.dtype).eps * values[-1]))
 
@@ -143,10 +143,10 @@ def best_dual(
         pull = jnp.append(groups @ jnp.diag(inverse), 1 / multipliers - 2 * inner[first, second])
         # Multipliers range over many orders of magnitude: with a diagonal of ones the system is well conditioned.
         unit = jnp.sqrt(jnp.diag(hessian))
-        move = jnp.linalg.solve(hessian / unit[:, None] / unit, (pull - objective / barrier) / unit) / unit
+        move = _numerics.solve(hessian / unit[:, None] / unit, (pull - objective / barrier) / unit) / unit
         change = slack(point + move) - slack(point)
         outward = jnp.maximum(
-            -jnp.linalg.eigvalsh(root.T @ change @ root)[0], jnp.max(-move[count:] / multipliers, initial=0)
+            -_numerics.eigh(root.T @ change @ root)[0][0], jnp.max(-move[count:] / multipliers, initial=0)
         )
         length = jnp.minimum(1, _STEP / jnp.maximum(outward, _STEP))
         following = point + length * move
@@ -201,7 +201,7 @@ def dense_upper_value(
 ) -> Float[Array, ""]:
     """The upper value of a dual, with what rounding may have hidden of it."""
     root = jnp.sqrt(dual.weights @ coordinates.groups)
-    values = jnp.linalg.eigvalsh(quadratic_form(gram, forms, dual.multipliers) / root[:, None] / root)
+    values = _numerics.eigvalsh(quadratic_form(gram, forms, dual.multipliers) / root[:, None] / root)
     rounding = 4 * float(np.sqrt(len(root))) * float(jnp.finfo(root.dtype).eps)
     return dual.weights @ coordinates.cost * (values[-1] + rounding * jnp.max(jnp.abs(values)))
 

@@ -213,7 +213,7 @@ def _constrained(
     else:
         start = jax.random.normal(for_basis, (size,), dtype)
         krylov = spectral.lanczos(matvec if jacobian.symmetric else gram, start, options.num_steps).basis
-        basis = jnp.linalg.qr(jax.lax.stop_gradient(jnp.concatenate([krylov, near[:, :-1]])).T)[0].T
+        basis = _numerics.orthonormal(jnp.concatenate([krylov, near[:, :-1]]).T).T
         images = map_over(matvec, basis, options.chunk)
         squares, forms = images @ images.T, jnp.column_stack([near[:, :-1] @ basis.T, near[:, -1]])
         coordinates = Coordinates.alike(len(basis), dtype)

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, get_args
 import jax.numpy as jnp
 from jax import Array
 
-from jaxattr import _checks, spectral
+from jaxattr import _checks, _numerics, spectral
 from jaxattr.balls import L2, Ball, OverBall
 from jaxattr.bounds.result import DeviationBound, require_ball
 from jaxattr.jacobian import AttributionJacobian, attribution_jacobian
@@ -47,9 +47,9 @@ class SigmaOptions(NamedTuple):
                 confidence=self.confidence,
                 dtype=dtype,
             )
-        _, values, rows = jnp.linalg.svd(jacobian.dense(self.chunk))
+        value, vector = _numerics.largest_svd(jacobian.dense(self.chunk))
         one, zero = jnp.ones((), dtype), jnp.zeros((), dtype)
-        return spectral.Extreme(values[0], values[0], rows[0].reshape(shape), zero, one, jacobian.dense_products())
+        return spectral.Extreme(value, value, vector.reshape(shape), zero, one, jacobian.dense_products())
 
 
 def singular_value(

@@ -1,0 +1,299 @@
+"""Everything that has results on one page: ours, the paper's, orderings, claims, figures, and what it cost.
+
+results/paper-000/index.html, report.md     the page, the same as Markdown
+results/paper-000/figures/*.png             its figures
+results/paper-000/tables/*.csv              aggregated numbers, one line per model, norm, radius and attribution
+"""
+
+import base64
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import polars as pl
+
+from experiments import comparison, figures, paper_figures, sweeps
+from experiments.comparison import BEYOND, TABLES, Cell
+from experiments.config import PRESETS, Config, resolve
+from experiments.record import StoreError, write_atomic, write_text
+from experiments.report import CLAIM, cards
+from experiments.store import Store
+from experiments.summary import per_sample
+from experiments.table import with_ball
+
+KEYS = ("model", "ball", "attribution")
+
+# Where paper 000 says more than holds; proofs and counterexamples are in docs/bounds.md.
+NOT_SO = (
+    "Theorem 2 is said to be attained at all corners of the ball, and to be tighter than Corollary 1. Neither holds in"
+    " general: for P = 3 I - 1 (three features) the maximum is 8, Corollary 1 gives 9 and Theorem 2 gives 12. The bound"
+    " here is the smaller one, and the share of samples where that is Theorem 2 stands in the claims.",
+    "P is printed as H H^T with H = grad g. With rows of the Jacobian as rows of H, that is J J^T, which has the same"
+    " largest eigenvalue but other entries and eigenvectors where J is not symmetric, as for IG. Here P = J^T J.",
+    "The label constraint is said to leave the bounds unchanged since one of +v and -v keeps the label. That is so for"
+    " one competing label; two half-spaces can exclude both.",
+    "T'_e scales T_e by what happens along one direction. It repairs that direction, and bounds no other.",
+    "Table 2 has the l-infinity radius 0.25 in its text; its entries are those of Table 4 at 0.1.",
+    "The columns of Tables 3 and 4 for CIFAR-10 do not fit each other: T_e / sin(T_c), which is about the norm of the"
+    " attribution, differs three times between them.",
+)
+
+
+class Block(NamedTuple):
+    """A piece of the page: a heading, words, a table (first row: the head) and a figure, each if there is one."""
+
+    level: int
+    title: str
+    text: str = ""
+    rows: Sequence[Sequence[str]] = ()
+    keys: int = 1
+    figure: str = ""
+
+
+def render(stores: Mapping[str, Store], directory: Path) -> str:
+    """Write the page, its figures and tables.
+
+    Args:
+      stores: runs by name, from :func:`experiments.paper.stores`.
+      directory: where to.
+
+    Returns:
+      The page as Markdown.
+
+    Raises:
+      StoreError: if no run has rows, or rows of different configurations or weights lie in one cell.
+    """
+    blocks: list[Block] = []
+    images: dict[str, bytes] = {}
+    claims: list[comparison.Claim] = []
+    costs: list[list[str]] = []
+    for name, store in stores.items():
+        if not any((store.directory / "rows").rglob("*.parquet")):
+            continue
+        rows = store.rows()
+        ours = comparison.summary(store, rows)
+        write_atomic(directory / "tables" / f"{name}.csv", ours.write_csv)
+        blocks += _of_run(name, store, ours)
+        drawn = _figures(name, store, rows, ours)
+        blocks += [block for block, _ in drawn]
+        images |= {block.figure: image for block, image in drawn}
+        claims += comparison.claims(ours)
+        costs += _costs(name, store, ours)
+    if not blocks:
+        raise StoreError("there is no run with rows yet: make one with `table 3 --dataset mnist --preset cpu`.")
+    blocks = [*_head(claims), *blocks, *_tail(costs)]
+    for name, image in images.items():
+        write_atomic(directory / "figures" / f"{name}.png", functools.partial(_write, image))
+    text = "\n".join(map(_markdown, blocks))
+    write_text(directory / "report.md", text)
+    write_text(directory / "index.html", _page(blocks, images))
+    return text
+
+
+def table(number: str, store: Store) -> str:
+    """One table of a run beside the paper's, as Markdown."""
+    ours = comparison.summary(store, store.rows())
+    return "\n".join(map(_markdown, _of_table(number, store.directory.name, store, ours)))
+
+
+def figure(name: str, store: Store) -> Path:
+    """Draw one figure of a run, into its directory.
+
+    Raises:
+      StoreError: if the run has no data for it.
+    """
+    rows = store.rows() if any((store.directory / "rows").rglob("*.parquet")) else None
+    ours = None if rows is None else comparison.summary(store, rows)
+    for block, image in _figures(store.directory.name, store, rows, ours):
+        if block.figure.endswith(f"-{name}"):
+            path = store.directory / "figures" / f"{block.figure}.png"
+            write_atomic(path, functools.partial(_write, image))
+            return path
+    raise StoreError(f"{store.directory} has nothing to draw figure {name} from.")
+
+
+def _head(claims: Sequence[comparison.Claim]) -> list[Block]:
+    verdicts = [["claim", "data", "ours", ""]]
+    verdicts += [[claim.text, claim.dataset, claim.figure, "held" if claim.held else "not held"] for claim in claims]
+    return [
+        Block(
+            1,
+            "A practical upper bound for the worst-case attribution deviations: the evaluation, run again",
+            "Wang and Kong, CVPR 2023 (paper 000). Numbers in brackets and columns called *paper* are the paper's;"
+            f" empty ones are what it does not print. {CLAIM} Absolute values depend on how the networks were trained,"
+            " which the paper does not say: compare orders, shares and ratios.",
+        ),
+        Block(2, "The paper's claims", "Of its six defenses, for integrated gradients.", verdicts, keys=2),
+        Block(2, "Where the paper says more than holds", "\n".join(f"- {line}" for line in NOT_SO)),
+    ]
+
+
+def _of_run(name: str, store: Store, ours: pl.DataFrame) -> list[Block]:
+    config = store.config
+    preset = name.removeprefix(f"{config.dataset}-")
+    models = [["model", "accuracy, %", "under PGD, %", "trained by"]]
+    for model, card in cards(store).items():
+        pgd = card["pgd"]
+        under = f"{100 * card['pgd_accuracy']:.1f} (l-infinity {pgd['epsilon']:.3g}, {pgd['steps']} steps)"
+        trained = f"preset {card['config']['training']['preset']}, {card['epochs']:g} epochs"
+        models.append([model, f"{100 * card['accuracy']:.1f}", under, trained])
+    attack = f"{config.restarts} starts of PGD-{config.pgd_steps}, {config.ifia_restarts} of IFIA-{config.ifia_steps}"
+    text = (
+        f"Preset {preset}: IG with {config.ig_steps} points ({config.ig_rule.replace('_', ' ')}); {attack}."
+        f" Configuration {store.hash}, {store.run['environment']['device']}, JAX {store.run['environment']['jax']}."
+    )
+    blocks = [Block(2, f"{config.dataset}, preset {preset}", text, models)]
+    for number in TABLES:
+        blocks += _of_table(number, name, store, ours)
+    return blocks
+
+
+def _of_table(number: str, name: str, store: Store, ours: pl.DataFrame) -> list[Block]:
+    title, cells = TABLES[number]
+    dataset = store.config.dataset
+    lines = comparison.beside(number, ours)
+    if not len(lines) or (number == "2" and lines["attribution"].n_unique() < 2):
+        return []
+    command = f"python -m experiments table {number} --dataset {dataset} --preset {name.removeprefix(f'{dataset}-')}"
+    blocks = [Block(3, f"Table {number}. {title}", f"`{command}`", _rows(lines, cells), keys=3)]
+    orders = comparison.orderings(number, lines)
+    if orders:
+        said = "Spearman's correlation over the defenses of our column with the paper's: is their order the same?"
+        blocks.append(Block(4, f"Order of the defenses, Table {number}", said, _order_rows(orders), keys=3))
+    if number in BEYOND:
+        said = "What the paper does not print, from the same run."
+        blocks.append(Block(4, f"Beyond Table {number}", said, _rows(lines, BEYOND[number]), keys=3))
+    return blocks
+
+
+def _rows(lines: pl.DataFrame, cells: Sequence[Cell]) -> list[list[str]]:
+    """A column for ours, and one for the paper's where it has any value."""
+    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = []
+    for cell in cells:
+        there = f"{cell.column}_published"
+        if lines[cell.column].count():
+            columns.append((cell.title, functools.partial(_value, cell, cell.column)))
+        if there in lines.columns and lines[there].count():
+            columns.append(("(paper)", functools.partial(_value, cell, there)))
+    head = [*KEYS, *(title for title, _ in columns)]
+    body = [
+        [str(row[key]) for key in KEYS] + [form(row) for _, form in columns]
+        for row in with_ball(lines).iter_rows(named=True)
+    ]
+    return [head, *body]
+
+
+def _value(cell: Cell, column: str, row: dict[str, Any]) -> str:
+    value = row[column]
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    text = f"{100 * value if cell.percent else value:.{cell.digits}f}"
+    return f"({text})" if column.endswith("_published") else text
+
+
+def _order_rows(orders: Sequence[dict[str, Any]]) -> list[list[str]]:
+    head = ["column", "norm", "epsilon", "defenses", "Spearman"]
+    return [
+        head,
+        *([o["column"], o["norm"], f"{o['epsilon']:.3g}", str(o["models"]), f"{o['rho']:.2f}"] for o in orders),
+    ]
+
+
+def _figures(
+    name: str, store: Store, rows: pl.DataFrame | None, ours: pl.DataFrame | None
+) -> list[tuple[Block, bytes]]:
+    """Figures of a run, as far as there are data for them."""
+    config = store.config
+    preset = name.removeprefix(f"{config.dataset}-")
+    found: list[tuple[Block, bytes]] = []
+
+    def add(figure: str, title: str, drawn: Any) -> None:
+        command = f"`python -m experiments figure {figure} --dataset {config.dataset} --preset {preset}`"
+        found.append((Block(4, title, command, figure=f"{name}-{figure}"), figures.png(drawn)))
+
+    if rows is not None and ours is not None:
+        lines = comparison.beside("4", ours)
+        if len(lines) > 1:
+            title = "Figure 2. Kendall under attack against the bound on the angle"
+            add("2", title, paper_figures.kendall_against_angle(lines))
+        samples = per_sample(rows.filter(pl.col("attribution") == "integrated_gradients"))
+        if len(samples):
+            add("gaps", "Gaps between bound and strongest attack", figures.histogram(samples, "Relative gaps"))
+    draw = {
+        "1b": ("Figure 1b. The Jacobian of integrated gradients at one sample", paper_figures.jacobian),
+        "linearity": ("How linear attributions are (Appendix B)", paper_figures.linearity),
+        "beta": ("The same weights with other softplus", paper_figures.sharpness),
+    }
+    for figure, (title, function) in draw.items():
+        values = sweeps.read(figure, store)
+        if values is not None:
+            add(figure, title, function(values))
+    return found
+
+
+def _costs(name: str, store: Store, ours: pl.DataFrame) -> list[list[str]]:
+    """Measured rates, and what they make of the preset ``paper``."""
+    paper, config = resolve(PRESETS["paper"][1], "paper"), store.config
+    factor = _attack_steps(paper) / _attack_steps(config)
+    found = []
+    for row in comparison.rates(ours).iter_rows(named=True):
+        if row["attacks_per_second"] is None:
+            continue
+        count = 10_000 * len(paper.defenses) * 3 * (2 * int(paper.ifia_restarts or 0) + paper.restarts)
+        hours = count * factor / row["attacks_per_second"] / 3600
+        found.append(
+            [
+                name,
+                row["attribution"],
+                row["norm"],
+                f"{row['bounds_per_second']:.3g}",
+                f"{row['attacks_per_second']:.3g}",
+                f"{factor:.0f}",
+                f"{hours:,.0f}",
+            ]
+        )
+    return found
+
+
+def _attack_steps(config: Config) -> float:
+    """Path points times steps of an average attack: nearly all of the cost is in attributions of climbing steps."""
+    climbing = int(config.ifia_restarts or 0) + int(config.ascent_restarts or 0)
+    return climbing * config.ifia_steps * config.ig_steps / (climbing + config.restarts)
+
+
+def _tail(costs: list[list[str]]) -> list[Block]:
+    if not costs:
+        return []
+    head = ["run", "attribution", "norm", "bounds a second", "attacks a second", "steps of `paper`", "hours of `paper`"]
+    text = (
+        "Bounds and attacks per second of the device named above, compilation left out: one attack is one start, of"
+        " PGD, IFIA or ascent on average. The last columns scale that to the preset `paper` (10,000 samples, seven"
+        " models, three radii, 20 starts of each attack): how many times as many path points and steps its average"
+        " attack has, and the hours that this device would take for one norm."
+    )
+    return [Block(2, "Throughput", text, [head, *costs], keys=3)]
+
+
+def _markdown(block: Block) -> str:
+    parts = [f"{'#' * block.level} {block.title}", block.text]
+    if block.rows:
+        rule = ["---"] * block.keys + ["--:"] * (len(block.rows[0]) - block.keys)
+        parts.append("\n".join("| " + " | ".join(row) + " |" for row in (block.rows[0], rule, *block.rows[1:])))
+    if block.figure:
+        parts.append(f"![{block.title}](figures/{block.figure}.png)")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _page(blocks: Sequence[Block], images: Mapping[str, bytes]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
+    return environment.get_template("paper.html.j2").render(blocks=blocks, images=encoded)
+
+
+def _write(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
