@@ -29,13 +29,15 @@ class Config:
     output: str | None = None
     """Directory of everything the run writes; by default results/PRESET."""
     dataset: str = "digits"
-    """digits (embedded), mnist, fashion_mnist, cifar10 or cifar10_jpeg."""
+    """digits (embedded), mnist, fashion_mnist, cifar10, cifar10_jpeg or oxford_flowers12."""
     data_dir: str | None = None
     """Where TFDS has prepared its data; by default the environment variable TFDS_DATA_DIR."""
     num_samples: int | None = 100
     """The first so many correctly classified test samples of each model; None for all."""
     model: str | None = None
     """small_cnn, conv_net, resnet18 or mlp."""
+    width: int | None = None
+    """Channels of the first stage of resnet18; the preset cpu of training has 16 instead of 64."""
     beta: float = 10.0
     """Sharpness of softplus. Second derivatives grow with it: bounds of different betas do not compare."""
     defenses: tuple[str, ...] = ("natural", "adversarial")
@@ -214,6 +216,7 @@ def training_of(config: Config, defense: str) -> TrainConfig:
             defense=defense,
             data_dir=config.data_dir,
             model=config.model,
+            width=config.width,
             beta=config.beta,
             training=config.training,
         )

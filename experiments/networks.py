@@ -40,7 +40,7 @@ class TrainConfig:
     output: str | None = None
     """Directory of everything the run writes; by default runs/DATASET-DEFENSE-PRESET."""
     dataset: str = "digits"
-    """digits (embedded), mnist, fashion_mnist, cifar10 or cifar10_jpeg."""
+    """digits (embedded), mnist, fashion_mnist, cifar10, cifar10_jpeg or oxford_flowers12."""
     defense: str = "natural"
     """natural, adversarial, ig_norm, ig_sum_norm, aat, adv_aat, art, trades, or igr on top: natural_igr,
     adversarial_igr, trades_igr."""
@@ -48,6 +48,8 @@ class TrainConfig:
     """Where TFDS has prepared its data; by default the environment variable TFDS_DATA_DIR."""
     model: str | None = None
     """small_cnn, conv_net, resnet18 or mlp."""
+    width: int | None = None
+    """Channels of the first stage of resnet18; the preset cpu has 16 instead of 64."""
     beta: float = 10.0
     """Sharpness of softplus."""
     distributed: bool = False
@@ -82,8 +84,13 @@ def resolve(config: TrainConfig) -> TrainConfig:
     model = fill(config.model, recipes.default_model(preset, config.dataset))
     if model not in ja.models.REGISTRY:
         raise ValueError(f"`model` is {model!r}; accepted are {', '.join(sorted(ja.models.REGISTRY))}.")
+    if config.width is not None and (model != "resnet18" or config.width < 1):
+        raise ValueError(
+            f"`width` is a positive number of channels, of resnet18 alone; got {config.width} for {model}."
+        )
+    width = fill(config.width, recipes.default_width(preset, model))
     output = fill(config.output, f"runs/{config.dataset}-{config.defense}-{preset}")
-    return dataclasses.replace(config, output=output, model=model, training=training)
+    return dataclasses.replace(config, output=output, model=model, width=width, training=training)
 
 
 def complete(directory: Path) -> bool:
@@ -213,6 +220,8 @@ def _open(folder: Path, config: TrainConfig) -> None:
 def _options(config: TrainConfig, num_classes: int) -> dict[str, Any]:
     data = known(config.dataset)
     options = {"num_classes": num_classes, "beta": config.beta, "mean": data.mean, "std": data.std}
+    if config.width is not None:
+        options["width"] = config.width
     return json.loads(json.dumps(options))
 
 
