@@ -3,8 +3,8 @@
 A convolution is linear in its images and in its kernel, so all of its derivatives are made of three maps: images and
 kernel to images, the transpose with respect to the images, and that with respect to the kernel. The transpose of any of
 them is another of them. XLA's CPU backend has a quick program for the first one alone; the transposes that JAX makes of
-it are up to 75 times slower inside of a loop, and everything here that attacks, bounds or explains runs in one. Each of
-the three is therefore a primitive of its own, written as what XLA is quick at.
+it are up to 50 times slower inside of a loop (``benchmarks/convolutions.py``), and everything here that attacks, bounds
+or explains runs in one. Each of the three is therefore a primitive of its own, written as what XLA is quick at.
 """
 
 import functools
@@ -24,7 +24,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 def convolution(lhs: Float[Array, "n h w i"], rhs: Float[Array, "a b i o"], strides, padding, **options) -> Array:
     """Convolve a batch of images; takes what :func:`jax.lax.conv_general_dilated` does, and gives the same.
 
-    On a CPU its derivatives are quicker (``benchmarks/spine.py`` has both). Elsewhere, and for dilated or grouped
+    On a CPU its derivatives are quicker (``benchmarks/convolutions.py`` has both). Elsewhere, and for dilated or grouped
     convolutions, it is :func:`jax.lax.conv_general_dilated`. For networks of your own:
     ``flax.linen.Conv(..., conv_general_dilated=jaxattr.models.convolution)``.
 
