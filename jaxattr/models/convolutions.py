@@ -24,7 +24,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 def convolution(lhs: Float[Array, "n h w i"], rhs: Float[Array, "a b i o"], strides, padding, **options) -> Array:
     """Convolve a batch of images; takes what :func:`jax.lax.conv_general_dilated` does, and gives the same.
 
-    On a CPU its derivatives are quicker (``benchmarks/convolutions.py`` has both). Elsewhere, and for dilated or grouped
+    On a CPU its derivatives are quicker (``benchmarks/convolutions.py``). Elsewhere, and for dilated or grouped
     convolutions, it is :func:`jax.lax.conv_general_dilated`. For networks of your own:
     ``flax.linen.Conv(..., conv_general_dilated=jaxattr.models.convolution)``.
 
