@@ -46,4 +46,4 @@ def test_ig_norm_on_the_network_of_mnist_fits_and_its_knob_saves_memory():
 
     kept, again = temporaries(False), temporaries(True)
     assert kept < 4e9
-    assert again < 0.6 * kept
+    assert again < 0.7 * kept
