@@ -1,10 +1,10 @@
 """Convolutions whose derivatives of every order are quick on CPUs, too.
 
-A convolution is linear in its images and in its kernel, so all of its derivatives are made of three maps: images and
-kernel to images, the transpose with respect to the images, and that with respect to the kernel. The transpose of any of
-them is another of them. XLA's CPU backend has a quick program for the first one alone; the transposes that JAX makes of
-it are up to 50 times slower inside of a loop (``benchmarks/convolutions.py``), and everything here that attacks, bounds
-or explains runs in one. Each of the three is therefore a primitive of its own, written as what XLA is quick at.
+A convolution is linear in its images and in its kernel. Its transpose with respect to the images is a convolution, too,
+with the kernel turned round and strides and dilation exchanged; that with respect to the kernel is a matrix product per
+position. All derivatives are made of these two. XLA's CPU backend is quick at both as they are written here; the
+transposes that JAX makes are up to 50 times slower inside of a loop (``benchmarks/convolutions.py``), and everything
+here that attacks, bounds or explains runs in one. Hence two primitives, each of which is transposed to the other.
 """
 
 import functools
@@ -47,9 +47,8 @@ def convolution(lhs: Float[Array, "n h w i"], rhs: Float[Array, "a b i o"], stri
     if jax.default_backend() != "cpu" or not plain or lhs.ndim != 4:
         return jax.lax.conv_general_dilated(lhs, rhs, strides, padding, **options)
     pads = _pads(padding, lhs.shape[1:3], rhs.shape[:2], strides)
-    return _convolve.bind(
-        *_varying_alike(lhs, rhs), strides=tuple(strides), pads=pads, precision=options.get("precision"), size=()
-    )
+    window = {"strides": tuple(strides), "pads": pads, "dilation": (1, 1), "precision": options.get("precision")}
+    return _to_images.bind(*_varying_alike(lhs, rhs), **window)
 
 
 def depthwise_convolution(
@@ -123,30 +122,19 @@ def _varying_alike(*arrays: Array) -> list[Array]:
     return [jax.lax.pcast(a, names, to="varying") if names else a for a, names in zip(arrays, missing, strict=True)]
 
 
-# The three maps. `size`: of what a transpose gives, height and width, which strides leave open.
+# The two maps. `dilation`: zeros are put between the pixels of the images before they are padded.
 
 
-def _images_of(images, kernel, *, strides, pads, precision, size):
-    del size
-    return jax.lax.conv_general_dilated(images, kernel, strides, pads, dimension_numbers=_LAYOUT, precision=precision)
-
-
-def _images_from(outputs, kernel, *, strides, pads, precision, size):
-    """The transpose with respect to the images, as a convolution with the kernel turned round."""
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    margins = []
-    for (low, _), width, stride, count, wanted in zip(
-        pads, kernel.shape[:2], strides, outputs.shape[1:3], size, strict=True
-    ):
-        margins.append((width - 1 - low, wanted - (count - 1) * stride - 1 + low))
+def _images(images, kernel, *, strides, pads, dilation, precision):
+    """The convolution."""
     return jax.lax.conv_general_dilated(
-        outputs, turned, (1, 1), margins, lhs_dilation=strides, dimension_numbers=_LAYOUT, precision=precision
+        images, kernel, strides, pads, lhs_dilation=dilation, dimension_numbers=_LAYOUT, precision=precision
     )
 
 
-def _kernel_from(images, outputs, *, strides, pads, precision, size):
-    """The transpose with respect to the kernel: a matrix product per position."""
-    margins = ((0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0))
+def _kernel(images, outputs, *, strides, pads, dilation, precision, size):
+    """Its transpose with respect to a kernel of height and width ``size``, which strides leave open."""
+    margins = ((0, 0, 0), *((*pair, step - 1) for pair, step in zip(pads, dilation, strict=True)), (0, 0, 0))
     images = jax.lax.pad(images, jnp.zeros((), images.dtype), margins)
     spans = [(count - 1) * stride + 1 for count, stride in zip(outputs.shape[1:3], strides, strict=True)]
     flat = outputs.reshape(-1, outputs.shape[-1])
@@ -160,8 +148,7 @@ def _kernel_from(images, outputs, *, strides, pads, precision, size):
 def _primitive(name: str, function, batched) -> Primitive:
     """A bilinear map: evaluation, shapes, lowering and ``vmap``; derivatives are told at the end."""
     primitive = Primitive(f"jaxattr_{name}")
-    static = ("strides", "pads", "precision", "size")
-    primitive.def_impl(jax.jit(function, static_argnames=static))
+    primitive.def_impl(lambda left, right, **window: _evaluated(function, tuple(window.items()))(left, right))
 
     def shape(left, right, **window):
         result = jax.eval_shape(
@@ -181,6 +168,12 @@ def _primitive(name: str, function, batched) -> Primitive:
 
     batching.primitive_batchers[primitive] = vmapped
     return primitive
+
+
+@functools.cache
+def _evaluated(function, window: tuple):
+    """Compiled outside of any other program."""
+    return jax.jit(functools.partial(function, **dict(window)))
 
 
 def _folded(array, axis: int, into: int):
@@ -208,34 +201,37 @@ def _fold(first: tuple[int, int], second: tuple[int, int]):
     return rule
 
 
-_convolve = _primitive("convolve", _images_of, _fold((0, 0), (3, 3)))
-_to_images = _primitive("convolve_to_images", _images_from, _fold((0, 0), (2, 3)))
-_to_kernel = _primitive("convolve_to_kernel", _kernel_from, _fold((3, 2), (3, 3)))
+_to_images = _primitive("convolve", _images, _fold((0, 0), (3, 3)))
+_to_kernel = _primitive("convolve_to_kernel", _kernel, _fold((3, 2), (3, 3)))
 
 
 # Derivatives. An operand that is differentiated comes as a placeholder, of which only the shape is known.
 
 
-def _images_size(operand) -> dict[str, tuple[int, int]]:
-    return {"size": tuple(getattr(operand, "aval", operand).shape[1:3])}
+def _shape(operand) -> tuple[int, ...]:
+    return getattr(operand, "aval", operand).shape
 
 
-def _kernel_size(operand) -> dict[str, tuple[int, int]]:
-    return {"size": tuple(getattr(operand, "aval", operand).shape[:2])}
+def _back_to_images(outputs, kernel, images, *, strides, pads, dilation, precision):
+    """The transpose with respect to the images, of which the shape is needed."""
+    margins = []
+    for (low, _), width, stride, step, count, pixels in zip(
+        pads, kernel.shape[:2], strides, dilation, outputs.shape[1:3], _shape(images)[1:3], strict=True
+    ):
+        margins.append((width - 1 - low, (pixels - 1) * step - (count - 1) * stride + low))
+    # An operation of its own: where the kernel is constant, linearizing takes it out of every loop.
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    window = {"strides": dilation, "pads": tuple(margins), "dilation": strides, "precision": precision}
+    return _to_images.bind(outputs, turned, **window)
 
 
-ad.defbilinear(
-    _convolve,
-    lambda ct, images, kernel, **window: _to_images.bind(ct, kernel, **window | _images_size(images)),
-    lambda ct, images, kernel, **window: _to_kernel.bind(images, ct, **window | _kernel_size(kernel)),
-)
 ad.defbilinear(
     _to_images,
-    lambda ct, _, kernel, **window: _convolve.bind(ct, kernel, **window | {"size": ()}),
-    lambda ct, outputs, kernel, **window: _to_kernel.bind(ct, outputs, **window | _kernel_size(kernel)),
+    lambda ct, images, kernel, **window: _back_to_images(ct, kernel, images, **window),
+    lambda ct, images, kernel, **window: _to_kernel.bind(images, ct, **window, size=tuple(_shape(kernel)[:2])),
 )
 ad.defbilinear(
     _to_kernel,
-    lambda ct, images, outputs, **window: _to_images.bind(outputs, ct, **window | _images_size(images)),
-    lambda ct, images, _, **window: _convolve.bind(images, ct, **window | {"size": ()}),
+    lambda ct, images, outputs, *, size, **window: _back_to_images(outputs, ct, images, **window),  # noqa: ARG005
+    lambda ct, images, _, *, size, **window: _to_images.bind(images, ct, **window),  # noqa: ARG005
 )
