@@ -19,8 +19,6 @@ from experiments.store import Store
 
 RUNS = Path("runs/paper-000")
 REPORT = Path("results/paper-000")
-MODELS = ("adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr")
-"""The six of the paper."""
 _ALL = ("saliency", "input_x_gradient", "integrated_gradients")
 _IG = "integrated_gradients"
 

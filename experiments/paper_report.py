@@ -31,8 +31,6 @@ NOT_SO = (
     "Theorem 2 is said to be attained at all corners of the ball, and to be tighter than Corollary 1. Neither holds in"
     " general: for P = 3 I - 1 (three features) the maximum is 8, Corollary 1 gives 9 and Theorem 2 gives 12. The bound"
     " here is the smaller one, and the share of samples where that is Theorem 2 stands in the claims.",
-    "P is printed as H H^T with H = grad g. With rows of the Jacobian as rows of H, that is J J^T, which has the same"
-    " largest eigenvalue but other entries and eigenvectors where J is not symmetric, as for IG. Here P = J^T J.",
     "The label constraint is said to leave the bounds unchanged since one of +v and -v keeps the label. That is so for"
     " one competing label; two half-spaces can exclude both.",
     "T'_e scales T_e by what happens along one direction. It repairs that direction, and bounds no other.",
@@ -108,7 +106,7 @@ def figure(name: str, store: Store) -> Path:
     rows = store.rows() if any((store.directory / "rows").rglob("*.parquet")) else None
     ours = None if rows is None else comparison.summary(store, rows)
     for block, image in _figures(store.directory.name, store, rows, ours):
-        if block.figure.endswith(f"-{name}"):
+        if block.figure == f"{store.directory.name}-{name}":
             path = store.directory / "figures" / f"{block.figure}.png"
             write_atomic(path, functools.partial(_write, image))
             return path

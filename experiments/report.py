@@ -12,7 +12,8 @@ import polars as pl
 import jaxattr as ja
 from experiments import figures, table
 from experiments.networks import NAME
-from experiments.record import write_atomic, write_text
+from experiments.objectives import DEFENSES
+from experiments.record import hashed, write_atomic, write_text
 from experiments.store import Store
 from experiments.summary import per_sample, summarize
 
@@ -75,8 +76,8 @@ def _models(store: Store) -> str:
 
 
 def cards(store: Store) -> dict[str, dict[str, Any]]:
-    """What is known of the models that are trained."""
-    paths = {name: store.directory / "models" / name / f"{NAME}.json" for name in store.config.defenses}
+    """What is known of the models of a run, those that a later command added included."""
+    paths = {name: store.directory / "models" / name / f"{NAME}.json" for name in DEFENSES}
     return {name: ja.zoo.read_card(path) for name, path in paths.items() if path.exists()}
 
 
@@ -110,7 +111,7 @@ def _page(store: Store, command: str, tables: str, drawn: list[tuple[str, str, b
         hash=store.hash,
         # How each model was trained, instead of what the command line asked for.
         settings=_flat(
-            store.run["config"]
+            hashed(store.config)
             | {"training": {name: card["config"]["training"] for name, card in cards(store).items()}}
         ),
         timings=json.loads(timings.read_text(encoding="utf-8")) if timings.exists() else {},
@@ -138,6 +139,6 @@ def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in config.items():
         if isinstance(value, dict):
             found += _flat(value, f"{prefix}{name}.")
-        elif f"{prefix}{name}" not in ("output", "data_dir"):
+        else:
             found.append((prefix + name, ", ".join(map(str, value)) if isinstance(value, list) else value))
     return found

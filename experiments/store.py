@@ -145,7 +145,10 @@ class Store:
         if not parts:
             raise StoreError(f"{self.directory} holds no rows yet; run `evaluate` first.")
         read = [read_part(path, self.skip_damaged) for path in parts]
-        rows = pl.concat([part for part in read if part is not None])
+        whole = [part for part in read if part is not None]
+        if not whole:
+            raise StoreError(f"{self.directory} holds no rows that can be read: all of its files are damaged.")
+        rows = pl.concat(whole)
         mixed = rows.group_by("model", "attribution", "norm").agg(pl.col("config", "weights").n_unique())
         mixed = mixed.filter((pl.col("config") > 1) | (pl.col("weights") > 1))
         if len(mixed) or rows["config"].unique().to_list() != [self.hash]:

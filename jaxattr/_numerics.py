@@ -55,10 +55,21 @@ def constant(function: Callable[[Array], Array], example: Any) -> Callable[[Arra
     return lambda argument: closed(fixed, argument)
 
 
-# One matrix after the other, also under vmap: the CPU kernels of a batch wait for the threads that they run on, and two
-# of them in one program wait for each other forever (JAX 0.10.2, seen with 2 threads and eigenvalues of two bounds).
+def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    """On CPUs one matrix after the other, also under ``vmap``.
+
+    The CPU kernels of a batch wait for the threads that they run on, and two of them in one program wait for each other
+    forever (JAX 0.10.2, seen with 2 threads and eigenvalues of two bounds). GPUs have kernels for batches.
+    """
+    sequential = jax.custom_batching.sequential_vmap(function)
+
+    def call(*matrices: Array) -> Any:
+        return (sequential if jax.default_backend() == "cpu" else function)(*matrices)
+
+    return call
+
+
 # Functions of matrices alone: the options of these are no arrays.
-_one_by_one = jax.custom_batching.sequential_vmap
 _eigh = _one_by_one(lambda matrix: jnp.linalg.eigh(matrix))  # noqa: PLW0108
 _svd = _one_by_one(lambda matrix: jnp.linalg.svd(matrix))  # noqa: PLW0108
 _solve = _one_by_one(lambda matrix, right: jnp.linalg.solve(matrix, right))  # noqa: PLW0108

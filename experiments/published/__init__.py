@@ -12,6 +12,7 @@ import polars as pl
 
 KEYS = ("dataset", "norm", "epsilon", "attribution", "model")
 TABLES = (2, 3, 4, 5)
+MODELS = ("adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr")
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import shutil
 import polars as pl
 import pytest
 
-from experiments import cli, comparison, paper, paper_report, published
+from experiments import cli, comparison, paper_report, published
 from experiments.store import Store
 
 SMALL = ["--preset", "smoke", "--dataset", "digits", "--source", "zoo", "--defenses", "natural", "trades_igr"]
@@ -42,7 +42,7 @@ def test_published_numbers_are_those_of_the_paper(number, dataset, norm, epsilon
 
 def summary(**columns):
     """Lines of MNIST, l-infinity, like those of a run; what is not given does not matter."""
-    models = list(paper.MODELS[:3])
+    models = list(published.MODELS[:3])
     values = {
         "model": models * 2,
         "norm": ["l2"] * 3 + ["linf"] * 3,
@@ -165,6 +165,11 @@ def test_a_damaged_part_is_left_out_when_told_alone(copy, tmp_path, capsys):
     assert "| natural |" not in capsys.readouterr().out
     assert cli.main([*report, "--skip-damaged"]) == 0
     assert part.read_bytes() == b"not Parquet"
+    for other in (copy / "rows").rglob("*.parquet"):
+        other.write_bytes(b"not Parquet")
+    capsys.readouterr()
+    assert cli.main([*report, "--skip-damaged"]) == 2
+    assert "all of its files are damaged" in capsys.readouterr().err
 
 
 def test_what_there_is_not(tmp_path, capsys):
