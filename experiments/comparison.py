@@ -98,9 +98,10 @@ class Claim(NamedTuple):
 
 
 def summary(store: Store, rows: pl.DataFrame) -> pl.DataFrame:
-    """One line per model, norm, radius and attribution of a run, with its data set."""
+    """One line per model, norm, radius and attribution of a run, with its data set, and the device that made it."""
     values = summarize(rows, store.config.small_remainder)
-    return values.with_columns(dataset=pl.lit(store.config.dataset))
+    device = store.run["environment"].get("device", "")
+    return values.with_columns(dataset=pl.lit(store.config.dataset), device=pl.lit(device))
 
 
 def beside(number: str, ours: pl.DataFrame) -> pl.DataFrame:
@@ -202,12 +203,12 @@ def _smallest(lines: pl.DataFrame, column: str) -> tuple[str, float]:
 
 
 def rates(ours: pl.DataFrame) -> pl.DataFrame:
-    """Bounds and attacks per second, by norm and attribution: inverse means over models and radii."""
+    """Bounds and attacks per second, by device, norm and attribution: inverse means over models and radii."""
     return (
-        ours.group_by("dataset", "attribution", "norm")
+        ours.group_by("device", "attribution", "norm")
         .agg(
             bounds_per_second=1 / pl.col("bound_seconds").mean(),
             attacks_per_second=1 / pl.col("attack_seconds").mean(),
         )
-        .sort("attribution", "norm")
+        .sort("device", "attribution", "norm")
     )

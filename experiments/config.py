@@ -20,10 +20,10 @@ class Config:
     """A run of ``evaluate``; what is None is the data set's default."""
 
     COMMAND: ClassVar[str] = "evaluate"
-    # Models and attributions have rows of their own, to which a later run may add others.
+    # Models, attributions and samples have rows of their own, to which a later run may add others.
     NOT_HASHED: ClassVar[tuple[str, ...]] = (
         *("output", "data_dir", "batch_size", "pictures", "workers"),
-        *("defenses", "attributions", "distributed", "skip_damaged"),
+        *("num_samples", "defenses", "attributions", "distributed", "skip_damaged"),
     )
 
     output: str | None = None
@@ -154,6 +154,8 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
             restarts=20,
             ifia_restarts=2,
             ascent_restarts=1,
+            # Half of the paper's: on MNIST, l2 and l-infinity, that changes mean deviations by 1 % and less.
+            pgd_steps=10,
             ifia_steps=15,
             beyond=True,
             rank_samples=20,

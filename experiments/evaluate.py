@@ -21,7 +21,7 @@ import jaxattr as ja
 from experiments import networks
 from experiments.config import Config, norms, training_of
 from experiments.program import attack_program, bounds_program, compare_program, rank_program
-from experiments.record import StoreError, environment, on_first, write_text
+from experiments.record import environment, on_first, write_text
 from experiments.rows import batch_rows
 from experiments.store import Store
 from experiments.workers import run_all, stopped
@@ -99,11 +99,9 @@ def run_pair(config: Config, attribution: str, norm: str) -> None:
         cell = store.cell(network.name, network.weights, attribution, norm)
         name = f"{attribution}, {norm}, {network.name}"
         done = on_first(cell.done)
-        if done > len(samples):
-            raise StoreError(f"{cell.directory} holds {done} samples, and the run has {len(samples)}.")
         if done:
             log.info("%s: %d of %d samples were stored before, skipped", name, done, len(samples))
-        if done == len(samples):
+        if done >= len(samples):
             continue
         classify = ja.models.logits_fn(network.model, network.variables)
         lifted = {

@@ -2,7 +2,7 @@
 
 results/paper-000/index.html, report.md     the page, the same as Markdown
 results/paper-000/figures/*.png             its figures
-results/paper-000/tables/*.csv              aggregated numbers, one line per model, norm, radius and attribution
+results/paper-000/tables/*                  aggregated numbers, from which all but some figures is written again
 """
 
 import base64
@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import jinja2
 import polars as pl
 
-from experiments import comparison, figures, paper_figures, sweeps
+from experiments import comparison, figures, paper_figures, paper_record, sweeps
 from experiments.comparison import BEYOND, TABLES, Cell
 from experiments.config import PRESETS, Config, resolve
+from experiments.paper_record import Record
 from experiments.record import StoreError, write_atomic, write_text
-from experiments.report import CLAIM, cards
+from experiments.report import CLAIM
 from experiments.store import Store
 from experiments.summary import per_sample
 from experiments.table import with_ball
@@ -39,6 +40,15 @@ NOT_SO = (
     " attribution, differs three times between them.",
 )
 
+# In the order of the page.
+FIGURES = {
+    "2": "Figure 2. Kendall under attack against the bound on the angle",
+    "gaps": "Gaps between bound and strongest attack",
+    "1b": "Figure 1b. The Jacobian of integrated gradients at one sample",
+    "linearity": "How linear attributions are (Appendix B)",
+    "beta": "The same weights with other softplus",
+}
+
 
 class Block(NamedTuple):
     """A piece of the page: a heading, words, a table (first row: the head) and a figure, each if there is one."""
@@ -55,46 +65,51 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
     """Write the page, its figures and tables.
 
     Args:
-      stores: runs by name, from :func:`experiments.paper.stores`.
+      stores: runs by name, from :func:`experiments.paper.stores`; what the report has of others stays in it.
       directory: where to.
 
     Returns:
       The page as Markdown.
 
     Raises:
-      StoreError: if no run has rows, or rows of different configurations or weights lie in one cell.
+      StoreError: if no run has rows, or results of different configurations or weights would lie in one cell.
     """
-    blocks: list[Block] = []
+    records = paper_record.read(directory)
     images: dict[str, bytes] = {}
-    claims: list[comparison.Claim] = []
-    costs: list[list[str]] = []
     for name, store in stores.items():
-        if not any((store.directory / "rows").rglob("*.parquet")):
+        if not store.has_rows():
             continue
-        rows = store.rows()
-        ours = comparison.summary(store, rows)
-        write_atomic(directory / "tables" / f"{name}.csv", ours.write_csv)
-        blocks += _of_run(name, store, ours)
-        drawn = _figures(name, store, rows, ours)
-        blocks += [block for block, _ in drawn]
-        images |= {block.figure: image for block, image in drawn}
-        claims += comparison.claims(ours)
-        costs += _costs(name, store, ours)
-    if not blocks:
+        record = paper_record.merge(records.get(name), paper_record.collect(store))
+        paper_record.write(record, directory)
+        records[name] = record
+        images |= {f"{name}-{figure}": image for figure, image in _draw(store).items()}
+    if not records:
         raise StoreError("there is no run with rows yet: make one with `table 3 --dataset mnist --preset cpu`.")
-    blocks = [*_head(claims), *blocks, *_tail(costs)]
+    blocks: list[Block] = []
+    for name, record in sorted(records.items()):
+        # Of all cells that the report has, also from other machines.
+        kendall = _kendall_against_angle(record)
+        images |= {} if kendall is None else {f"{name}-2": kendall}
+        blocks += _of_run(record)
+        blocks += _figures(record, directory, images)
+    blocks = [
+        *_head([claim for record in records.values() for claim in comparison.claims(record.lines)]),
+        *blocks,
+        *_tail([line for record in records.values() for line in _costs(record)]),
+    ]
     for name, image in images.items():
         write_atomic(directory / "figures" / f"{name}.png", functools.partial(_write, image))
+    drawn = [block.figure for block in blocks if block.figure]
+    shown = {figure: (directory / "figures" / f"{figure}.png").read_bytes() for figure in drawn}
     text = "\n".join(map(_markdown, blocks))
     write_text(directory / "report.md", text)
-    write_text(directory / "index.html", _page(blocks, images))
+    write_text(directory / "index.html", _page(blocks, shown))
     return text
 
 
 def table(number: str, store: Store) -> str:
     """One table of a run beside the paper's, as Markdown."""
-    ours = comparison.summary(store, store.rows())
-    return "\n".join(map(_markdown, _of_table(number, store.directory.name, store, ours)))
+    return "\n".join(map(_markdown, _of_table(number, paper_record.collect(store))))
 
 
 def figure(name: str, store: Store) -> Path:
@@ -103,14 +118,12 @@ def figure(name: str, store: Store) -> Path:
     Raises:
       StoreError: if the run has no data for it.
     """
-    rows = store.rows() if any((store.directory / "rows").rglob("*.parquet")) else None
-    ours = None if rows is None else comparison.summary(store, rows)
-    for block, image in _figures(store.directory.name, store, rows, ours):
-        if block.figure == f"{store.directory.name}-{name}":
-            path = store.directory / "figures" / f"{block.figure}.png"
-            write_atomic(path, functools.partial(_write, image))
-            return path
-    raise StoreError(f"{store.directory} has nothing to draw figure {name} from.")
+    image = _kendall_against_angle(paper_record.collect(store)) if name == "2" else _draw(store).get(name)
+    if image is None:
+        raise StoreError(f"{store.directory} has nothing to draw figure {name} from.")
+    path = store.directory / "figures" / f"{store.directory.name}-{name}.png"
+    write_atomic(path, functools.partial(_write, image))
+    return path
 
 
 def _head(claims: Sequence[comparison.Claim]) -> list[Block]:
@@ -129,34 +142,34 @@ def _head(claims: Sequence[comparison.Claim]) -> list[Block]:
     ]
 
 
-def _of_run(name: str, store: Store, ours: pl.DataFrame) -> list[Block]:
-    config = store.config
-    preset = name.removeprefix(f"{config.dataset}-")
+def _of_run(record: Record) -> list[Block]:
+    config = record.config
     models = [["model", "accuracy, %", "under PGD, %", "trained by"]]
-    for model, card in cards(store).items():
+    for model, card in record.models.items():
         pgd = card["pgd"]
         under = f"{100 * card['pgd_accuracy']:.1f} (l-infinity {pgd['epsilon']:.3g}, {pgd['steps']} steps)"
-        trained = f"preset {card['config']['training']['preset']}, {card['epochs']:g} epochs"
+        trained = f"preset {card['preset']}, {card['epochs']:g} epochs"
         models.append([model, f"{100 * card['accuracy']:.1f}", under, trained])
     attack = f"{config.restarts} starts of PGD-{config.pgd_steps}, {config.ifia_restarts} of IFIA-{config.ifia_steps}"
     text = (
-        f"Preset {preset}: IG with {config.ig_steps} points ({config.ig_rule.replace('_', ' ')}); {attack}."
-        f" Configuration {store.hash}, {store.run['environment']['device']}, JAX {store.run['environment']['jax']}."
+        f"Preset {record.preset}: IG with {config.ig_steps} points ({config.ig_rule.replace('_', ' ')}); {attack}, and"
+        f" {config.ascent_restarts} that climb the deviation itself. Accuracies are of"
+        f" {min(card['test_samples'] for card in record.models.values()):,} test samples."
+        f" Configuration {record.hash}, on {', '.join(record.lines['device'].unique().sort())}."
     )
-    blocks = [Block(2, f"{config.dataset}, preset {preset}", text, models)]
+    blocks = [Block(2, f"{config.dataset}, preset {record.preset}", text, models)]
     for number in TABLES:
-        blocks += _of_table(number, name, store, ours)
+        blocks += _of_table(number, record)
     return blocks
 
 
-def _of_table(number: str, name: str, store: Store, ours: pl.DataFrame) -> list[Block]:
+def _of_table(number: str, record: Record) -> list[Block]:
     title, cells = TABLES[number]
-    dataset = store.config.dataset
-    lines = comparison.beside(number, ours)
+    lines = comparison.beside(number, record.lines)
     if not len(lines) or (number == "2" and lines["attribution"].n_unique() < 2):
         return []
-    command = f"python -m experiments table {number} --dataset {dataset} --preset {name.removeprefix(f'{dataset}-')}"
-    blocks = [Block(3, f"Table {number}. {title}", f"`{command}`", _rows(lines, cells), keys=3)]
+    command = f"`{paper_record.command(record, 'table', number)}`"
+    blocks = [Block(3, f"Table {number}. {title}", command, _rows(lines, cells), keys=3)]
     orders = comparison.orderings(number, lines)
     if orders:
         said = "Spearman's correlation over the defenses of our column with the paper's: is their order the same?"
@@ -200,59 +213,49 @@ def _order_rows(orders: Sequence[dict[str, Any]]) -> list[list[str]]:
     ]
 
 
-def _figures(
-    name: str, store: Store, rows: pl.DataFrame | None, ours: pl.DataFrame | None
-) -> list[tuple[Block, bytes]]:
-    """Figures of a run, as far as there are data for them."""
-    config = store.config
-    preset = name.removeprefix(f"{config.dataset}-")
-    found: list[tuple[Block, bytes]] = []
-
-    def add(figure: str, title: str, drawn: Any) -> None:
-        command = f"`python -m experiments figure {figure} --dataset {config.dataset} --preset {preset}`"
-        found.append((Block(4, title, command, figure=f"{name}-{figure}"), figures.png(drawn)))
-
-    if rows is not None and ours is not None:
-        lines = comparison.beside("4", ours)
-        if len(lines) > 1:
-            title = "Figure 2. Kendall under attack against the bound on the angle"
-            add("2", title, paper_figures.kendall_against_angle(lines))
-        samples = per_sample(rows.filter(pl.col("attribution") == "integrated_gradients"))
-        if len(samples):
-            add("gaps", "Gaps between bound and strongest attack", figures.histogram(samples, "Relative gaps"))
-    draw = {
-        "1b": ("Figure 1b. The Jacobian of integrated gradients at one sample", paper_figures.jacobian),
-        "linearity": ("How linear attributions are (Appendix B)", paper_figures.linearity),
-        "beta": ("The same weights with other softplus", paper_figures.sharpness),
-    }
-    for figure, (title, function) in draw.items():
-        values = sweeps.read(figure, store)
-        if values is not None:
-            add(figure, title, function(values))
+def _figures(record: Record, directory: Path, images: Mapping[str, bytes]) -> list[Block]:
+    """Figures of a run that are drawn now, or were when its rows were at hand."""
+    found = []
+    for figure, title in FIGURES.items():
+        name = f"{record.name}-{figure}"
+        if name in images or (directory / "figures" / f"{name}.png").exists():
+            found.append(Block(4, title, f"`{paper_record.command(record, 'figure', figure)}`", figure=name))
     return found
 
 
-def _costs(name: str, store: Store, ours: pl.DataFrame) -> list[list[str]]:
+def _kendall_against_angle(record: Record) -> bytes | None:
+    lines = comparison.beside("4", record.lines)
+    return figures.png(paper_figures.kendall_against_angle(lines)) if len(lines) > 1 else None
+
+
+def _draw(store: Store) -> dict[str, bytes]:
+    """Figures of a run that need more than what is kept of it, as far as there are data for them."""
+    found: dict[str, bytes] = {}
+    if store.has_rows():
+        samples = per_sample(store.rows().filter(pl.col("attribution") == "integrated_gradients"))
+        if len(samples):
+            found["gaps"] = figures.png(figures.histogram(samples, "Relative gaps"))
+    draw = {"1b": paper_figures.jacobian, "linearity": paper_figures.linearity, "beta": paper_figures.sharpness}
+    for figure, function in draw.items():
+        values = sweeps.read(figure, store)
+        if values is not None:
+            found[figure] = figures.png(function(values))
+    return found
+
+
+def _costs(record: Record) -> list[list[str]]:
     """Measured rates, and what they make of the preset ``paper``."""
-    paper, config = resolve(PRESETS["paper"][1], "paper"), store.config
+    paper, config = resolve(PRESETS["paper"][1], "paper"), record.config
     factor = _attack_steps(paper) / _attack_steps(config)
     found = []
-    for row in comparison.rates(ours).iter_rows(named=True):
+    for row in comparison.rates(record.lines).iter_rows(named=True):
         if row["attacks_per_second"] is None:
             continue
         count = 10_000 * len(paper.defenses) * 3 * (2 * int(paper.ifia_restarts or 0) + paper.restarts)
         hours = count * factor / row["attacks_per_second"] / 3600
-        found.append(
-            [
-                name,
-                row["attribution"],
-                row["norm"],
-                f"{row['bounds_per_second']:.3g}",
-                f"{row['attacks_per_second']:.3g}",
-                f"{factor:.0f}",
-                f"{hours:,.0f}",
-            ]
-        )
+        rates = [f"{row[name]:.3g}" for name in ("bounds_per_second", "attacks_per_second")]
+        names = [record.name, row["attribution"], row["norm"], row["device"]]
+        found.append([*names, *rates, f"{factor:.0f}", f"{hours:,.0f}"])
     return found
 
 
@@ -265,14 +268,15 @@ def _attack_steps(config: Config) -> float:
 def _tail(costs: list[list[str]]) -> list[Block]:
     if not costs:
         return []
-    head = ["run", "attribution", "norm", "bounds a second", "attacks a second", "steps of `paper`", "hours of `paper`"]
+    head = ["run", "attribution", "norm", "device"]
+    head += ["bounds a second", "attacks a second", "steps of `paper`", "hours of `paper`"]
     text = (
-        "Bounds and attacks per second of the device named above, compilation left out: one attack is one start, of"
-        " PGD, IFIA or ascent on average. The last columns scale that to the preset `paper` (10,000 samples, seven"
+        "Bounds and attacks per second of a device, compilation left out: one attack is one start, of PGD, IFIA or"
+        " ascent on average. The last columns scale that to the preset `paper` (10,000 samples, seven"
         " models, three radii, 20 starts of each attack): how many times as many path points and steps its average"
         " attack has, and the hours that this device would take for one norm."
     )
-    return [Block(2, "Throughput", text, [head, *costs], keys=3)]
+    return [Block(2, "Throughput", text, [head, *costs], keys=4)]
 
 
 def _markdown(block: Block) -> str:

@@ -95,7 +95,7 @@ def from_dict(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
 
 
 def config_hash(config: Configuration) -> str:
-    """Hash of everything that decides the results: not of where they are written, nor of how many at a time."""
+    """Hash of everything that decides a row: not of where it is written, nor of which others there are."""
     return hashlib.sha256(json.dumps(hashed(config), sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -135,6 +135,10 @@ class Store:
         columns = {"config": self.hash, "weights": weights, "model": model, "attribution": attribution, "norm": norm}
         return Cell(self.directory / "rows" / model / attribution / norm, columns, self.skip_damaged)
 
+    def has_rows(self) -> bool:
+        """Whether any file of rows is there."""
+        return any((self.directory / "rows").rglob("*.parquet"))
+
     def rows(self) -> pl.DataFrame:
         """All rows that are stored.
 

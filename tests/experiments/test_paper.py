@@ -1,11 +1,13 @@
 """The evaluation of paper 000: its published numbers, comparisons by hand, and a small run from table to page."""
 
+import shlex
 import shutil
 
 import polars as pl
 import pytest
 
-from experiments import cli, comparison, paper_report, published
+from experiments import cli, comparison, paper, paper_record, paper_report, published
+from experiments.record import StoreError, config_hash
 from experiments.store import Store
 
 SMALL = ["--preset", "smoke", "--dataset", "digits", "--source", "zoo", "--defenses", "natural", "trades_igr"]
@@ -151,6 +153,57 @@ def test_the_report_has_everything_that_has_results(copy, tmp_path):
     assert sorted(table["model"]) == ["natural", "trades_igr"]
 
 
+def test_the_report_is_written_again_without_the_rows(copy, tmp_path):
+    command = ["report", "--output", str(tmp_path / "report"), "--runs", str(tmp_path)]
+    assert cli.main(command) == 0
+    texts = [(tmp_path / "report" / name).read_text() for name in ("report.md", "index.html")]
+    shutil.rmtree(copy)
+    assert cli.main(command) == 0
+    assert [(tmp_path / "report" / name).read_text() for name in ("report.md", "index.html")] == texts
+    (tmp_path / "report" / "tables" / "digits-smoke.json").unlink()
+    assert cli.main(command) == 2
+
+
+def test_cells_of_another_machine_are_added(run):
+    record = paper_record.collect(Store(run, None))
+    model = pl.col("model")
+    few = record._replace(lines=record.lines.filter(model == "natural").with_columns(n=pl.lit(4, pl.UInt32)))
+    other = record._replace(lines=record.lines.with_columns(pl.lit("elsewhere").alias("device")))
+    # The cell of more samples stays, whichever comes first; of equal ones the later.
+    for old, new in ((record, few), (few, record)):
+        assert paper_record.merge(old, new).lines["n"].to_list() == [8, 8]
+    assert paper_record.merge(record, other).lines["device"].to_list() == ["elsewhere"] * 2
+    only = other._replace(lines=other.lines.filter(model == "trades_igr"))
+    merged = paper_record.merge(few, only).lines
+    assert merged.select("model", "n").rows() == [("natural", 4), ("trades_igr", 8)]
+    with pytest.raises(StoreError, match="of another configuration"):
+        paper_record.merge(record._replace(hash="0" * 16), record)
+    weights = {"natural": {**record.models["natural"], "weights": "other"}}
+    with pytest.raises(StoreError, match="other weights of natural"):
+        paper_record.merge(record._replace(models=weights), record)
+
+
+@pytest.mark.parametrize("more", [["--beyond", "--l2"], ["--training.steps", "3", "--linf", "0.02", "0.03"]])
+def test_the_printed_command_makes_the_same_run(run, more):
+    record = paper_record.collect(Store(run, None))
+    given = [*SMALL[: SMALL.index("--num-samples")], "--beta", "20", *more]
+    record = record._replace(config=cli.parse_evaluate(given, "table", paper.directory)[1])
+    printed = shlex.split(paper_record.command(record, "table", "4"))
+    assert printed[:5] == ["python", "-m", "experiments", "table", "4"]
+    preset, config = cli.parse_evaluate(printed[5:], "table", paper.directory)
+    assert config_hash(config) == config_hash(record.config)
+    assert (preset, config.defenses, config.num_samples) == ("smoke", ("natural", "trades_igr"), 8)
+
+
+def test_samples_are_added_to_a_run(copy):
+    assert cli.main(["table", "4", *SMALL, "--num-samples", "10", "--output", str(copy)]) == 0
+    rows = Store(copy, None).rows()
+    assert rows.filter(kind="bound")["position"].unique().sort().to_list() == list(range(10))
+    assert len(list((copy / "rows").rglob("*.parquet"))) == 4
+    # Fewer are there already.
+    assert cli.main(["table", "4", *SMALL, "--output", str(copy)]) == 0
+
+
 def test_a_damaged_part_is_left_out_when_told_alone(copy, tmp_path, capsys):
     (part,) = (copy / "rows" / "natural" / "integrated_gradients" / "linf").glob("*.parquet")
     part.write_bytes(b"not Parquet")
@@ -183,14 +236,14 @@ def test_what_there_is_not(tmp_path, capsys):
 
 
 def test_measured_rates_give_the_hours_of_the_papers_preset(run):
-    store = Store(run, None)
-    ours = comparison.summary(store, store.rows())
+    record = paper_record.collect(Store(run, None))
+    ours = record.lines
     # Where all batches had a compilation among them, nothing is claimed.
     nothing = pl.lit(None, pl.Float64)
     unknown = ours.with_columns(bound_seconds=nothing, attack_seconds=nothing)
-    assert paper_report._costs("digits-smoke", store, unknown) == []
+    assert paper_report._costs(record._replace(lines=unknown)) == []
     ours = ours.with_columns(bound_seconds=pl.lit(0.5), attack_seconds=pl.lit(0.01))
-    ((_, _, _, bounds, attacks, factor, hours),) = paper_report._costs("digits-smoke", store, ours)
+    ((_, _, _, _, bounds, attacks, factor, hours),) = paper_report._costs(record._replace(lines=ours))
     assert (bounds, attacks) == ("2", "100")
     # (20 + 20) x 200 x 50 of 60 attacks against (2 + 2) x 2 x 2 of 6.
     assert factor == f"{(40 * 200 * 50 / 60) / (4 * 2 * 2 / 6):.0f}"

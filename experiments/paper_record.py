@@ -1,0 +1,165 @@
+"""What the report of paper 000 keeps of a run, so that it can be written again, and added to, without its rows.
+
+    results/paper-000/tables/NAME.csv    one line per model, norm, radius and attribution
+    results/paper-000/tables/NAME.json   configuration and its hash, and the models' cards
+
+Rows are large and stay where they were computed. Another machine, or the same one later, adds cells (a model, an
+attribution, a norm) to those that are here; of a cell that both have, the one of more samples stays.
+"""
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from experiments import comparison
+from experiments.config import PRESETS, Config, resolve
+from experiments.record import StoreError, as_dict, from_dict, hashed, write_atomic, write_text
+from experiments.report import cards
+from experiments.store import Store
+
+CELL = ("model", "attribution", "norm")
+# Where a run was on disk says nothing to others.
+_HERE = ("output", "data_dir")
+
+
+class Record(NamedTuple):
+    """A run as the report knows it.
+
+    Attributes:
+      name: DATASET-PRESET.
+      hash: of the configuration.
+      config: resolved.
+      models: excerpts of their cards, by name.
+      lines: from :func:`experiments.comparison.summary`.
+    """
+
+    name: str
+    hash: str
+    config: Config
+    models: Mapping[str, Mapping[str, Any]]
+    lines: pl.DataFrame
+
+    @property
+    def preset(self) -> str:
+        """The name of the preset that it started from."""
+        return self.name.removeprefix(f"{self.config.dataset}-")
+
+
+def collect(store: Store) -> Record:
+    """Aggregate the rows of a run.
+
+    Raises:
+      StoreError: if there are none, or rows of different configurations or weights lie in one cell.
+    """
+    models = {name: _excerpt(card) for name, card in cards(store).items()}
+    lines = comparison.summary(store, store.rows())
+    return Record(store.directory.name, store.hash, store.config, models, lines)
+
+
+def merge(old: Record | None, new: Record) -> Record:
+    """Cells of both.
+
+    Raises:
+      StoreError: if they have different configurations, or a model of both has different weights.
+    """
+    if old is None:
+        return new
+    there = f"the report has results of {old.name}"
+    if old.hash != new.hash:
+        raise StoreError(
+            f"{there} of another configuration ({old.hash}, and the run at hand is {new.hash}); remove its CSV and JSON"
+            " from `tables/` to replace them, or write to another directory with `--output`."
+        )
+    for model in old.models.keys() & new.models.keys():
+        if old.models[model]["weights"] != new.models[model]["weights"]:
+            raise StoreError(
+                f"{there} for other weights of {model} than those of the run at hand; remove its CSV and JSON from"
+                " `tables/` to replace them, or write to another directory with `--output`."
+            )
+    if set(old.lines.columns) != set(new.lines.columns):
+        raise StoreError(f"{there} of another version: remove its CSV and JSON from `tables/`, and report again.")
+    both = pl.concat([old.lines.select(new.lines.columns).cast(new.lines.schema), new.lines])
+    largest = both.filter(pl.col("n") == pl.col("n").max().over(CELL))
+    # Of equally many samples the later ones.
+    lines = largest.unique([*CELL, "epsilon"], keep="last", maintain_order=True)
+    lines = lines.sort("model", "norm", "epsilon", "attribution")
+    return new._replace(models={**old.models, **new.models}, lines=lines)
+
+
+def read(directory: Path) -> dict[str, Record]:
+    """All records of a report, by name.
+
+    Raises:
+      StoreError: if one cannot be read, or a table lacks its JSON.
+    """
+    found = {}
+    for path in sorted((directory / "tables").glob("*.csv")):
+        try:
+            about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            config = from_dict(Config, about["config"])
+            lines = pl.read_csv(path, infer_schema_length=None)
+            found[path.stem] = Record(path.stem, about["hash"], config, about["models"], lines)
+        except (OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError) as error:
+            raise StoreError(
+                f"{path} and its JSON are damaged, or of another version ({error!r}). Remove both, or write to another"
+                " directory with `--output`."
+            ) from error
+    return found
+
+
+def write(record: Record, directory: Path) -> None:
+    """Write CSV and JSON."""
+    path = directory / "tables" / f"{record.name}.csv"
+    config = {**as_dict(record.config), **dict.fromkeys(_HERE)}
+    about = {"hash": record.hash, "config": config, "models": record.models}
+    write_text(path.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
+    write_atomic(path, record.lines.write_csv)
+
+
+def command(record: Record, kind: str, name: str) -> str:
+    """The command that makes a table or figure of a run: the preset, and every option that differs from it."""
+    config = record.config
+    start = PRESETS[record.preset][1] if record.preset in PRESETS else Config()
+    # Resolved as if it trained: the package need not have networks of all its models.
+    trains = dataclasses.replace(start, dataset=config.dataset, source="train")
+    preset = dataclasses.replace(resolve(trains, record.preset), source=start.source)
+    words = ["python", "-m", "experiments", kind, name, "--dataset", config.dataset, "--preset", record.preset]
+    words += _options(_flat(hashed(preset)), _flat(hashed(config)))
+    models = record.lines["model"].unique().to_list()
+    if set(models) != set(start.defenses):
+        words += ["--defenses", *sorted(models)]
+    most = record.lines["n"].max()
+    if most != start.num_samples:
+        words += ["--num-samples", str(most)]
+    return shlex.join(words)
+
+
+def _options(preset: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    words = []
+    for name, value in config.items():
+        if preset.get(name) == value or value is None:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        else:
+            words += [option, *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``training.steps`` and so on, as the command line has them."""
+    flat = {}
+    for name, value in config.items():
+        flat |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def _excerpt(card: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: card[name] for name in ("accuracy", "pgd_accuracy", "pgd", "epochs", "weights", "test_samples")}
+    return {**kept, "preset": card["config"]["training"]["preset"]}
