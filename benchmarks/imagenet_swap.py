@@ -19,20 +19,11 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import jaxattr as ja
+from experiments.photographs import SIZE, crop
 
-SIZE = 224
 AT_ONCE = 13
 NAMES = {117: "chambered nautilus", 687: "organ", 698: "palace", 738: "pot", 985: "daisy"}
 """Classes of ImageNet that come up for these photographs."""
-
-
-def photograph(pixels: np.ndarray) -> np.ndarray:
-    """Shorter side to 256 pixels, and the central 224 x 224, as the network was tested; in [0, 1]."""
-    image = Image.fromarray(pixels)
-    scale = 256 / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), resample=Image.Resampling.BICUBIC)
-    left, top = (image.width - SIZE) // 2, (image.height - SIZE) // 2
-    return np.asarray(image.crop((left, top, left + SIZE, top + SIZE)), np.float32) / 255
 
 
 def flowers(count: int) -> np.ndarray:
@@ -79,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     samples = load_sample_images()
     files = [os.path.basename(name) for name in samples.filenames]
-    xs = np.stack([photograph(image) for image in samples.images])
+    xs = np.stack([crop(image) for image in samples.images])
     if os.environ.get("TFDS_DATA_DIR") and options.flowers > 0:
         xs = np.concatenate([xs, flowers(options.flowers)])
     variables = ja.models.efficientnet_lite0_variables()

@@ -29,7 +29,8 @@ class Config:
     output: str | None = None
     """Directory of everything the run writes; by default results/PRESET."""
     dataset: str = "digits"
-    """digits (embedded), mnist, fashion_mnist, cifar10, cifar10_jpeg or oxford_flowers12."""
+    """digits (embedded), mnist, fashion_mnist, cifar10, cifar10_jpeg, oxford_flowers12, or photographs: scikit-learn's
+    two, for `--source imagenet`."""
     data_dir: str | None = None
     """Where TFDS has prepared its data; by default the environment variable TFDS_DATA_DIR."""
     num_samples: int | None = 100
@@ -43,9 +44,9 @@ class Config:
     defenses: tuple[str, ...] = ("natural", "adversarial")
     """How the models are trained, one model each: natural, adversarial, ig_norm, ig_sum_norm, aat, adv_aat, art,
     trades, or igr on top: natural_igr, adversarial_igr, trades_igr."""
-    source: Literal["train", "zoo"] = "train"
+    source: Literal["train", "zoo", "imagenet"] = "train"
     """Where the models come from: trained by the run, or the package's own (then model, beta and training are those of
-    their cards)."""
+    their cards), or EfficientNet-Lite0 with its published ImageNet weights, whose data are photographs."""
     attributions: tuple[str, ...] = ("saliency", "input_x_gradient", "integrated_gradients")
     """Whose deviations are bounded and attacked."""
     sweep: bool = False
@@ -80,7 +81,8 @@ class Config:
     beyond: bool = False
     """Beside the paper's l-infinity bounds also the semidefinite one, and that within the box of valid inputs."""
     rank_samples: int = 0
-    """Guarantees for ranks are computed for so many first samples: a second per radius for 784 features on a core."""
+    """Guarantees for ranks are computed for so many first samples: a second per radius for 784 features on a core. They
+    need a dense P as well."""
     small_remainder: float = 0.05
     """Samples whose Taylor remainder is below this are counted apart in the table of violations."""
     batch_size: int = 50
@@ -187,8 +189,19 @@ def resolve(config: Config, preset: str) -> Config:
     Raises:
       ValueError: if an option is unknown or out of range; the message names it and what is accepted.
     """
+    config = fill_in(config, preset)
+    _check(config)
+    return config
+
+
+def fill_in(config: Config, preset: str) -> Config:
+    """Replace every None that stands for a default by its value.
+
+    Raises:
+      ValueError: if the data set is unknown.
+    """
     data = known(config.dataset)
-    config = dataclasses.replace(
+    return dataclasses.replace(
         config,
         output=fill(config.output, f"results/{preset}"),
         model=fill(config.model, recipes.default_model(config.training.preset, config.dataset)),
@@ -199,8 +212,6 @@ def resolve(config: Config, preset: str) -> Config:
         ifia_restarts=fill(config.ifia_restarts, config.restarts),
         ascent_restarts=fill(config.ascent_restarts, config.restarts),
     )
-    _check(config)
-    return config
 
 
 def norms(config: Config) -> dict[str, tuple[float, ...]]:
@@ -244,6 +255,19 @@ def _check(config: Config) -> None:
         raise ValueError(f"`rank_samples` must be at least 0, got {config.rank_samples}.")
     if not 0 < config.confidence < 1:
         raise ValueError(f"`confidence` must lie strictly between 0 and 1, got {config.confidence}.")
+    _check_source(config)
+
+
+def _check_source(config: Config) -> None:
+    if (config.source == "imagenet") != (config.dataset == "photographs"):
+        raise ValueError(
+            f"`source` is {config.source} and `dataset` is {config.dataset}; the published ImageNet weights and"
+            " photographs go together, and with nothing else."
+        )
+    if config.source == "imagenet":
+        if config.defenses != ("natural",):
+            raise ValueError(f"`defenses` is {' '.join(config.defenses)}; of ImageNet there is natural alone.")
+        return
     for defense in config.defenses:
         if config.source == "train":
             training_of(config, defense)

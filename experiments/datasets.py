@@ -63,6 +63,8 @@ _FLOWERS = dataclasses.replace(
     main_linf=1 / 255,
     top_k_map="pixel",
 )
+# As paper 000's color images are: 8-bit steps and half a unit, at which the linear model means something.
+_PHOTOGRAPHS = dataclasses.replace(_FLOWERS, model="efficientnet_lite0")
 _GRAY = DatasetDefaults(
     model="conv_net",
     mean=0.0,
@@ -97,6 +99,7 @@ DATASETS: Mapping[str, DatasetDefaults] = {
     "cifar10": _CIFAR10,
     "cifar10_jpeg": _CIFAR10,
     "oxford_flowers12": _FLOWERS,
+    "photographs": _PHOTOGRAPHS,
 }
 
 

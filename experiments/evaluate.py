@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 import jaxattr as ja
-from experiments import networks
+from experiments import networks, photographs
 from experiments.config import Config, norms, training_of
 from experiments.program import attack_program, bounds_program, compare_program, rank_program
 from experiments.record import environment, on_first, write_text
@@ -55,9 +55,12 @@ def evaluate(config: Config, pairs: Sequence[tuple[str, str]] | None = None) -> 
 
 
 def obtain(config: Config, defense: str) -> None:
-    """Train one network, or take it from the package, unless the run has it."""
+    """Train one network, or take it from where it is published, unless the run has it."""
+    directory = Path(str(config.output)) / "models" / defense
     if config.source == "zoo":
-        networks.adopt(f"{config.dataset}/{defense}", Path(str(config.output)) / "models" / defense)
+        networks.adopt(f"{config.dataset}/{defense}", directory)
+    elif config.source == "imagenet":
+        photographs.port(directory)
     else:
         networks.train(training_of(config, defense))
 
@@ -156,7 +159,7 @@ def _ranks(
 ) -> dict[str, np.ndarray]:
     """Guaranteed ranks of a batch, (samples, radii): of the run's first samples, NaN for the others."""
     count = min(max(0, config.rank_samples - where.start), where.stop - where.start)
-    if not count:
+    if not count or xs[0].size > config.dense_up_to:
         return {}
     chosen = slice(where.start, where.start + count)
     found = lifted(xs[chosen], labels[chosen], jax.random.key(0))
@@ -166,6 +169,8 @@ def _ranks(
 
 def test_data(config: Config) -> ja.data.Dataset:
     """The test split of a run."""
+    if config.dataset == photographs.DATASET:
+        return photographs.load()
     return ja.data.load(config.dataset, "test", config.data_dir)
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from experiments import comparison
-from experiments.config import PRESETS, Config, resolve
+from experiments.config import PRESETS, Config, fill_in
 from experiments.record import StoreError, as_dict, from_dict, hashed, write_atomic, write_text
 from experiments.report import cards
 from experiments.store import Store
@@ -125,9 +125,7 @@ def command(record: Record, kind: str, name: str) -> str:
     """The command that makes a table or figure of a run: the preset, and every option that differs from it."""
     config = record.config
     start = PRESETS[record.preset][1] if record.preset in PRESETS else Config()
-    # Resolved as if it trained: the package need not have networks of all its models.
-    trains = dataclasses.replace(start, dataset=config.dataset, source="train")
-    preset = dataclasses.replace(resolve(trains, record.preset), source=start.source)
+    preset = fill_in(dataclasses.replace(start, dataset=config.dataset), record.preset)
     words = ["python", "-m", "experiments", kind, name, "--dataset", config.dataset, "--preset", record.preset]
     words += _options(_flat(hashed(preset)), _flat(hashed(config)))
     models = record.lines["model"].unique().to_list()
@@ -161,5 +159,8 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _excerpt(card: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: card[name] for name in ("accuracy", "pgd_accuracy", "pgd", "epochs", "weights", "test_samples")}
-    return {**kept, "preset": card["config"]["training"]["preset"]}
+    if "source" in card:
+        return {"weights": card["weights"], "trained": card["source"]}
+    kept = {name: card[name] for name in ("weights", "accuracy", "pgd_accuracy", "pgd")}
+    trained = f"preset {card['config']['training']['preset']}, {card['epochs']:g} epochs"
+    return {**kept, "trained": f"{trained}; measured on {card['test_samples']:,} test samples"}

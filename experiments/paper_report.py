@@ -146,15 +146,16 @@ def _of_run(record: Record) -> list[Block]:
     config = record.config
     models = [["model", "accuracy, %", "under PGD, %", "trained by"]]
     for model, card in record.models.items():
-        pgd = card["pgd"]
-        under = f"{100 * card['pgd_accuracy']:.1f} (l-infinity {pgd['epsilon']:.3g}, {pgd['steps']} steps)"
-        trained = f"preset {card['preset']}, {card['epochs']:g} epochs"
-        models.append([model, f"{100 * card['accuracy']:.1f}", under, trained])
+        accuracy = under = ""
+        if "accuracy" in card:
+            pgd = card["pgd"]
+            accuracy = f"{100 * card['accuracy']:.1f}"
+            under = f"{100 * card['pgd_accuracy']:.1f} (l-infinity {pgd['epsilon']:.3g}, {pgd['steps']} steps)"
+        models.append([model, accuracy, under, card["trained"]])
     attack = f"{config.restarts} starts of PGD-{config.pgd_steps}, {config.ifia_restarts} of IFIA-{config.ifia_steps}"
     text = (
         f"Preset {record.preset}: IG with {config.ig_steps} points ({config.ig_rule.replace('_', ' ')}); {attack}, and"
-        f" {config.ascent_restarts} that climb the deviation itself. Accuracies are of"
-        f" {min(card['test_samples'] for card in record.models.values()):,} test samples."
+        f" {config.ascent_restarts} that climb the deviation itself."
         f" Configuration {record.hash}, on {', '.join(record.lines['device'].unique().sort())}."
     )
     blocks = [Block(2, f"{config.dataset}, preset {record.preset}", text, models)]

@@ -65,12 +65,13 @@ def _write(content: bytes, path: Path) -> None:
 
 
 def _models(store: Store) -> str:
-    """Accuracies of the models, from their cards."""
+    """Accuracies of the models, from their cards, as far as they were measured."""
     lines = ["| model | accuracy | under PGD, l-infinity |", "| --- | --: | --: |"]
     lines += [
         f"| {name} | {100 * card['accuracy']:.1f} % | {100 * card['pgd_accuracy']:.1f} %"
         f" (epsilon {card['pgd']['epsilon']:.3g}) |"
         for name, card in cards(store).items()
+        if "accuracy" in card
     ]
     return "\n".join(lines) + "\n"
 
@@ -105,15 +106,14 @@ def _page(store: Store, command: str, tables: str, drawn: list[tuple[str, str, b
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     timings = store.directory / "timings.json"
+    # How each model was trained, instead of what the command line asked for.
+    training = {name: card["config"]["training"] for name, card in cards(store).items() if "config" in card}
     return environment.get_template("page.html.j2").render(
         config=store.config,
         environment=store.run["environment"],
         hash=store.hash,
         # How each model was trained, instead of what the command line asked for.
-        settings=_flat(
-            hashed(store.config)
-            | {"training": {name: card["config"]["training"] for name, card in cards(store).items()}}
-        ),
+        settings=_flat({**hashed(store.config), "training": training}),
         timings=json.loads(timings.read_text(encoding="utf-8")) if timings.exists() else {},
         command=command,
         claim=CLAIM,
