@@ -73,7 +73,8 @@ def first_correct(network: networks.Network, data: Any, config: Config) -> np.nd
     """
     classify = ja.models.logits_fn(network.model, network.variables)
     correct = np.empty(0, int)
-    for where, logits in ja.over_samples(_logits, classify, batch_size=128).batches(data.x, data.label):
+    at_once = min(128, len(data))
+    for where, logits in ja.over_samples(_logits, classify, batch_size=at_once).batches(data.x, data.label):
         correct = np.append(correct, where.start + np.flatnonzero(logits.argmax(axis=1) == data.label[where]))
         if config.num_samples is not None and len(correct) >= config.num_samples:
             break
