@@ -9,6 +9,9 @@ from experiments import published
 from experiments.datasets import known
 from experiments.store import Store
 from experiments.summary import summarize
+from experiments.table import with_ball
+
+KEYS = ("model", "ball", "attribution")
 
 # CIFAR-10 by another name; digits are in no paper.
 _SAME = {"cifar10_jpeg": "cifar10"}
@@ -189,6 +192,36 @@ def claims(ours: pl.DataFrame) -> list[Claim]:
             figure = f"for at least {100 * min(active):.1f} % of the samples of each model and radius"
             found.append(("Theorem 2 is tighter than Corollary 1", figure, min(active) == 1))
     return [Claim(text, str(ours["dataset"][0]), figure, held) for text, figure, held in found]
+
+
+def violations(ours: pl.DataFrame) -> tuple[str, list[list[str]]]:
+    """Attacks of all kinds that went beyond a bound, and whether the linear model was to blame.
+
+    Args:
+      ours: from :func:`summary`.
+
+    Returns:
+      The totals in words, and a table (first row: the head) of the lines that have any; empty where none has.
+    """
+    attacks, outside, within, corrected = (
+        int(ours[name].sum()) for name in ("attacks", "outside_count", "outside_within", "outside_corrected_count")
+    )
+    text = (
+        f"Of {attacks:,} attacks of all kinds and radii {outside:,} went beyond T_e and {corrected:,} beyond T'_e. The"
+        " bounds are exact for the linear model, and what goes beyond is the Taylor remainder. How large that is along"
+        " the bound's worst direction, relative to the linear change, stands here for the samples of these attacks and"
+        f" for all (medians). {within:,} of the {outside:,} exceed T_e by no more than their own sample's remainder."
+        " Lines without any are left out."
+    )
+    head = [*KEYS, "outside T_e", "samples", "by at most, %", "their remainder, %", "that of all, %"]
+    rows = [[*head, "within their own", "outside T'_e", "by at most, %"]]
+    for row in with_ball(ours.filter(pl.col("outside_count") > 0)).iter_rows(named=True):
+        shares = ("outside_excess", "outside_remainder", "remainder_median", "outside_corrected_excess")
+        excess, remainder, median, beyond = ("" if row[name] is None else f"{100 * row[name]:.2g}" for name in shares)
+        counts = (f"{row['outside_count']} of {row['attacks']}", f"{row['outside_samples']} of {row['n']}")
+        blamed = (str(row["outside_within"]), str(row["outside_corrected_count"]))
+        rows.append([*(str(row[key]) for key in KEYS), *counts, excess, remainder, median, *blamed, beyond])
+    return text, rows if outside else []
 
 
 def _largest(lines: pl.DataFrame, column: str) -> tuple[str, float]:

@@ -16,7 +16,7 @@ import jinja2
 import polars as pl
 
 from experiments import comparison, figures, paper_figures, paper_record, sweeps
-from experiments.comparison import BEYOND, TABLES, Cell
+from experiments.comparison import BEYOND, KEYS, TABLES, Cell
 from experiments.config import PRESETS, Config, resolve
 from experiments.paper_record import Record
 from experiments.record import StoreError, write_atomic, write_text
@@ -24,8 +24,6 @@ from experiments.report import CLAIM
 from experiments.store import Store
 from experiments.summary import per_sample
 from experiments.table import with_ball
-
-KEYS = ("model", "ball", "attribution")
 
 # Where paper 000 says more than holds; proofs and counterexamples are in docs/bounds.md.
 NOT_SO = (
@@ -161,7 +159,8 @@ def _of_run(record: Record) -> list[Block]:
     blocks = [Block(2, f"{config.dataset}, preset {record.preset}", text, models)]
     for number in TABLES:
         blocks += _of_table(number, record)
-    return blocks
+    text, rows = comparison.violations(record.lines)
+    return [*blocks, Block(3, "Attacks outside of the bounds", text, rows, keys=3)]
 
 
 def _of_table(number: str, record: Record) -> list[Block]:

@@ -120,13 +120,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 def environment() -> dict[str, Any]:
     """Versions and devices, for the record beside the results."""
+    kind = jax.devices()[0].device_kind
+    cores = f" of {os.cpu_count()} cores" if kind == "cpu" else ""
     versions = {name: importlib.metadata.version(name) for name in ("jaxlib", "flax", "optax", "numpy")}
     return {
         "jaxattr": ja.__version__,
         "jax": jax.__version__,
         **versions,
         "python": platform.python_version(),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "device": f"{jax.device_count()} x {kind}{cores}",
         "processes": jax.process_count(),
     }
 

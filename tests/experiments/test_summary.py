@@ -91,6 +91,9 @@ def line(rows):
         ("attacks", 16),
         ("outside", 2 / 16),  # 1.25 over 1, and 3 over 2
         ("outside_excess", 0.5),
+        ("outside_samples", 2),
+        ("outside_within", 1),  # 0.25 over a remainder of 0.01, and 0.5 at 0.5
+        ("outside_remainder", (0.01 + 0.5) / 2),
         ("outside_corrected", 1 / 16),
         ("outside_corrected_excess", 0.5),
         ("small_n", 3),
