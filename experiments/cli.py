@@ -11,8 +11,10 @@ from typing import TypeVar
 import tyro
 
 from experiments import accuracies, networks, recipes
-from experiments.config import PRESETS, Config, resolve
+from experiments.config import Config, resolve
 from experiments.networks import TrainConfig
+from experiments.presets import PRESETS
+from experiments.presets import preset as preset_of
 from experiments.recipes import Training
 from experiments.workers import log_to_stderr
 
@@ -71,7 +73,7 @@ def parse_evaluate(
     """
     presets = {name: words for name, (words, _) in PRESETS.items()}
     preset, rest = _preset(arguments, presets, "cpu" if directory else "demo")
-    config = _fields(command, Config, PRESETS[preset][1], presets, rest)
+    config = _fields(command, Config, preset_of(preset, _dataset(rest)), presets, rest)
     if directory is not None and config.output is None:
         config = dataclasses.replace(config, output=str(directory(config.dataset, preset)))
     return preset, resolve(config, preset)
@@ -89,6 +91,13 @@ def _preset(arguments: Sequence[str], presets: Mapping[str, str], default: str) 
     parser.add_argument("--preset", choices=presets, default=default)
     given, rest = parser.parse_known_args(arguments)
     return given.preset, rest
+
+
+def _dataset(arguments: Sequence[str]) -> str | None:
+    """The data set that the command line names, on which other defaults depend."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--dataset")
+    return parser.parse_known_args(arguments)[0].dataset
 
 
 def _fields(

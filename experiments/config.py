@@ -1,4 +1,4 @@
-"""A run of ``evaluate``: a frozen dataclass and its presets."""
+"""A run of ``evaluate``: a frozen dataclass, its defaults and its checks."""
 
 import dataclasses
 import math
@@ -97,90 +97,6 @@ class Config:
     """So many first samples per model, attribution and norm are stored for the heat maps."""
     seed: int = 0
     training: Training = dataclasses.field(default_factory=Training)
-
-
-_SEVEN = ("natural", "adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr")
-PRESETS: Mapping[str, tuple[str, Config]] = {
-    "smoke": (
-        "digits, 16 samples, one epoch of training: seconds, for tests",
-        Config(
-            num_samples=16,
-            attributions=("saliency",),
-            ig_steps=2,
-            restarts=2,
-            pgd_steps=2,
-            ifia_steps=2,
-            batch_size=8,
-            workers=1,
-            pictures=2,
-            training=Training(preset="smoke"),
-        ),
-    ),
-    "demo": (
-        "digits, 100 samples: about 3 minutes on two CPU cores, most of it compilation",
-        Config(
-            num_samples=100,
-            ig_steps=5,
-            ig_rule="gauss_legendre",
-            restarts=4,
-            ifia_steps=25,
-            batch_size=50,
-            training=Training(preset="cpu", epochs=25),
-        ),
-    ),
-    "defenses": (
-        "digits, natural training and the six defenses, 100 samples of integrated gradients: minutes a seed",
-        Config(
-            num_samples=100,
-            defenses=_SEVEN,
-            attributions=("integrated_gradients",),
-            linf=(0.01, 0.05),
-            ig_steps=5,
-            ig_rule="gauss_legendre",
-            restarts=2,
-            ifia_steps=20,
-            training=Training(preset="cpu"),
-        ),
-    ),
-    "cpu": (
-        "paper 000 on CPU cores, with the package's networks: 500 samples, all radii, IG of 5 points; hours",
-        Config(
-            dataset="mnist",
-            source="zoo",
-            num_samples=500,
-            defenses=_SEVEN,
-            attributions=("integrated_gradients",),
-            sweep=True,
-            ig_steps=5,
-            ig_rule="gauss_legendre",
-            restarts=20,
-            ifia_restarts=2,
-            ascent_restarts=1,
-            # Half of the paper's: on MNIST, l2 and l-infinity, that changes mean deviations by 1 % and less.
-            pgd_steps=10,
-            ifia_steps=15,
-            beyond=True,
-            rank_samples=20,
-            batch_size=20,
-        ),
-    ),
-    "paper": (
-        "the settings of paper 000: full test set, three radii, 20 attacks of 20 and 200 steps",
-        Config(
-            dataset="mnist",
-            num_samples=None,
-            defenses=_SEVEN,
-            attributions=("integrated_gradients",),
-            sweep=True,
-            ig_steps=50,
-            restarts=20,
-            ifia_steps=200,
-            beyond=True,
-            rank_samples=100,
-            training=Training(preset="paper"),
-        ),
-    ),
-}
 
 
 def resolve(config: Config, preset: str) -> Config:

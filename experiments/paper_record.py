@@ -7,7 +7,6 @@ Rows are large and stay where they were computed. Another machine, or the same o
 attribution, a norm) to those that are here; of a cell that both have, the one of more samples stays.
 """
 
-import dataclasses
 import json
 import shlex
 from collections.abc import Mapping
@@ -17,7 +16,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from experiments import comparison
-from experiments.config import PRESETS, Config, fill_in
+from experiments.config import Config, fill_in
+from experiments.presets import PRESETS, preset
 from experiments.record import StoreError, as_dict, from_dict, hashed, write_atomic, write_text
 from experiments.report import cards
 from experiments.store import Store
@@ -124,10 +124,9 @@ def write(record: Record, directory: Path) -> None:
 def command(record: Record, kind: str, name: str) -> str:
     """The command that makes a table or figure of a run: the preset, and every option that differs from it."""
     config = record.config
-    start = PRESETS[record.preset][1] if record.preset in PRESETS else Config()
-    preset = fill_in(dataclasses.replace(start, dataset=config.dataset), record.preset)
+    start = preset(record.preset, config.dataset) if record.preset in PRESETS else Config(dataset=config.dataset)
     words = ["python", "-m", "experiments", kind, name, "--dataset", config.dataset, "--preset", record.preset]
-    words += _options(_flat(hashed(preset)), _flat(hashed(config)))
+    words += _options(_flat(hashed(fill_in(start, record.preset))), _flat(hashed(config)))
     models = record.lines["model"].unique().to_list()
     if set(models) != set(start.defenses):
         words += ["--defenses", *sorted(models)]

@@ -17,8 +17,9 @@ import polars as pl
 
 from experiments import comparison, figures, paper_figures, paper_record, sweeps
 from experiments.comparison import BEYOND, KEYS, TABLES, Cell
-from experiments.config import PRESETS, Config, resolve
+from experiments.config import Config, fill_in
 from experiments.paper_record import Record
+from experiments.presets import PRESETS
 from experiments.record import StoreError, write_atomic, write_text
 from experiments.report import CLAIM
 from experiments.store import Store
@@ -245,7 +246,7 @@ def _draw(store: Store) -> dict[str, bytes]:
 
 def _costs(record: Record) -> list[list[str]]:
     """Measured rates, and what they make of the preset ``paper``."""
-    paper, config = resolve(PRESETS["paper"][1], "paper"), record.config
+    paper, config = fill_in(PRESETS["paper"][1], "paper"), record.config
     factor = _attack_steps(paper) / _attack_steps(config)
     found = []
     for row in comparison.rates(record.lines).iter_rows(named=True):

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from experiments import cli
-from experiments.config import PRESETS, resolve, training_of
+from experiments.config import resolve, training_of
+from experiments.presets import PRESETS
 from experiments.record import config_hash
 
 
@@ -29,6 +30,16 @@ def test_the_command_line_overrides_any_field():
     assert (config.dataset, config.model, config.l2) == ("mnist", "conv_net", (0.1, 0.2))
     assert config.training.epochs == 3
     assert config.attributions == ("saliency", "integrated_gradients")
+
+
+def test_a_preset_fits_the_data_set():
+    mnist, photographs = (
+        cli.parse_evaluate(["--preset", "cpu", "--dataset", name])[1] for name in ("mnist", "photographs")
+    )
+    assert (mnist.num_samples, len(mnist.defenses), mnist.beyond, mnist.source) == (500, 7, True, "zoo")
+    assert (photographs.num_samples, photographs.beyond, photographs.source) == (2, False, "imagenet")
+    _, given = cli.parse_evaluate(["--preset", "cpu", "--dataset", "cifar10_jpeg", "--beyond", "--num-samples", "3"])
+    assert (given.num_samples, given.beyond, given.defenses) == (3, True, ("natural", "adversarial", "trades"))
 
 
 @pytest.mark.parametrize(

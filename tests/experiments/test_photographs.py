@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from experiments import cli, evaluate, networks, photographs
-from experiments.config import PRESETS, resolve
+from experiments.config import resolve
+from experiments.presets import PRESETS
 
-ARGUMENTS = ["--preset", "cpu", "--dataset", "photographs", "--source", "imagenet", "--defenses", "natural"]
+ARGUMENTS = ["--preset", "cpu", "--dataset", "photographs"]
 
 
 def test_the_network_is_the_published_one_and_knows_the_photographs(tmp_path):
