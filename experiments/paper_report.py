@@ -127,7 +127,8 @@ def figure(name: str, store: Store) -> Path:
 
 def _head(claims: Sequence[comparison.Claim]) -> list[Block]:
     verdicts = [["claim", "data", "ours", ""]]
-    verdicts += [[claim.text, claim.dataset, claim.figure, "held" if claim.held else "not held"] for claim in claims]
+    words = {True: "held", False: "not held", None: "undecided"}
+    verdicts += [[claim.text, claim.dataset, claim.figure, words[claim.held]] for claim in claims]
     return [
         Block(
             1,
@@ -272,10 +273,10 @@ def _tail(costs: list[list[str]]) -> list[Block]:
     head = ["run", "attribution", "norm", "device"]
     head += ["bounds a second", "attacks a second", "steps of `paper`", "hours of `paper`"]
     text = (
-        "Bounds and attacks per second of a device, compilation left out: one attack is one start, of PGD, IFIA or"
-        " ascent on average. The last columns scale that to the preset `paper` (10,000 samples, seven"
-        " models, three radii, 20 starts of each attack): how many times as many path points and steps its average"
-        " attack has, and the hours that this device would take for one norm."
+        "Bounds and attacks per second of a device, compilation left out, beside whatever else ran on it: one attack is"
+        " one start, of PGD, IFIA or ascent on average. The last columns scale that to the preset `paper` (10,000"
+        " samples, seven models, three radii, 20 starts of each attack): how many times as many path points and steps"
+        " its average attack has, and the hours that this device would take for one norm."
     )
     return [Block(2, "Throughput", text, [head, *costs], keys=4)]
 

@@ -83,7 +83,13 @@ def test_claims_are_judged_by_the_figures():
     assert verdicts == [True, False, True, True, False, True, False]
     assert held["none is outside of T'_e (l2)"][1] == "at most 0.10 % (ig_norm, epsilon 0.05)"
     assert held["r > 0 (l-infinity)"][1] == "at least -0.2 (ig_norm, epsilon 0.05)"
-    assert held["a larger Kendall goes with a smaller T_c (Figure 2)"][1] == "Spearman -1.00 over 3 defenses"
+    assert held["a larger Kendall goes with a smaller T_c (Figure 2)"][1] == "Spearman -1.00 over 3 defenses (p = 0)"
+
+
+def test_an_order_that_could_be_chance_is_undecided():
+    ours = summary(kendall=[0.0] * 3 + [0.1, 0.3, 0.2], bound_degrees=[0.0] * 3 + [30.0, 20.0, 10.0])
+    verdicts = {claim.text: claim.held for claim in comparison.claims(ours)}
+    assert verdicts["a larger Kendall goes with a smaller T_c (Figure 2)"] is None
 
 
 @pytest.fixture(scope="module")
