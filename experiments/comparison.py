@@ -188,7 +188,8 @@ def claims(ours: pl.DataFrame) -> list[Claim]:
         found.append(("r > 0 (l-infinity)", figure, least > 0))
         main = beside("4", ours).filter(pl.col("model").is_in(published.MODELS)).drop_nulls("bound_degrees")
         if len(main) >= 3:
-            rho, chance = scipy.stats.spearmanr(main["kendall"], main["bound_degrees"])
+            order: Any = scipy.stats.spearmanr(main["kendall"], main["bound_degrees"])
+            rho, chance = float(order.statistic), float(order.pvalue)
             figure = f"Spearman {rho:.2f} over {len(main)} defenses (p = {chance:.2g})"
             held = bool(rho < 0) if chance < 0.05 else None
             found.append(("a larger Kendall goes with a smaller T_c (Figure 2)", figure, held))
