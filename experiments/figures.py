@@ -79,7 +79,11 @@ def scatter(samples: pl.DataFrame, title: str) -> Figure:
 
 
 def histogram(samples: pl.DataFrame, title: str) -> Figure:
-    """Gaps between bound and strongest attack, relative to the bound; below zero an attack is outside."""
+    """Gaps between bound and strongest attack, relative to the bound; below zero an attack is outside.
+
+    Bars of more than three models hide each other: then the share of samples below each gap.
+    """
+    cumulative = samples["model"].n_unique() > 3
 
     def draw(axis: Axes, panel: pl.DataFrame) -> None:
         gaps = panel.with_columns(gap=1 - pl.col("strongest") / pl.col("euclidean"))
@@ -89,9 +93,13 @@ def histogram(samples: pl.DataFrame, title: str) -> Figure:
             return
         bins = np.linspace(min(values.min(), 0.0), max(values.max(), 1e-3), 31)
         for color, (name, part) in zip(COLORS, _by_model(gaps), strict=False):
-            axis.hist(part["gap"].to_numpy(), bins=bins.tolist(), color=color, alpha=0.55, label=name)
+            if cumulative:
+                axis.ecdf(part["gap"].to_numpy(), color=color, label=name)
+            else:
+                axis.hist(part["gap"].to_numpy(), bins=bins.tolist(), color=color, alpha=0.55, label=name)
         axis.axvline(0, color="#1a202c", linewidth=1)
-        axis.set(xlabel="(bound - strongest attack) / bound", ylabel="samples")
+        what = "share of samples below" if cumulative else "samples"
+        axis.set(xlabel="(bound - strongest attack) / bound", ylabel=what)
 
     return _panels(samples, title, draw)
 

@@ -53,7 +53,7 @@ def summary(**columns):
         "dataset": ["mnist"] * 6,
     }
     cells = [cell for _, cells in comparison.TABLES.values() for cell in cells]
-    others = [cell.column for cell in cells] + ["paper_outside_corrected", "theorem_2_active"]
+    others = [cell.column for cell in cells] + ["paper_outside_corrected", "theorem_2_active", "kendall_nonzero"]
     return pl.DataFrame({**{name: [0.5] * 6 for name in others}, **values, **columns})
 
 
@@ -80,7 +80,7 @@ def test_claims_are_judged_by_the_figures():
     )
     held = {claim.text: (claim.held, claim.figure) for claim in comparison.claims(ours)}
     verdicts = [verdict for verdict, _ in held.values()]
-    assert verdicts == [True, False, True, True, False, True, False]
+    assert verdicts == [True, False, True, True, False, True, None, False]
     assert held["none is outside of T'_e (l2)"][1] == "at most 0.10 % (ig_norm, epsilon 0.05)"
     assert held["r > 0 (l-infinity)"][1] == "at least -0.2 (ig_norm, epsilon 0.05)"
     assert held["a larger Kendall goes with a smaller T_c (Figure 2)"][1] == "Spearman -1.00 over 3 defenses (p = 0)"
