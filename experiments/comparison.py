@@ -240,15 +240,3 @@ def _largest(lines: pl.DataFrame, column: str) -> tuple[str, float]:
 def _smallest(lines: pl.DataFrame, column: str) -> tuple[str, float]:
     row = lines.sort(column, nulls_last=True).row(0, named=True)
     return f"at least {row[column]:.3g} ({row['model']}, epsilon {row['epsilon']:.3g})", float(row[column])
-
-
-def rates(ours: pl.DataFrame) -> pl.DataFrame:
-    """Bounds and attacks per second, by device, norm and attribution: inverse means over models and radii."""
-    return (
-        ours.group_by("device", "attribution", "norm")
-        .agg(
-            bounds_per_second=1 / pl.col("bound_seconds").mean(),
-            attacks_per_second=1 / pl.col("attack_seconds").mean(),
-        )
-        .sort("device", "attribution", "norm")
-    )

@@ -8,18 +8,16 @@ results/paper-000/tables/*                  aggregated numbers, from which all b
 import base64
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 import polars as pl
 
-from experiments import comparison, figures, paper_figures, paper_record, sweeps
+from experiments import comparison, figures, paper_figures, paper_record, sweeps, throughput
 from experiments.comparison import BEYOND, KEYS, TABLES, Cell
-from experiments.config import Config, fill_in
 from experiments.paper_record import Record
-from experiments.presets import PRESETS
 from experiments.record import StoreError, write_atomic, write_text
 from experiments.report import CLAIM
 from experiments.store import Store
@@ -94,7 +92,7 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
     blocks = [
         *_head([claim for record in records.values() for claim in comparison.claims(record.lines)]),
         *blocks,
-        *_tail([line for record in records.values() for line in _costs(record)]),
+        *_costs(records.values()),
     ]
     for name, image in images.items():
         write_atomic(directory / "figures" / f"{name}.png", functools.partial(_write, image))
@@ -133,8 +131,11 @@ def _head(claims: Sequence[comparison.Claim]) -> list[Block]:
         Block(
             1,
             "A practical upper bound for the worst-case attribution deviations: the evaluation, run again",
-            "Wang and Kong, CVPR 2023 (paper 000). Numbers in brackets and columns called *paper* are the paper's;"
-            f" empty ones are what it does not print. {CLAIM} Absolute values depend on how the networks were trained,"
+            "Wang and Kong, CVPR 2023 (paper 000). Numbers in brackets, in columns called *paper*, are the paper's;"
+            " empty ones are what it does not print. T_e and T_c bound the Euclidean distance and the angle,"
+            " T̂_e and T̂_c are what the paper's attack does (PGD for l2, IFIA for l-infinity; mean over starts and"
+            " n samples), T'_e is the corrected bound (Eq. 11), r the smallest gap (Eq. 12), Kendall that under IFIA."
+            f"\n{CLAIM} Absolute values depend on how the networks were trained,"
             " which the paper does not say: compare orders, shares and ratios.",
         ),
         Block(2, "The paper's claims", "Of its six defenses, for integrated gradients.", verdicts, keys=2),
@@ -162,23 +163,24 @@ def _of_run(record: Record) -> list[Block]:
     for number in TABLES:
         blocks += _of_table(number, record)
     text, rows = comparison.violations(record.lines)
-    return [*blocks, Block(3, "Attacks outside of the bounds", text, rows, keys=3)]
+    return [*blocks, Block(3, f"Attacks outside of the bounds, {config.dataset}", text, rows, keys=3)]
 
 
 def _of_table(number: str, record: Record) -> list[Block]:
     title, cells = TABLES[number]
+    dataset = record.config.dataset
     lines = comparison.beside(number, record.lines)
     if not len(lines) or (number == "2" and lines["attribution"].n_unique() < 2):
         return []
     command = f"`{paper_record.command(record, 'table', number)}`"
-    blocks = [Block(3, f"Table {number}. {title}", command, _rows(lines, cells), keys=3)]
+    blocks = [Block(3, f"Table {number}, {dataset}. {title}", command, _rows(lines, cells), keys=3)]
     orders = comparison.orderings(number, lines)
     if orders:
         said = "Spearman's correlation over the defenses of our column with the paper's: is their order the same?"
-        blocks.append(Block(4, f"Order of the defenses, Table {number}", said, _order_rows(orders), keys=3))
+        blocks.append(Block(4, f"Order of the defenses, Table {number}, {dataset}", said, _order_rows(orders), keys=3))
     if number in BEYOND:
         said = "What the paper does not print, from the same run."
-        blocks.append(Block(4, f"Beyond Table {number}", said, _rows(lines, BEYOND[number]), keys=3))
+        blocks.append(Block(4, f"Beyond Table {number}, {dataset}", said, _rows(lines, BEYOND[number]), keys=3))
     return blocks
 
 
@@ -221,7 +223,14 @@ def _figures(record: Record, directory: Path, images: Mapping[str, bytes]) -> li
     for figure, title in FIGURES.items():
         name = f"{record.name}-{figure}"
         if name in images or (directory / "figures" / f"{name}.png").exists():
-            found.append(Block(4, title, f"`{paper_record.command(record, 'figure', figure)}`", figure=name))
+            found.append(
+                Block(
+                    4,
+                    f"{title}, {record.config.dataset}",
+                    f"`{paper_record.command(record, 'figure', figure)}`",
+                    figure=name,
+                )
+            )
     return found
 
 
@@ -245,40 +254,10 @@ def _draw(store: Store) -> dict[str, bytes]:
     return found
 
 
-def _costs(record: Record) -> list[list[str]]:
-    """Measured rates, and what they make of the preset ``paper``."""
-    paper, config = fill_in(PRESETS["paper"][1], "paper"), record.config
-    factor = _attack_steps(paper) / _attack_steps(config)
-    found = []
-    for row in comparison.rates(record.lines).iter_rows(named=True):
-        if row["attacks_per_second"] is None:
-            continue
-        count = 10_000 * len(paper.defenses) * 3 * (2 * int(paper.ifia_restarts or 0) + paper.restarts)
-        hours = count * factor / row["attacks_per_second"] / 3600
-        rates = [f"{row[name]:.3g}" for name in ("bounds_per_second", "attacks_per_second")]
-        names = [record.name, row["attribution"], row["norm"], row["device"]]
-        found.append([*names, *rates, f"{factor:.0f}", f"{hours:,.0f}"])
-    return found
-
-
-def _attack_steps(config: Config) -> float:
-    """Path points times steps of an average attack: nearly all of the cost is in attributions of climbing steps."""
-    climbing = int(config.ifia_restarts or 0) + int(config.ascent_restarts or 0)
-    return climbing * config.ifia_steps * config.ig_steps / (climbing + config.restarts)
-
-
-def _tail(costs: list[list[str]]) -> list[Block]:
-    if not costs:
-        return []
-    head = ["run", "attribution", "norm", "device"]
-    head += ["bounds a second", "attacks a second", "steps of `paper`", "hours of `paper`"]
-    text = (
-        "Bounds and attacks per second of a device, compilation left out, beside whatever else ran on it: one attack is"
-        " one start, of PGD, IFIA or ascent on average. The last columns scale that to the preset `paper` (10,000"
-        " samples, seven models, three radii, 20 starts of each attack): how many times as many path points and steps"
-        " its average attack has, and the hours that this device would take for one norm."
-    )
-    return [Block(2, "Throughput", text, [head, *costs], keys=4)]
+def _costs(records: Iterable[Record]) -> list[Block]:
+    rows = [row for record in records for row in throughput.costs(record)]
+    head = [*throughput.HEAD, *throughput.COLUMNS]
+    return [Block(2, "Throughput", throughput.LEGEND, [head, *rows], keys=len(throughput.HEAD))] if rows else []
 
 
 def _markdown(block: Block) -> str:
