@@ -7,7 +7,7 @@ from experiments.paper_record import Record
 from experiments.presets import PRESETS
 
 HEAD = ("run", "attribution", "norm", "device")
-COLUMNS = ("bounds a second", "attacks a second", "steps of `paper`", "hours of `paper`")
+COLUMNS = ("bounds a second", "attacks a second", "gradients of `paper`", "hours of `paper`")
 LEGEND = (
     "Bounds and attacks per second of a device, compilation left out, beside whatever else ran on it: one attack is"
     " one start, of PGD, IFIA or ascent on average. The last columns scale that to the preset `paper` (10,000"
