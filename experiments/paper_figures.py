@@ -91,10 +91,10 @@ def sharpness(values: pl.DataFrame) -> Figure:
         ("bound", "bound $T_e$", "log"),
         ("bound_degrees", "$T_c$, degrees (180 if vacuous)", "linear"),
         ("remainder", "remainder, mean", "log"),
-        ("accuracy", "accuracy", "linear"),
+        ("accuracy", "accuracy, 1,000 samples", "linear"),
     )
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.1 * len(panels), 3.3), layout="constrained")
+        figure = Figure(figsize=(3.1 * len(panels) + 1.2, 3.3), layout="constrained")
         axes: Any = figure.subplots(1, len(panels))
         for axis, (column, title, scale) in zip(axes, panels, strict=True):
             for i, ((model,), part) in enumerate(sorted(values.partition_by("model", as_dict=True).items())):
@@ -103,5 +103,5 @@ def sharpness(values: pl.DataFrame) -> Figure:
                 label = model.replace("_", " ")
                 axis.plot(points["beta"].to_numpy(), points[column].to_numpy(), style, ms=4, color=color, label=label)
             axis.set(xscale="log", yscale=scale, xlabel="beta of softplus", title=title)
-        axes[0].legend(frameon=False, fontsize=7)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     return figure
