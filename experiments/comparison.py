@@ -217,8 +217,8 @@ def violations(ours: pl.DataFrame) -> tuple[str, list[list[str]]]:
         f"Of {attacks:,} attacks of all kinds and radii {outside:,} went beyond T_e and {corrected:,} beyond T'_e. The"
         " bounds are exact for the linear model, and what goes beyond is the Taylor remainder. How large that is along"
         " the bound's worst direction, relative to the linear change, stands here for the samples of these attacks and"
-        f" for all (medians). {within:,} of the {outside:,} exceed T_e by no more than their own sample's remainder."
-        " Lines without any are left out."
+        f" for all (medians). {within:,} of the {outside:,} exceed T_e by no more than their own sample's remainder,"
+        " which is that of one direction: other directions may have a larger one. Lines without any are left out."
     )
     head = [*KEYS, "outside T_e", "samples", "by at most, %", "their remainder, %", "that of all, %"]
     rows = [[*head, "within their own", "outside T'_e", "by at most, %"]]
