@@ -61,12 +61,14 @@ class History:
         if self.log is not None:
             self._open_log(self.log, resumable)
         if self.tensorboard is not None and self._summary_writer is not None:
-            drawn = any(self.tensorboard.glob("events.out.tfevents.*"))
+            drawn = len(list(self.tensorboard.glob("events.out.tfevents.*")))
             if drawn and not resumable:
                 raise FileExistsError(f"{self.tensorboard} holds the curves of a run; remove it or choose another.")
-            # Curves that a killed run drew beyond its last checkpoint are hidden.
+            # Curves that a killed run drew beyond its last checkpoint are hidden. The package names its files by the
+            # second: without a number of its own, a run that goes on within that second would overwrite its beginning.
             purge = start + 1 if drawn else None
-            self._summaries = self._summary_writer(str(self.tensorboard), purge_step=purge)
+            suffix = f".{drawn}"
+            self._summaries = self._summary_writer(str(self.tensorboard), purge_step=purge, filename_suffix=suffix)
 
     def _open_log(self, log: Path, resumable: bool) -> None:
         if log.exists():

@@ -229,8 +229,10 @@ def curves(directory):
     return scalars, purges
 
 
-def test_curves_for_tensorboard(variables, tmp_path):
+def test_curves_for_tensorboard(variables, tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX", reason="tensorboardX is an option that is not installed")
+    # The package names a file by the second: both runs begin within the same one.
+    monkeypatch.setattr("tensorboardX.event_file_writer.time.time", lambda: 1.7e9)
     directory = tmp_path / "curves"
     options = {"tensorboard": directory, "log_every": 2, "evaluate": lambda _: {"clean": 0.5}, "epochs": None}
     options |= {"evaluate_every": 4, "checkpoint_dir": tmp_path / "run", "checkpoint_every": 4}
