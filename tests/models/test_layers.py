@@ -31,6 +31,13 @@ def test_softplus_and_its_derivatives_against_float64(beta):
         function = jax.grad(function)
 
 
+def test_softplus_to_the_last_digits():
+    """At beta = 1 the input is not rounded: what is left is the function's own error."""
+    z = np.linspace(-80, 80, 20001).astype(np.float32)
+    np.testing.assert_allclose(softplus(1.0)(z), np.logaddexp(np.float64(z), 0), rtol=3 * EPS, atol=0)
+    assert np.isnan(softplus(1.0)(jnp.array([jnp.nan])))
+
+
 def test_softplus_is_finite_at_the_ends_of_float32():
     z = jnp.array([-3e37, -1e4, 1e4, 3e37])
     function = softplus(5.0)
