@@ -10,7 +10,6 @@ from experiments.recipes import Training
 _SEVEN = ("natural", "adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr")
 # What two cores can do for thousands of features: bounds by products alone, the main radius, fewer starts.
 _COLOR: dict[str, Any] = {
-    "source": "train",
     "sweep": False,
     "beyond": False,
     "rank_samples": 0,
@@ -21,7 +20,7 @@ _COLOR: dict[str, Any] = {
 }
 _CIFAR = {**_COLOR, "num_samples": 100, "defenses": ("natural", "adversarial", "trades")}
 _CPU: Mapping[str, dict[str, Any]] = {
-    "cifar10": _CIFAR,
+    "cifar10": {**_CIFAR, "source": "train"},
     "cifar10_jpeg": _CIFAR,
     "oxford_flowers12": {**_COLOR, "num_samples": 10, "defenses": ("natural",)},
     "photographs": {**_COLOR, "num_samples": 2, "batch_size": 1, "defenses": ("natural",), "source": "imagenet"},
