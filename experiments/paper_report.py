@@ -192,7 +192,9 @@ def _rows(lines: pl.DataFrame, cells: Sequence[Cell]) -> list[list[str]]:
         if lines[cell.column].count():
             columns.append((cell.title, functools.partial(_value, cell, cell.column)))
         if there in lines.columns and lines[there].count():
-            columns.append(("(paper)", functools.partial(_value, cell, there)))
+            # Beside ours; with a name of its own where ours has nothing to say, as an angle beyond all samples' bounds.
+            title = "(paper)" if lines[cell.column].count() else f"{cell.title} (paper)"
+            columns.append((title, functools.partial(_value, cell, there)))
     head = [*KEYS, *(title for title, _ in columns)]
     body = [
         [str(row[key]) for key in KEYS] + [form(row) for _, form in columns]
@@ -236,7 +238,9 @@ def _figures(record: Record, directory: Path, images: Mapping[str, bytes]) -> li
 
 def _kendall_against_angle(record: Record) -> bytes | None:
     lines = comparison.beside("4", record.lines)
-    return figures.png(paper_figures.kendall_against_angle(lines)) if len(lines) > 1 else None
+    # Models whose every bound is vacuous have no place in it.
+    placed = lines.drop_nulls(["bound_degrees", "kendall"]) if len(lines) else lines
+    return figures.png(paper_figures.kendall_against_angle(lines)) if len(placed) > 1 else None
 
 
 def _draw(store: Store) -> dict[str, bytes]:
