@@ -103,6 +103,9 @@ def read(directory: Path) -> dict[str, Record]:
             about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             config = from_dict(Config, about["config"])
             lines = pl.read_csv(path, infer_schema_length=None)
+            # A column without a value reads as one of words.
+            empty = [name for name in lines.columns if lines[name].null_count() == len(lines)]
+            lines = lines.with_columns(pl.col(empty).cast(pl.Float64))
             found[path.stem] = Record(path.stem, about["hash"], config, about["models"], lines)
         except (OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError) as error:
             raise StoreError(
