@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jinja2
 import polars as pl
 
-from experiments import comparison, figures, paper_figures, paper_record, sweeps, throughput
+from experiments import comparison, figures, paper_figures, paper_record, paper_words, sweeps, throughput
 from experiments.comparison import BEYOND, KEYS, TABLES, Cell
 from experiments.paper_record import Record
 from experiments.record import StoreError, write_atomic, write_text
@@ -23,19 +23,6 @@ from experiments.report import CLAIM
 from experiments.store import Store
 from experiments.summary import per_sample
 from experiments.table import with_ball
-
-# Where paper 000 says more than holds; proofs and counterexamples are in docs/bounds.md.
-NOT_SO = (
-    "Theorem 2 is said to be attained at all corners of the ball, and to be tighter than Corollary 1. Neither holds in"
-    " general: for P = 3 I - 1 (three features) the maximum is 8, Corollary 1 gives 9 and Theorem 2 gives 12. The bound"
-    " here is the smaller one, and the share of samples where that is Theorem 2 stands in the claims.",
-    "The label constraint is said to leave the bounds unchanged since one of +v and -v keeps the label. That is so for"
-    " one competing label; two half-spaces can exclude both.",
-    "T'_e scales T_e by what happens along one direction. It repairs that direction, and bounds no other.",
-    "Table 2 has the l-infinity radius 0.25 in its text; its entries are those of Table 4 at 0.1.",
-    "The columns of Tables 3 and 4 for CIFAR-10 do not fit each other: T_e / sin(T_c), which is about the norm of the"
-    " attribution, differs three times between them.",
-)
 
 # In the order of the page.
 FIGURES = {
@@ -88,7 +75,8 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
     if not records:
         raise StoreError("there is no run with rows yet: make one with `table 3 --dataset mnist --preset cpu`.")
     blocks: list[Block] = []
-    for name, record in sorted(records.items()):
+    records = dict(sorted(records.items(), key=lambda item: (paper_words.place(item[1].config.dataset), item[0])))
+    for name, record in records.items():
         # Of all cells that the report has, also from other machines.
         kendall = _kendall_against_angle(record)
         images |= {} if kendall is None else {f"{name}-2": kendall}
@@ -137,16 +125,17 @@ def _head(claims: Sequence[comparison.Claim]) -> list[Block]:
         Block(
             1,
             "A practical upper bound for the worst-case attribution deviations: the evaluation, run again",
-            "Wang and Kong, CVPR 2023 (paper 000). Numbers in brackets, in columns called *paper*, are the paper's;"
-            " empty ones are what it does not print. T_e and T_c bound the Euclidean distance and the angle,"
-            " T̂_e and T̂_c are what the paper's attack does (PGD for l2, IFIA for l-infinity; mean over starts and"
-            " n samples), T'_e is the corrected bound (Eq. 11), r the smallest gap (Eq. 12), Kendall that under IFIA."
-            f"\n{CLAIM} Absolute values depend on how the networks were trained,"
+            f"{paper_words.INTRO}\n{CLAIM} Absolute values depend on how the networks were trained,"
             " which the paper does not say: compare orders, shares and ratios.",
         ),
-        Block(2, "The paper's claims", "Of its six defenses, for integrated gradients.", verdicts, keys=2),
-        Block(2, "Where the paper says more than holds", "\n".join(f"- {line}" for line in NOT_SO)),
+        Block(2, "Terms", _bullets(paper_words.TERMS)),
+        Block(2, "The paper's claims", paper_words.CLAIMS, verdicts, keys=2),
+        Block(2, "Where the paper says more than holds", _bullets(paper_words.NOT_SO)),
     ]
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _of_run(record: Record) -> list[Block]:
@@ -159,13 +148,11 @@ def _of_run(record: Record) -> list[Block]:
             accuracy = f"{100 * card['accuracy']:.1f}"
             under = f"{100 * card['pgd_accuracy']:.1f} (l-infinity {pgd['epsilon']:.3g}, {pgd['steps']} steps)"
         models.append([model, accuracy, under, card["trained"]])
-    attack = f"{config.restarts} starts of PGD-{config.pgd_steps}, {config.ifia_restarts} of IFIA-{config.ifia_steps}"
     text = (
-        f"Preset {record.preset}: IG with {config.ig_steps} points ({config.ig_rule.replace('_', ' ')}); {attack}, and"
-        f" {config.ascent_restarts} that climb the deviation itself."
+        f"Preset {record.preset}: {paper_words.settings(config, record.lines)}"
         f" Configuration {record.hash}, on {', '.join(record.lines['device'].unique().sort())}."
     )
-    blocks = [Block(2, f"{config.dataset}, preset {record.preset}", text, models)]
+    blocks = [Block(2, f"{paper_words.title(config.dataset)}, preset {record.preset}", text, models)]
     for number in TABLES:
         blocks += _of_table(number, record)
     text, rows = comparison.violations(record.lines)
@@ -178,8 +165,10 @@ def _of_table(number: str, record: Record) -> list[Block]:
     lines = comparison.beside(number, record.lines)
     if not len(lines) or (number == "2" and lines["attribution"].n_unique() < 2):
         return []
-    command = f"`{paper_record.command(record, 'table', number)}`"
-    blocks = [Block(3, f"Table {number}, {dataset}. {title}", command, _rows(lines, cells), keys=3)]
+    said = (
+        f"`{paper_record.command(record, 'table', number)}`\n{paper_words.note(number, dataset, record.lines)}".strip()
+    )
+    blocks = [Block(3, f"Table {number}, {dataset}. {title}", said, _rows(lines, cells), keys=3)]
     orders = comparison.orderings(number, lines)
     if orders:
         said = "Spearman's correlation over the defenses of our column with the paper's: is their order the same?"
@@ -213,7 +202,7 @@ def _value(cell: Cell, column: str, row: dict[str, Any]) -> str:
     value = row[column]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    text = f"{100 * value if cell.percent else value:.{cell.digits}f}"
+    text = f"{100 * value if cell.percent else value:z.{cell.digits}f}"
     return f"({text})" if column.endswith("_published") else text
 
 
