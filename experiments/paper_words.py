@@ -37,8 +37,8 @@ TERMS = (
     " are upper limits with a probability of 0.999 each.",
 )
 CLAIMS = (
-    "For integrated gradients, the paper's own attack, all radii, and those of its six defenses that were run. What"
-    " other attacks do is under *Attacks outside of the bounds* of each data set."
+    "For integrated gradients unless said, the paper's own attack, all radii, and those of its six defenses that were"
+    " run. What other attacks do is under *Attacks outside of the bounds* of each data set."
 )
 # Proofs and counterexamples are in docs/bounds.md.
 NOT_SO = (
