@@ -198,6 +198,9 @@ def _metrics(compare: ja.parallel.SampleMap, result: dict[str, Any]) -> dict[str
     """The metrics of all maps of a batch, (samples, radii, attacks), and what the attacks themselves report."""
     maps, before = result["maps"], result["before"]
     n, radii, attacks = maps.shape[:3]
+    # Two programs, which round differently, made the maps before and after: where nothing moved, nothing changed.
+    moved = (result["distance"] != 0).reshape(n, radii, attacks, *(1 for _ in before.shape[1:]))
+    maps = np.where(moved, maps, before[:, None, None])
     stacked = np.concatenate([before[:, None], maps.reshape(n, radii * attacks, *before.shape[1:])], axis=1)
     values = compare(stacked, np.zeros(n, np.int32))
     shaped = {name: value.reshape(n, radii, attacks) for name, value in values.items()}

@@ -68,9 +68,9 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
         paper_record.write(record, directory)
         records[name] = record
         for figure, image in _draw(store).items():
-            # Of a run on several machines the figure stays that shows more of it: it cannot be made of two.
+            # A figure is of one machine's rows: another one that lacks some of the report's does not replace it.
             drawn = (directory / "figures" / f"{name}-{figure}.png").exists()
-            if not drawn or 2 * len(collected.lines) >= len(record.lines):
+            if not drawn or len(collected.lines) == len(record.lines):
                 images[f"{name}-{figure}"] = image
     if not records:
         raise StoreError("there is no run with rows yet: make one with `table 3 --dataset mnist --preset cpu`.")
@@ -165,9 +165,7 @@ def _of_table(number: str, record: Record) -> list[Block]:
     lines = comparison.beside(number, record.lines)
     if not len(lines) or (number == "2" and lines["attribution"].n_unique() < 2):
         return []
-    said = (
-        f"`{paper_record.command(record, 'table', number)}`\n{paper_words.note(number, dataset, record.lines)}".strip()
-    )
+    said = f"`{paper_record.command(record, 'table', number)}`\n{paper_words.note(number, lines)}".strip()
     blocks = [Block(3, f"Table {number}, {dataset}. {title}", said, _rows(lines, cells), keys=3)]
     orders = comparison.orderings(number, lines)
     if orders:

@@ -33,8 +33,7 @@ TERMS = (
     "Semidefinite: our bound for l-infinity, below Theorem 2; *in the box*: the same for inputs that stay valid."
     " Attained corner: what the linear model reaches at a corner of the ball, a limit to every bound from below."
     " Guaranteed: ranks that no attack on the linear model can go below, of the first samples of a run.",
-    "Epsilon is in units of inputs in [0, 1]; the package's networks have softplus with beta 10; singular values"
-    " are upper limits with a probability of 0.999 each.",
+    "Epsilon is in units of inputs in [0, 1]. A singular value is an upper limit with the stated probability.",
 )
 CLAIMS = (
     "For integrated gradients unless said, the paper's own attack, all radii, and those of its six defenses that were"
@@ -42,10 +41,10 @@ CLAIMS = (
 )
 # Proofs and counterexamples are in docs/bounds.md.
 NOT_SO = (
-    "Theorem 2 is said to be attained at all corners of the ball, and to be tighter than Corollary 1. It was the"
-    " smaller one for all of our samples where both were computed, but neither holds in general: for P = 3 I - E of"
-    " three features, E all ones, the maximum of v'Pv over signs v is 8, Corollary 1 gives 9 and Theorem 2 gives"
-    " 12. The bound here is the smaller one.",
+    "Theorem 2 is said to be attained at all corners of the ball, and to be tighter than Corollary 1. Neither holds in"
+    " general: for P = 3 I - E of three features, E all ones, the maximum of v'Pv over signs v is 8, Corollary 1 gives"
+    " 9 and Theorem 2 gives 12. The bound here is the smaller one, and the share of samples where that is Theorem 2"
+    " stands in the claims.",
     "The label constraint is said to leave the bounds unchanged since one of +v and -v keeps the label. That is so"
     " for one competing label; two half-spaces can exclude both.",
     "T'_e scales T_e by what happens along one direction. It repairs that direction, and bounds no other.",
@@ -73,25 +72,25 @@ def settings(config: Config, lines: pl.DataFrame) -> str:
         f"{count} test samples a row (the paper: all); IG with {config.ig_steps} points"
         f" ({config.ig_rule.replace('_', ' ')}); {config.restarts} starts of PGD-{config.pgd_steps} (20 of PGD-20),"
         f" {config.ifia_restarts} of IFIA-{config.ifia_steps} (20 of IFIA-200), and {config.ascent_restarts} that climb"
-        " the deviation itself."
+        f" the deviation itself; singular values with a probability of {config.confidence:g}."
     )
 
 
-def note(number: str, dataset: str, lines: pl.DataFrame) -> str:
-    """What a reader of a table has to know to read it."""
-    if number == "2":
-        return (
-            "The paper's Table 2 is of CIFAR-10 and its own radii, and not beside ours."
-            if "cifar" not in dataset
-            else ""
-        )
+def note(number: str, lines: pl.DataFrame) -> str:
+    """What a reader of a table has to know to read it.
+
+    Args:
+      number: of the table.
+      lines: from :func:`experiments.comparison.beside`.
+    """
+    if number == "2" and not any(lines[name].count() for name in lines.columns if name.endswith("_published")):
+        return "The paper's Table 2 is of CIFAR-10 and radii of its own, and not beside ours."
     if number == "4":
-        dense = lines["theorem_2"].count() > 0
         which = (
             "T_e is the smaller one of Theorem 2 and Corollary 1."
-            if dense
+            if lines["theorem_2"].count()
             else "T_e is Corollary 1, by products: Theorem 2 needs the whole Jacobian (preset dense)."
         )
-        ties = " Black pixels are ties, which cap Kendall; without them it is *Kendall, non-zero* below."
-        return which + (ties if "mnist" in dataset else "")
+        ties = "Pixels that are zero in both maps are ties, which cap Kendall; *non-zero*, below, is without them."
+        return f"{which} {ties}"
     return ""

@@ -22,7 +22,7 @@ def costs(record: Record) -> list[list[str]]:
     factor = _attack_steps(paper) / _attack_steps(config)
     found = []
     for row in rates(record.lines).iter_rows(named=True):
-        if row["attacks_per_second"] is None:
+        if None in (row["bounds_per_second"], row["attacks_per_second"]):
             continue
         count = 10_000 * len(paper.defenses) * 3 * (2 * int(paper.ifia_restarts or 0) + paper.restarts)
         hours = count * factor / row["attacks_per_second"] / 3600

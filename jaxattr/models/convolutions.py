@@ -15,9 +15,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
 from jaxtyping import Array, Float
+
+from jaxattr.models._primitives import primitive, shape_of
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -156,37 +157,6 @@ def _kernel(images, outputs, *, strides, pads, dilation, precision, size):
     return jnp.flip(kernel, (1, 2)).transpose(1, 2, 3, 0) if turned else kernel.transpose(1, 2, 0, 3)
 
 
-def _primitive(name: str, function, batched) -> Primitive:
-    """A bilinear map: evaluation, shapes, lowering and ``vmap``; derivatives are told at the end."""
-    primitive = Primitive(f"jaxattr_{name}")
-    primitive.def_impl(lambda left, right, **window: _evaluated(function, tuple(window.items()))(left, right))
-
-    def shape(left, right, **window):
-        result = jax.eval_shape(
-            functools.partial(function, **window), *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (left, right))
-        )
-        return left.update(shape=result.shape, dtype=result.dtype, weak_type=False)
-
-    primitive.def_abstract_eval(shape)
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
-
-    def vmapped(operands, axes, **window):
-        if None in axes:
-            return batched(primitive, operands, axes, window)
-        # A kernel per image: rare, and nothing that XLA has a quick convolution for.
-        slow = functools.partial(function, **window)
-        return jax.vmap(slow, axes)(*operands), 0
-
-    batching.primitive_batchers[primitive] = vmapped
-    return primitive
-
-
-@functools.cache
-def _evaluated(function, window: tuple):
-    """Compiled outside of any other program."""
-    return jax.jit(functools.partial(function, **dict(window)))
-
-
 def _folded(array, axis: int, into: int):
     """Merge a batch axis into another one, which it then leads."""
     array = jnp.moveaxis(array, axis, into)
@@ -198,36 +168,32 @@ def _unfolded(array, axis: int, count: int):
     return array.reshape(*array.shape[:axis], count, -1, *array.shape[axis + 1 :]), axis
 
 
-def _fold(first: tuple[int, int], second: tuple[int, int]):
+def _fold(function, first: tuple[int, int], second: tuple[int, int]):
     """A batching rule for one batched operand: the axes that it is merged into, of the operand and of the result."""
 
-    def rule(primitive, operands, axes, window):
+    def rule(made, operands, axes, window):
+        if None not in axes:
+            # A kernel per image: rare, and nothing that XLA has a quick convolution for.
+            return jax.vmap(functools.partial(function, **window), axes)(*operands), 0
         which = 0 if axes[1] is None else 1
         into, out = (first, second)[which]
         operands = list(operands)
         count = operands[which].shape[axes[which]]
         operands[which] = _folded(operands[which], axes[which], into)
-        return _unfolded(primitive.bind(*operands, **window), out, count)
+        return _unfolded(made.bind(*operands, **window), out, count)
 
     return rule
 
 
-_to_images = _primitive("convolve", _images, _fold((0, 0), (3, 3)))
-_to_kernel = _primitive("convolve_to_kernel", _kernel, _fold((3, 2), (3, 3)))
-
-
-# Derivatives. An operand that is differentiated comes as a placeholder, of which only the shape is known.
-
-
-def _shape(operand) -> tuple[int, ...]:
-    return getattr(operand, "aval", operand).shape
+_to_images = primitive("convolve", _images, _fold(_images, (0, 0), (3, 3)))
+_to_kernel = primitive("convolve_to_kernel", _kernel, _fold(_kernel, (3, 2), (3, 3)))
 
 
 def _back_to_images(outputs, kernel, images, *, strides, pads, dilation, precision):
     """The transpose with respect to the images, of which the shape is needed."""
     margins = []
     for (low, _), width, stride, step, count, pixels in zip(
-        pads, kernel.shape[:2], strides, dilation, outputs.shape[1:3], _shape(images)[1:3], strict=True
+        pads, kernel.shape[:2], strides, dilation, outputs.shape[1:3], shape_of(images)[1:3], strict=True
     ):
         margins.append((width - 1 - low, (pixels - 1) * step - (count - 1) * stride + low))
     # An operation of its own: where the kernel is constant, linearizing takes it out of every loop.
@@ -239,7 +205,7 @@ def _back_to_images(outputs, kernel, images, *, strides, pads, dilation, precisi
 ad.defbilinear(
     _to_images,
     lambda ct, images, kernel, **window: _back_to_images(ct, kernel, images, **window),
-    lambda ct, images, kernel, **window: _to_kernel.bind(images, ct, **window, size=tuple(_shape(kernel)[:2])),
+    lambda ct, images, kernel, **window: _to_kernel.bind(images, ct, **window, size=tuple(shape_of(kernel)[:2])),
 )
 ad.defbilinear(
     _to_kernel,

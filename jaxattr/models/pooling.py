@@ -11,9 +11,10 @@ import itertools
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
 from jaxtyping import Array, Float
+
+from jaxattr.models._primitives import primitive, shape_of
 
 
 def window_mean(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
@@ -44,32 +45,13 @@ def _spread(x: Array, *, size: tuple[int, int]) -> Array:
     return jnp.pad(large.reshape(n, 2 * rows, 2 * columns, channels), margins)
 
 
-def _linear(name: str, function) -> Primitive:
-    """A linear map of images: evaluation, shapes, lowering and ``vmap``; the transpose is told at the end."""
-    primitive = Primitive(f"jaxattr_{name}")
-    primitive.def_impl(lambda x, **options: _compiled(function, tuple(options.items()))(x))
-
-    def shape(x, **options):
-        result = jax.eval_shape(functools.partial(function, **options), jax.ShapeDtypeStruct(x.shape, x.dtype))
-        return x.update(shape=result.shape, weak_type=False)
-
-    def vmapped(operands, axes, **options):
-        x = jnp.moveaxis(operands[0], axes[0], 0)
-        result = primitive.bind(x.reshape(-1, *x.shape[2:]), **options)
-        return result.reshape(*x.shape[:2], *result.shape[1:]), 0
-
-    primitive.def_abstract_eval(shape)
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
-    batching.primitive_batchers[primitive] = vmapped
-    return primitive
+def _batched(made, operands, axes, options):
+    """Under ``vmap``: more images."""
+    x = jnp.moveaxis(operands[0], axes[0], 0)
+    result = made.bind(x.reshape(-1, *x.shape[2:]), **options)
+    return result.reshape(*x.shape[:2], *result.shape[1:]), 0
 
 
-@functools.cache
-def _compiled(function, options: tuple):
-    """Compiled outside of any other program."""
-    return jax.jit(functools.partial(function, **dict(options)))
-
-
-_sums, _spreads = _linear("sum_of_windows", _sum), _linear("spread_over_windows", _spread)
-ad.deflinear2(_sums, lambda ct, x: [_spreads.bind(ct, size=tuple(getattr(x, "aval", x).shape[1:3]))])
+_sums, _spreads = primitive("sum_windows", _sum, _batched), primitive("spread_windows", _spread, _batched)
+ad.deflinear2(_sums, lambda ct, x: [_spreads.bind(ct, size=tuple(shape_of(x)[1:3]))])
 ad.deflinear2(_spreads, lambda ct, x, *, size: [_sums.bind(ct)])  # noqa: ARG005

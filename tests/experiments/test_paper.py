@@ -187,8 +187,31 @@ def test_the_report_is_written_again_without_the_rows(copy, tmp_path):
     shutil.rmtree(copy)
     assert cli.main(command) == 0
     assert [(tmp_path / "report" / name).read_text() for name in ("report.md", "index.html")] == texts
+    # One batch a cell: nothing to take a rate from, and a column without a value.
+    table = tmp_path / "report" / "tables" / "digits-smoke.csv"
+    pl.read_csv(table).with_columns(pl.lit(None).alias("bound_seconds")).write_csv(table)
+    assert cli.main(command) == 0
     (tmp_path / "report" / "tables" / "digits-smoke.json").unlink()
     assert cli.main(command) == 2
+
+
+def test_a_figure_is_not_replaced_by_one_of_fewer_models(copy, tmp_path, monkeypatch):
+    command = ["report", "--output", str(tmp_path / "report"), "--runs", str(tmp_path)]
+    assert cli.main(command) == 0
+    figure = tmp_path / "report" / "figures" / "digits-smoke-gaps.png"
+    drawn, collect = figure.read_bytes(), paper_record.collect
+    figure.write_bytes(b"of all models")
+
+    def of_one(store):
+        record = collect(store)
+        return record._replace(lines=record.lines.filter(pl.col("model") == "natural"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(paper_record, "collect", of_one)
+        assert cli.main(command) == 0
+    assert figure.read_bytes() == b"of all models"
+    assert cli.main(command) == 0
+    assert figure.read_bytes() == drawn
 
 
 def test_cells_of_another_machine_are_added(run):

@@ -1,0 +1,48 @@
+"""Linear maps of our own as JAX primitives: evaluation, shapes, lowering and ``vmap``.
+
+For maps whose transposes JAX would write slowly. Derivatives are told by who makes one: a primitive is no use before
+``jax.interpreters.ad`` knows its transpose.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+
+def primitive(name: str, function: Callable[..., Array], batched: Callable[..., tuple[Array, int]]) -> Primitive:
+    """``function(*operands, **options)`` as a primitive.
+
+    Args:
+      name: of it, in traces.
+      function: what it computes, in operations of JAX; options are hashable.
+      batched: ``(primitive, operands, axes, options) -> (result, axis)``, as ``vmap`` needs it.
+    """
+    made = Primitive(f"jaxattr_{name}")
+    made.def_impl(lambda *operands, **options: _compiled(function, tuple(options.items()))(*operands))
+
+    def shape(*operands: Any, **options: Any) -> Any:
+        structures = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in operands]
+        result = jax.eval_shape(functools.partial(function, **options), *structures)
+        # What else is known of an operand, as over which axes of a mesh it varies, is so of the result.
+        return operands[0].update(shape=result.shape, dtype=result.dtype, weak_type=False)
+
+    made.def_abstract_eval(shape)
+    mlir.register_lowering(made, mlir.lower_fun(function, multiple_results=False))
+    batching.primitive_batchers[made] = lambda operands, axes, **options: batched(made, operands, axes, options)
+    return made
+
+
+def shape_of(operand: Any) -> tuple[int, ...]:
+    """The shape of an operand in a rule for transposes, where one that is differentiated is a placeholder."""
+    return getattr(operand, "aval", operand).shape
+
+
+@functools.cache
+def _compiled(function: Callable[..., Array], options: tuple):
+    """Compiled outside of any other program."""
+    return jax.jit(functools.partial(function, **dict(options)))
