@@ -72,6 +72,7 @@ def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
 # Functions of matrices alone: the options of these are no arrays.
 _eigh = _one_by_one(lambda matrix: jnp.linalg.eigh(matrix))  # noqa: PLW0108
 _svd = _one_by_one(lambda matrix: jnp.linalg.svd(matrix))  # noqa: PLW0108
+_cholesky = _one_by_one(lambda matrix: jnp.linalg.cholesky(matrix))  # noqa: PLW0108
 _solve = _one_by_one(lambda matrix, right: jnp.linalg.solve(matrix, right))  # noqa: PLW0108
 _qr = _one_by_one(lambda matrix: jnp.linalg.qr(matrix))  # noqa: PLW0108
 
@@ -86,6 +87,37 @@ def eigvalsh(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
     """Eigenvalues, ascending."""
     values, vectors = eigh(matrix)
     return _with_derivative(values, jnp.sum(vectors * (matrix @ vectors), axis=0))
+
+
+def eigenvalue_limit(matrix: Float[Array, "n n"], guess: Float[Array, ""]) -> Float[Array, ""]:
+    """A number that no eigenvalue of a positive semidefinite matrix exceeds, close to a guess from below.
+
+    ``t I - A`` has a Cholesky factor only if t is above all eigenvalues: a proof at a tenth of the cost of the
+    eigenvalues themselves. t is the guess and a share of it, 1e-5 at first, which doubles until there is one.
+
+    Args:
+      matrix: symmetric; a constant.
+      guess: such as a Rayleigh quotient, which is never too large.
+    """
+    # Rounding may make the quotient of a matrix without eigenvalues negative, and no share of that comes up to zero.
+    matrix, guess = jax.lax.stop_gradient((matrix, jnp.maximum(guess, 0)))
+    identity = jnp.eye(len(matrix), dtype=matrix.dtype)
+    # The sum of all eigenvalues, for whatever the guess was; NaN where the matrix has one.
+    certain = jnp.trace(matrix)
+
+    def tried(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        _, share, _ = state
+        limit = (1 + share) * guess
+        proven = jnp.all(jnp.isfinite(_cholesky(limit * identity - matrix)))
+        return limit, 2 * share, proven
+
+    def going(state: tuple[Array, Array, Array]) -> Array:
+        limit, _, proven = state
+        return ~proven & (limit < certain)
+
+    start = (guess, jnp.asarray(1e-5, matrix.dtype), jnp.zeros((), bool))
+    limit, _, proven = jax.lax.while_loop(going, tried, start)
+    return jnp.where(proven, jnp.minimum(limit, certain), certain)
 
 
 def largest_svd(matrix: Float[Array, "m n"]) -> tuple[Float[Array, ""], Float[Array, " n"]]:

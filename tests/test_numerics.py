@@ -45,9 +45,35 @@ def test_derivatives_are_those_of_jax(ours, reference, matrices):
     np.testing.assert_allclose(*symmetric, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("guessed", "excess"),
+    [(1.0, 2e-5), (0.999, 2e-3), (0.5, 1.01), (1e-6, np.inf), (0.0, np.inf), (-1e-9, np.inf)],
+)
+def test_an_eigenvalue_limit_is_never_below_numpys_and_close_to_a_good_guess(guessed, excess):
+    squares = jnp.einsum("nij,nik->njk", MATRICES, MATRICES)
+    largest = np.linalg.eigvalsh(squares)[:, -1]
+    found = jax.jit(jax.vmap(_numerics.eigenvalue_limit))(squares, jnp.asarray(guessed * largest))
+    assert np.all(found >= largest)
+    assert np.all(found <= np.minimum((1 + excess) * largest, (1 + 1e-6) * np.trace(squares, axis1=1, axis2=2)))
+
+
+def test_an_eigenvalue_limit_where_a_factor_proves_nothing():
+    zero = _numerics.eigenvalue_limit(jnp.zeros((3, 3)), jnp.zeros(()))
+    one = _numerics.eigenvalue_limit(jnp.ones((3, 3)), jnp.asarray(3.0))
+    assert float(zero) == 0
+    assert 3 <= float(one) < 3.0001
+    assert np.isnan(_numerics.eigenvalue_limit(jnp.full((3, 3), jnp.nan), jnp.ones(())))
+
+
 def test_no_kernel_gets_a_batch():
     def both(a, b):
-        return _numerics.eigh(a)[0] + _numerics.eigvalsh(b), _numerics.largest_svd(a)[0], _numerics.solve(a, b[0])
+        limit = _numerics.eigenvalue_limit(a @ a, jnp.ones(()))
+        return (
+            _numerics.eigh(a)[0] + _numerics.eigvalsh(b),
+            _numerics.largest_svd(a)[0],
+            _numerics.solve(a, b[0]),
+            limit,
+        )
 
     def plain(a, b):
         return jnp.linalg.eigh(a)[0] + jnp.linalg.eigvalsh(b)
@@ -58,7 +84,7 @@ def test_no_kernel_gets_a_batch():
         return len(calls), any(re.search(r"f32\[3,4,4\]", line) for line in calls)
 
     count, batched = batches(both)
-    assert count >= 4
+    assert count >= 5
     assert not batched
     # What the search would find.
     assert batches(plain)[1]

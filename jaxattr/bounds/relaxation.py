@@ -100,16 +100,18 @@ def of_products(
 
 
 def of_matrix(matrix: Array) -> Operator:
-    """An operator at hand as a matrix, certified by an eigenvalue decomposition."""
+    """An operator at hand as a matrix: a Krylov run guesses, and a Cholesky factor certifies, without a probability."""
     # The d x d product below squares: without a scale, 1e-22 would become zero in float32.
     scale = nonzero(jnp.max(jnp.abs(matrix)))
 
-    def certify(weights: Array, _: Array) -> tuple[Array, Array, Array]:
+    def certify(weights: Array, key: Array) -> tuple[Array, Array, Array]:
         weighted = matrix / (scale * jnp.sqrt(weights))
-        values, vectors = _numerics.eigh(weighted.T @ weighted)
-        # Rounding of the d x d product and of the eigenvalue.
+        gram = weighted.T @ weighted
+        found = spectral.largest_eigenvalue(lambda v: gram @ v, weights.shape, key, dtype=weights.dtype)
+        # Rounding of the d x d product and of its factor.
         slack = 1 + 4 * jnp.sqrt(jnp.asarray(weights.size, weights.dtype)) * jnp.finfo(weights.dtype).eps
-        return scale * slack * jnp.sqrt(jnp.maximum(values[-1], 0)), vectors[:, -1], jnp.zeros((), jnp.int32)
+        limit = _numerics.eigenvalue_limit(gram, found.attained)
+        return scale * slack * jnp.sqrt(limit), found.direction, jnp.zeros((), jnp.int32)
 
     return Operator(lambda s: matrix @ s, lambda u: matrix.T @ u, 0, certify)
 
