@@ -1,7 +1,7 @@
-"""Our numbers beside those of paper 000: cell by cell, by the order of the defenses, and claim by claim."""
+"""Our numbers beside those of paper 000: cell by cell, and by the order of the defenses."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,9 +15,6 @@ from experiments.table import with_ball
 
 KEYS = ("model", "ball", "attribution")
 
-# CIFAR-10 by another name; digits are in no paper.
-_SAME = {"cifar10_jpeg": "cifar10"}
-
 
 class Cell(NamedTuple):
     """A column of a table: ours, and the paper's where it has one."""
@@ -28,6 +25,8 @@ class Cell(NamedTuple):
     percent: bool = False
 
 
+COUNT = Cell("n", "n", 0)
+VACUOUS = Cell("vacuous, %", "vacuous", 1, percent=True)
 ATTACK = Cell("T̂_e", "paper", 4)
 BOUND = Cell("T_e", "bound", 4)
 OUTSIDE = Cell("outside T_e, %", "paper_outside", 2, percent=True)
@@ -40,32 +39,31 @@ TIGHTNESS = Cell("r", "r", 4)
 TABLES: dict[str, tuple[str, Sequence[Cell]]] = {
     "2": (
         "TRADES+IGR: three attributions, both norms",
-        (ATTACK, BOUND, CORRECTED, ATTACK_DEGREES, BOUND_DEGREES),
+        (COUNT, ATTACK, BOUND, CORRECTED, ATTACK_DEGREES, BOUND_DEGREES, VACUOUS),
     ),
     "3": (
         "Integrated gradients under l2 perturbations",
-        (ATTACK, BOUND, OUTSIDE, CORRECTED, ATTACK_DEGREES, BOUND_DEGREES),
+        (COUNT, ATTACK, BOUND, OUTSIDE, CORRECTED, ATTACK_DEGREES, BOUND_DEGREES, VACUOUS),
     ),
     "4": (
         "Integrated gradients under l-infinity perturbations",
-        (KENDALL, ATTACK, BOUND, ATTACK_DEGREES, BOUND_DEGREES),
+        (COUNT, KENDALL, ATTACK, BOUND, ATTACK_DEGREES, BOUND_DEGREES, VACUOUS),
     ),
-    "5": ("The smallest gap r between bound and attack (Eq. 12)", (TIGHTNESS,)),
+    "5": ("The smallest gap r between bound and attack (Eq. 12)", (COUNT, TIGHTNESS)),
 }
 
 OUTSIDE_ANY = Cell("outside T_e, any attack, %", "outside", 2, percent=True)
 REMAINDER = Cell("remainder, median %", "remainder_median", 1, percent=True)
-_COUNTED = (
-    Cell("n", "n", 0),
-    Cell("vacuous, %", "vacuous", 1, percent=True),
-    Cell("T_c with 180", "bound_degrees_all", 1),
-)
+_ALL_DEGREES = Cell("T_c with 180", "bound_degrees_all", 1)
+_GUARANTEED = Cell("Kendall guaranteed", "kendall_guaranteed", 3)
+_GUARANTEED_TOP = Cell("top-k guaranteed", "top_k_guaranteed", 3)
+_GUARANTEES = Cell("n of guarantees", "guaranteed_n", 0)
 _STRENGTH = (Cell("T̂_e, largest of the attacks", "paper_max", 4), Cell("strongest", "strongest", 4))
 
 # Where the paper has nothing: what the same run says beside it.
 BEYOND: dict[str, Sequence[Cell]] = {
     "3": (
-        *_COUNTED,
+        _ALL_DEGREES,
         Cell("T̂_e, label kept", "paper_kept", 4),
         *_STRENGTH,
         Cell("of T_e, %", "used", 1, percent=True),
@@ -73,11 +71,12 @@ BEYOND: dict[str, Sequence[Cell]] = {
         Cell("outside T'_e, any attack, %", "outside_corrected", 2, percent=True),
         REMAINDER,
         Cell("r, strongest", "r_strongest", 4),
-        Cell("Kendall guaranteed", "kendall_guaranteed", 3),
-        Cell("top-k guaranteed", "top_k_guaranteed", 3),
+        _GUARANTEED,
+        _GUARANTEED_TOP,
+        _GUARANTEES,
     ),
     "4": (
-        *_COUNTED,
+        _ALL_DEGREES,
         *_STRENGTH,
         Cell("Theorem 2", "theorem_2", 4),
         Cell("Corollary 1", "corollary_1", 4),
@@ -88,21 +87,12 @@ BEYOND: dict[str, Sequence[Cell]] = {
         REMAINDER,
         # Black pixels, exactly zero in both maps, are ties.
         Cell("Kendall, non-zero", "kendall_nonzero", 3),
-        Cell("Kendall guaranteed", "kendall_guaranteed", 3),
+        _GUARANTEED,
         Cell("top-k", "top_k", 3),
-        Cell("top-k guaranteed", "top_k_guaranteed", 3),
+        _GUARANTEED_TOP,
+        _GUARANTEES,
     ),
 }
-
-
-class Claim(NamedTuple):
-    """A statement of the paper, and what a run says of it."""
-
-    text: str
-    dataset: str
-    figure: str
-    held: bool | None
-    """``None``: what was seen could be chance."""
 
 
 def summary(store: Store, rows: pl.DataFrame) -> pl.DataFrame:
@@ -112,12 +102,13 @@ def summary(store: Store, rows: pl.DataFrame) -> pl.DataFrame:
     return values.with_columns(dataset=pl.lit(store.config.dataset), device=pl.lit(device))
 
 
-def beside(number: str, ours: pl.DataFrame) -> pl.DataFrame:
+def beside(number: str, ours: pl.DataFrame, whole: bool = False) -> pl.DataFrame:
     """The lines of a run that a table of the paper is about; the paper's values have the suffix ``_published``.
 
     Args:
       number: of the table.
       ours: from :func:`summary`.
+      whole: also the paper's lines that the run has nothing for, with empty columns of ours.
     """
     theirs = published.table(int(number))
     dataset = str(ours["dataset"][0])
@@ -134,15 +125,53 @@ def beside(number: str, ours: pl.DataFrame) -> pl.DataFrame:
         lines = lines.filter(at_main | (pl.col("epsilon").n_unique().over("norm") == 1))
     # Radii such as 8/255 have been through JSON and CSV.
     key = pl.col("epsilon").round(6).alias("radius")
-    theirs = theirs.with_columns(key).drop("epsilon").filter(pl.col("dataset") == _SAME.get(dataset, dataset))
+    theirs = theirs.filter(pl.col("dataset") == published.dataset(dataset)).with_columns(key)
+    on = ["norm", "radius", "attribution", "model"]
     joined = lines.with_columns(key).join(
-        theirs.drop("dataset"), on=["norm", "radius", "attribution", "model"], how="left", suffix="_published"
+        theirs.drop("dataset", "epsilon"), on=on, how="full" if whole else "left", suffix="_published", coalesce=True
     )
-    return joined.drop("radius").sort("norm", "epsilon", "attribution", "model")
+    joined = joined.with_columns(pl.col("epsilon").fill_null(pl.col("radius"))).drop("radius")
+    order = pl.col("model").map_elements(published.place, return_dtype=pl.Int64)
+    return joined.sort("norm", "epsilon", "attribution", order, "model")
 
 
-def orderings(number: str, lines: pl.DataFrame) -> list[dict[str, Any]]:
-    """Spearman's correlation of our column with theirs over the defenses, where at least three can be compared."""
+class Order(NamedTuple):
+    """Whether the defenses have the paper's order in a column, at one radius.
+
+    Attributes:
+      norm: of the perturbation.
+      epsilon: its radius.
+      cell: the column.
+      models: how many could be compared.
+      rho: Spearman's correlation; NaN where all are equal.
+      chance: the probability of one as large.
+    """
+
+    norm: str
+    epsilon: float
+    cell: Cell
+    models: int
+    rho: float
+    chance: float
+
+    @property
+    def held(self) -> bool | None:
+        """``None`` where it could be chance, or there is no order."""
+        return agrees(self.rho, self.chance)
+
+
+def agrees(rho: float, chance: float) -> bool | None:
+    """Whether a correlation is positive; ``None`` where it could be chance."""
+    return rho > 0 if chance < 0.05 else None
+
+
+def orderings(number: str, lines: pl.DataFrame) -> list[Order]:
+    """Compare the order of the defenses column by column, where at least three can be compared.
+
+    Args:
+      number: of the table.
+      lines: from :func:`beside`.
+    """
     found = []
     for (norm, epsilon), group in sorted(lines.partition_by("norm", "epsilon", as_dict=True).items()):
         for cell in TABLES[number][1]:
@@ -152,8 +181,8 @@ def orderings(number: str, lines: pl.DataFrame) -> list[dict[str, Any]]:
             pairs = group.select(cell.column, published_column).drop_nulls()
             if len(pairs) < 3:
                 continue
-            rho, _ = spearman(pairs[cell.column], pairs[published_column])
-            found.append({"norm": norm, "epsilon": epsilon, "column": cell.title, "models": len(pairs), "rho": rho})
+            rho, chance = spearman(pairs[cell.column], pairs[published_column])
+            found.append(Order(norm, epsilon, cell, len(pairs), rho, chance))
     return found
 
 
@@ -177,45 +206,9 @@ def spearman(a: pl.Series, b: pl.Series) -> tuple[float, float]:
     return float(found.statistic), float(found.pvalue)
 
 
-def claims(ours: pl.DataFrame) -> list[Claim]:
-    """The paper's statements about its results, each with the figure of a run.
-
-    Args:
-      ours: from :func:`summary`, of one data set.
-    """
-    found: list[tuple[str, str, bool | None]] = []
-    defenses = ours.filter(pl.col("model").is_in(published.MODELS))
-    ig = defenses.filter(pl.col("attribution") == "integrated_gradients")
-    others = defenses.filter(pl.col("attribution") != "integrated_gradients")
-    for lines, of in ((ig, ""), (others, ", saliency and input x gradient")):
-        l2, linf = (lines.filter(pl.col("norm") == norm) for norm in ("l2", "linf"))
-        if len(l2):
-            figure, share = _largest(l2, "paper_outside")
-            text = f"few attacked attributions are outside of T_e (l2; at most 6.2 % in Table 3){of}"
-            found.append((text, figure, share <= 0.062))
-            figure, share = _largest(l2, "paper_outside_corrected")
-            found.append((f"none is outside of T'_e (l2){of}", figure, share == 0))
-            figure, least = _smallest(l2, "r")
-            found.append((f"r > 0 (l2, to T'_e){of}", figure, least > 0))
-        if len(linf):
-            figure, share = _largest(linf, "paper_outside")
-            found.append((f"none is outside of the l-infinity bound{of}", figure, share == 0))
-            figure, least = _smallest(linf, "r")
-            found.append((f"r > 0 (l-infinity){of}", figure, least > 0))
-    linf = ig.filter(pl.col("norm") == "linf")
-    if len(linf):
-        main = beside("4", ours).filter(pl.col("model").is_in(published.MODELS)).drop_nulls("bound_degrees")
-        if len(main) >= 3:
-            for column, words in (("kendall", ""), ("kendall_nonzero", ", without pixels that are zero in both maps")):
-                rho, chance = spearman(main[column], main["bound_degrees"])
-                figure = f"Spearman {rho:.2f} over {len(main)} defenses (p = {chance:.2g})"
-                held = bool(rho < 0) if chance < 0.05 else None
-                found.append((f"a larger Kendall goes with a smaller T_c (Figure 2){words}", figure, held))
-        active = linf["theorem_2_active"].drop_nulls().to_list()
-        if active:
-            figure = f"for at least {100 * min(active):.1f} % of the samples of each model and radius"
-            found.append(("Theorem 2 is tighter than Corollary 1", figure, min(active) == 1))
-    return [Claim(text, str(ours["dataset"][0]), figure, held) for text, figure, held in found]
+def named(lines: pl.DataFrame) -> pl.DataFrame:
+    """The same lines with the paper's names of its models."""
+    return lines.with_columns(pl.col("model").replace(published.NAMES))
 
 
 def violations(ours: pl.DataFrame) -> tuple[str, list[list[str]]]:
@@ -234,34 +227,16 @@ def violations(ours: pl.DataFrame) -> tuple[str, list[list[str]]]:
         f"Of {attacks:,} attacks of all kinds and radii {outside:,} went beyond T_e and {corrected:,} beyond T'_e. The"
         " bounds are exact for the linear model, and what goes beyond is the Taylor remainder. How large that is along"
         " the bound's worst direction, relative to the linear change, stands here for the samples of these attacks and"
-        f" for all (medians). {within:,} of the {outside:,} exceed T_e by no more than their own sample's remainder,"
-        " which is that of one direction: other directions may have a larger one. Lines without any are left out."
+        f" for all (medians). {within:,} of the {outside:,} exceed T_e by no more than their own sample's remainder;"
+        " the others are counted in *beyond it*: it is that of one direction, and others may have a larger one. Lines"
+        " without any are left out."
     )
     head = [*KEYS, "outside T_e", "samples", "by at most, %", "their remainder, %", "that of all, %"]
-    rows = [[*head, "within their own", "outside T'_e", "by at most, %"]]
-    for row in with_ball(ours.filter(pl.col("outside_count") > 0)).iter_rows(named=True):
+    rows = [[*head, "beyond it", "outside T'_e", "by at most, %"]]
+    for row in with_ball(named(ours.filter(pl.col("outside_count") > 0))).iter_rows(named=True):
         shares = ("outside_excess", "outside_remainder", "remainder_median", "outside_corrected_excess")
         excess, remainder, median, beyond = ("" if row[name] is None else f"{100 * row[name]:.2g}" for name in shares)
         counts = (f"{row['outside_count']} of {row['attacks']}", f"{row['outside_samples']} of {row['n']}")
-        blamed = (str(row["outside_within"]), str(row["outside_corrected_count"]))
+        blamed = (str(row["outside_count"] - row["outside_within"]), str(row["outside_corrected_count"]))
         rows.append([*(str(row[key]) for key in KEYS), *counts, excess, remainder, median, *blamed, beyond])
     return text, rows if outside else []
-
-
-def _largest(lines: pl.DataFrame, column: str) -> tuple[str, float]:
-    """The largest share, in words and as a number."""
-    row = lines.sort(column, descending=True, nulls_last=True).row(0, named=True)
-    if row[column] == 0:
-        return f"0 % in all {len(lines)} rows", 0.0
-    return f"at most {100 * row[column]:.2f} % ({_row(row)})", float(row[column])
-
-
-def _row(row: dict[str, Any]) -> str:
-    """Which row it is, in words."""
-    attribution = "" if row["attribution"] == "integrated_gradients" else f", {row['attribution'].replace('_', ' ')}"
-    return f"{row['model']}, epsilon {row['epsilon']:.3g}{attribution}"
-
-
-def _smallest(lines: pl.DataFrame, column: str) -> tuple[str, float]:
-    row = lines.sort(column, nulls_last=True).row(0, named=True)
-    return f"at least {row[column]:.3g} ({_row(row)})", float(row[column])

@@ -11,7 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from experiments import published
+from experiments.objectives import DEFENSES
+
 COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568", "#b7791f")
+_MARKERS = "osD^vPX"
+# A model looks the same in all figures of all data sets: the seven that are drawn together have colors of their own.
+_PLACES = tuple(dict.fromkeys(("natural", *published.MODELS, *DEFENSES)))
 STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
 
 
@@ -20,6 +26,18 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
+
+
+def look(model: str) -> tuple[str, str]:
+    """Color and marker of a model."""
+    place = _PLACES.index(model) if model in _PLACES else len(_PLACES)
+    return COLORS[place % len(COLORS)], _MARKERS[place % len(_MARKERS)]
+
+
+def by_model(panel: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    """The lines of each model, in the order of the tables."""
+    parts = {str(key[0]): part for key, part in panel.partition_by("model", as_dict=True).items()}
+    return sorted(parts.items(), key=lambda item: (published.place(item[0]), item[0]))
 
 
 def heat_maps(pictures: Mapping[str, np.ndarray], title: str) -> Figure:
@@ -75,7 +93,7 @@ def scatter(samples: pl.DataFrame, title: str) -> Figure:
                 side.set_minor_formatter(NullFormatter())
         axis.set(xlabel="strongest attack found", ylabel="bound $T_e$", aspect="equal")
 
-    return _panels(samples, title, draw)
+    return panels(samples, title, draw)
 
 
 def histogram(samples: pl.DataFrame, title: str) -> Figure:
@@ -92,19 +110,20 @@ def histogram(samples: pl.DataFrame, title: str) -> Figure:
         if not len(values):
             return
         bins = np.linspace(min(values.min(), 0.0), max(values.max(), 1e-3), 31)
-        for color, (name, part) in zip(COLORS, _by_model(gaps), strict=False):
+        for name, part in by_model(gaps):
             if cumulative:
-                axis.ecdf(part["gap"].to_numpy(), color=color, label=name)
+                axis.ecdf(part["gap"].to_numpy(), color=look(name)[0], label=name)
             else:
-                axis.hist(part["gap"].to_numpy(), bins=bins.tolist(), color=color, alpha=0.55, label=name)
+                axis.hist(part["gap"].to_numpy(), bins=bins.tolist(), color=look(name)[0], alpha=0.55, label=name)
         axis.axvline(0, color="#1a202c", linewidth=1)
         what = "share of samples below" if cumulative else "samples"
         axis.set(xlabel="(bound - strongest attack) / bound", ylabel=what)
 
-    return _panels(samples, title, draw)
+    return panels(samples, title, draw)
 
 
-def _panels(samples: pl.DataFrame, title: str, draw: Any) -> Figure:
+def panels(samples: pl.DataFrame, title: str, draw: Any) -> Figure:
+    """A panel for each attribution, norm and radius, which ``draw(axis, lines)`` fills."""
     groups = sorted(samples.partition_by("attribution", "norm", "epsilon", as_dict=True).items(), key=_order)
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
@@ -127,12 +146,9 @@ def _order(group: tuple[Sequence[Any], Any]) -> tuple[Any, ...]:
     return norm, epsilon, attribution
 
 
-def _by_model(panel: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
-    return sorted((str(key[0]), part) for key, part in panel.partition_by("model", as_dict=True).items())
-
-
 def _dots(axis: Axes, panel: pl.DataFrame, x: str, y: str) -> None:
-    for color, (name, part) in zip(COLORS, _by_model(panel), strict=False):
+    for name, part in by_model(panel):
+        color = look(name)[0]
         axis.scatter(part[x].to_numpy(), part[y].to_numpy(), s=10, alpha=0.6, color=color, linewidths=0, label=name)
 
 

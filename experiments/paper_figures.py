@@ -1,19 +1,23 @@
-"""Figures of paper 000's evaluation: Kendall against the angle, linearity, a Jacobian, softplus by its sharpness."""
+"""Figures of paper 000's evaluation: Kendall against the angle, gaps, a Jacobian, linearity, softplus by sharpness."""
 
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.figures import COLORS, STYLE
+from experiments import published
+from experiments.figures import STYLE, by_model, look, panels
 
-_MARKERS = "osD^vPX"
+
+def _label(model: str) -> str:
+    return published.NAMES.get(model, model.replace("_", " "))
 
 
 def kendall_against_angle(lines: pl.DataFrame) -> Figure:
-    """Figure 2: Kendall under IFIA against the bound on the angle, a dot per model; the paper's beside ours.
+    """Figure 2: Kendall under IFIA against the bound on the angle, a mark per model; the paper's beside ours.
 
     Black pixels are ties, which cap tau-b (at about 0.55 on MNIST): ours is drawn without them, too.
 
@@ -26,82 +30,120 @@ def kendall_against_angle(lines: pl.DataFrame) -> Figure:
     if "bound_degrees_published" in lines.columns and lines["bound_degrees_published"].count():
         sides.append(("the paper", "bound_degrees_published", "kendall_published"))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * len(sides), 3.6), layout="constrained")
+        figure = Figure(figsize=(4.3 * len(sides) + 1.2, 3.6), layout="constrained")
         axes: Any = figure.subplots(1, len(sides), squeeze=False)[0]
         for axis, (title, x, y) in zip(axes, sides, strict=True):
-            for i, row in enumerate(lines.iter_rows(named=True)):
-                if row[x] is None or row[y] is None:
-                    continue
-                # By the place among all models: the paper has no natural one, and colors are the same in both panels.
-                color, marker = COLORS[i % len(COLORS)], _MARKERS[i % len(_MARKERS)]
-                axis.plot(row[x], row[y], marker, color=color, label=row["model"].replace("_", " "))
+            for row in lines.drop_nulls([x, y]).iter_rows(named=True):
+                color, marker = look(row["model"])
+                axis.plot(row[x], row[y], marker, color=color, label=_label(row["model"]))
             axis.set(title=title, xlabel="bound on the angle $T_c$, degrees", ylabel="Kendall under IFIA")
-        axes[0].legend(frameon=False, fontsize=8)
+        # A model that only one side has is named once, too.
+        named = {text: mark for axis in axes for mark, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+        figure.legend(list(named.values()), list(named), loc="outside right center", frameon=False, fontsize=8)
     return figure
 
 
-def linearity(values: pl.DataFrame) -> Figure:
-    """Taylor remainder along the worst direction by radius, median and quartiles over samples."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.8), layout="constrained")
-        axis: Any = figure.subplots()
-        for i, ((model,), part) in enumerate(sorted(values.partition_by("model", as_dict=True).items())):
-            quartiles = (
-                part.group_by("epsilon")
-                .agg(*(pl.col("remainder").quantile(q).alias(str(q)) for q in (0.25, 0.5, 0.75)))
-                .sort("epsilon")
-            )
-            color = COLORS[i % len(COLORS)]
-            radius = quartiles["epsilon"].to_numpy()
-            style = _MARKERS[i % len(_MARKERS)] + "-"
-            axis.plot(radius, quartiles["0.5"].to_numpy(), style, ms=4, color=color, label=model.replace("_", " "))
-            low, high = (quartiles[name].to_numpy() for name in ("0.25", "0.75"))
-            axis.fill_between(radius, low, high, color=color, alpha=0.12, linewidth=0)
-        axis.set(xscale="log", yscale="log", xlabel="l2 radius", ylabel="remainder / linear change")
-        axis.legend(frameon=False, fontsize=8)
-    return figure
+def gaps(samples: pl.DataFrame) -> Figure:
+    """Appendix D: shares of samples by the gap between bound and attack, relative to the bound.
+
+    The paper has histograms of absolute gaps; bars of seven models hide each other, and their scales differ.
+
+    Args:
+      samples: from :func:`experiments.summary.per_sample`.
+    """
+
+    def draw(axis: Axes, panel: pl.DataFrame) -> None:
+        # What Eq. 12 takes: the corrected bound for l2.
+        limit = pl.when(pl.col("norm") == "l2").then(pl.col("corrected")).otherwise(pl.col("euclidean"))
+        for model, part in by_model(panel):
+            for attack, style in (("paper", "-"), ("strongest", ":")):
+                gap = part.select(1 - pl.col(attack) / limit).to_series()
+                gap = gap.filter(gap.is_finite())
+                if len(gap):
+                    label = _label(model) if style == "-" else "_strongest"
+                    axis.ecdf(gap.to_numpy(), color=look(model)[0], linestyle=style, linewidth=1.2, label=label)
+        axis.axvline(0, color="#1a202c", linewidth=1)
+        axis.set(xlabel="(bound - attack) / bound", ylabel="share of samples below")
+
+    return panels(samples, "Gaps between bound and the paper's attack (solid) and the strongest one (dotted)", draw)
 
 
 def jacobian(values: pl.DataFrame) -> Figure:
     """Figure 1b: absolute entries of the IG Jacobian of one sample, relative to the largest; a panel per model."""
-    groups = sorted(values.partition_by("model", as_dict=True).items())
+    groups = by_model(values)
     columns = min(4, len(groups))
     rows = -(-len(groups) // columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.6 * columns + 0.6, 2.7 * rows), layout="constrained")
+        figure = Figure(figsize=(2.7 * columns + 0.6, 3.0 * rows), layout="constrained")
         axes: Any = figure.subplots(rows, columns, squeeze=False)
         image: Any = None
         for axis in axes.ravel()[len(groups) :]:
             axis.set_axis_off()
-        for axis, ((model,), part) in zip(axes.ravel(), groups, strict=False):
+        for axis, (model, part) in zip(axes.ravel(), groups, strict=False):
             size = part["row"].n_unique()
             matrix = part.sort("row", "column")["value"].to_numpy().reshape(size, size)
             first = int(part["row"].to_numpy().min())
             ends = (first - 0.5, first + size - 0.5)
             # Square roots: beside the diagonal, linear gray is black.
             image = axis.imshow(np.sqrt(matrix), cmap="magma", vmin=0, vmax=1, extent=(*ends, *ends[::-1]))
-            axis.set_title(str(model).replace("_", " "))
+            axis.set_title(f"{_label(model)}\ndominant in {100 * part['dominant'][0]:.1f} % of rows of P", fontsize=8)
+            axis.set(xlabel="feature of the input", ylabel="feature of the map")
         figure.colorbar(image, ax=axes, shrink=0.8, label="square root of |J| / max |J|")
     return figure
 
 
-def sharpness(values: pl.DataFrame) -> Figure:
-    """Bound, angle, remainder and accuracy of the same weights by the beta of softplus."""
-    panels = (
-        ("bound", "bound $T_e$", "log"),
-        ("bound_degrees", "$T_c$, degrees (180 if vacuous)", "linear"),
-        ("remainder", "remainder, mean", "log"),
-        ("accuracy", "accuracy, 1,000 samples", "linear"),
+def linearity(values: pl.DataFrame, radii: list[float]) -> Figure:
+    """Taylor remainder along the worst direction by radius, median and quartiles over samples.
+
+    Args:
+      values: from :func:`experiments.sweeps.linearity`.
+      radii: that the tables have, marked on the axis.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        axis: Any = figure.subplots()
+        for model, part in by_model(values):
+            quartiles = (
+                part.group_by("epsilon")
+                .agg(*(pl.col("remainder").quantile(q).alias(str(q)) for q in (0.25, 0.5, 0.75)))
+                .sort("epsilon")
+            )
+            color, marker = look(model)
+            radius = quartiles["epsilon"].to_numpy()
+            axis.plot(radius, quartiles["0.5"].to_numpy(), marker + "-", ms=4, color=color, label=_label(model))
+            for name in ("0.25", "0.75"):
+                axis.plot(radius, quartiles[name].to_numpy(), color=color, linewidth=0.5)
+        axis.set(xscale="log", yscale="log", xlabel="l2 radius", ylabel="remainder / linear change")
+        bottom = axis.get_ylim()[0]
+        axis.plot(radii, [bottom] * len(radii), "^", color="#1a202c", ms=5, clip_on=False)
+        axis.set_ylim(bottom=bottom)
+        figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+
+def sharpness(values: pl.DataFrame, trained: float) -> Figure:
+    """Bound, angle, remainder and accuracy of the same weights by the beta of softplus.
+
+    Args:
+      values: from :func:`experiments.sweeps.beta`.
+      trained: the beta that the weights were trained with.
+    """
+    radius = f"l2 {values['epsilon'][0]:.3g}"
+    shown = (
+        ("bound", f"$T_e$ at {radius}", "log"),
+        ("bound_degrees", f"$T_c$ at {radius}, degrees\n(180 if vacuous)", "linear"),
+        ("remainder", "remainder / linear change", "log"),
+        ("accuracy", "accuracy, share of 1,000", "linear"),
     )
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.1 * len(panels) + 1.2, 3.3), layout="constrained")
-        axes: Any = figure.subplots(1, len(panels))
-        for axis, (column, title, scale) in zip(axes, panels, strict=True):
-            for i, ((model,), part) in enumerate(sorted(values.partition_by("model", as_dict=True).items())):
-                points = part.sort("beta")
-                style, color = _MARKERS[i % len(_MARKERS)] + "-", COLORS[i % len(COLORS)]
-                label = model.replace("_", " ")
-                axis.plot(points["beta"].to_numpy(), points[column].to_numpy(), style, ms=4, color=color, label=label)
+        figure = Figure(figsize=(3.1 * len(shown) + 1.2, 3.4), layout="constrained")
+        axes: Any = figure.subplots(1, len(shown))
+        for axis, (column, title, scale) in zip(axes, shown, strict=True):
+            for model, part in by_model(values):
+                points, (color, marker) = part.sort("beta"), look(model)
+                x, y = points["beta"].to_numpy(), points[column].to_numpy()
+                axis.plot(x, y, marker + "-", ms=4, color=color, label=_label(model))
+            axis.axvline(trained, color="#a0aec0", linewidth=1, zorder=0)
             axis.set(xscale="log", yscale=scale, xlabel="beta of softplus", title=title)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     return figure

@@ -1,7 +1,7 @@
 """What the report of paper 000 keeps of a run, so that it can be written again, and added to, without its rows.
 
     results/paper-000/tables/NAME.csv    one line per model, norm, radius and attribution
-    results/paper-000/tables/NAME.json   configuration and its hash, and the models' cards
+    results/paper-000/tables/NAME.json   configuration and its hash, the models' cards, and what Figure 1b says of them
 
 Rows are large and stay where they were computed. Another machine, or the same one later, adds cells (a model, an
 attribution, a norm) to those that are here; of a cell that both have, the one of more samples stays.
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from experiments import comparison
+from experiments import comparison, sweeps
 from experiments.config import Config, fill_in
 from experiments.presets import PRESETS, preset
 from experiments.record import StoreError, as_dict, from_dict, hashed, write_atomic, write_text
@@ -36,6 +36,7 @@ class Record(NamedTuple):
       config: resolved.
       models: excerpts of their cards, by name.
       lines: from :func:`experiments.comparison.summary`.
+      dominant: from :func:`experiments.sweeps.dominance`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Record(NamedTuple):
     config: Config
     models: Mapping[str, Mapping[str, Any]]
     lines: pl.DataFrame
+    dominant: Mapping[str, float]
 
     @property
     def preset(self) -> str:
@@ -58,7 +60,7 @@ def collect(store: Store) -> Record:
     """
     models = {name: _excerpt(card) for name, card in cards(store).items()}
     lines = comparison.summary(store, store.rows())
-    return Record(store.directory.name, store.hash, store.config, models, lines)
+    return Record(store.directory.name, store.hash, store.config, models, lines, sweeps.dominance(store))
 
 
 def merge(old: Record | None, new: Record) -> Record:
@@ -88,7 +90,8 @@ def merge(old: Record | None, new: Record) -> Record:
     # Of equally many samples the later ones.
     lines = largest.unique([*CELL, "epsilon"], keep="last", maintain_order=True)
     lines = lines.sort("model", "norm", "epsilon", "attribution")
-    return new._replace(models={**old.models, **new.models}, lines=lines)
+    models, dominant = {**old.models, **new.models}, {**old.dominant, **new.dominant}
+    return new._replace(models=models, lines=lines, dominant=dominant)
 
 
 def read(directory: Path) -> dict[str, Record]:
@@ -106,7 +109,7 @@ def read(directory: Path) -> dict[str, Record]:
             # A column without a value reads as one of words.
             empty = [name for name in lines.columns if lines[name].null_count() == len(lines)]
             lines = lines.with_columns(pl.col(empty).cast(pl.Float64))
-            found[path.stem] = Record(path.stem, about["hash"], config, about["models"], lines)
+            found[path.stem] = Record(path.stem, about["hash"], config, about["models"], lines, about["dominant"])
         except (OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError) as error:
             raise StoreError(
                 f"{path} and its JSON are damaged, or of another version ({error!r}). Remove both, or write to another"
@@ -119,24 +122,35 @@ def write(record: Record, directory: Path) -> None:
     """Write CSV and JSON."""
     path = directory / "tables" / f"{record.name}.csv"
     config = {**as_dict(record.config), **dict.fromkeys(_HERE)}
-    about = {"hash": record.hash, "config": config, "models": record.models}
+    about = {"hash": record.hash, "config": config, "models": record.models, "dominant": record.dominant}
     write_text(path.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
     write_atomic(path, record.lines.write_csv)
 
 
-def command(record: Record, kind: str, name: str) -> str:
-    """The command that makes a table or figure of a run: the preset, and every option that differs from it."""
+def commands(record: Record, kind: str, name: str, lines: pl.DataFrame) -> list[str]:
+    """What makes a table or figure of a run: the preset, and every option that differs from it.
+
+    Args:
+      record: the run.
+      kind: ``table`` or ``figure``.
+      name: which.
+      lines: what it shows, of the run's. Where their samples differ in number, each number has a command.
+    """
     config = record.config
     start = preset(record.preset, config.dataset) if record.preset in PRESETS else Config(dataset=config.dataset)
     words = ["python", "-m", "experiments", kind, name, "--dataset", config.dataset, "--preset", record.preset]
     words += _options(_flat(hashed(fill_in(start, record.preset))), _flat(hashed(config)))
-    models = record.lines["model"].unique().to_list()
-    if set(models) != set(start.defenses):
-        words += ["--defenses", *sorted(models)]
-    most = record.lines["n"].max()
-    if most != start.num_samples:
-        words += ["--num-samples", str(most)]
-    return shlex.join(words)
+    found = []
+    for n in lines["n"].unique().sort(descending=True).drop_nulls().to_list():
+        more = []
+        models = set(lines.filter(pl.col("n") == n)["model"].to_list())
+        # Table 2 is of one model, whichever the run has.
+        if models != set(start.defenses) and not (name == "2" and kind == "table" and models <= set(start.defenses)):
+            more += ["--defenses", *sorted(models)]
+        if n != start.num_samples:
+            more += ["--num-samples", str(n)]
+        found.append(shlex.join(words + more))
+    return found
 
 
 def _options(preset: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:

@@ -5,18 +5,27 @@ results/paper-000/figures/*.png             its figures
 results/paper-000/tables/*                  aggregated numbers, from which all but some figures is written again
 """
 
-import base64
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jinja2
 import polars as pl
 
-from experiments import comparison, figures, paper_figures, paper_record, paper_words, sweeps, throughput
-from experiments.comparison import BEYOND, KEYS, TABLES, Cell
+from experiments import (
+    claims,
+    comparison,
+    figures,
+    paper_figures,
+    paper_record,
+    paper_words,
+    published,
+    sweeps,
+    throughput,
+)
+from experiments.comparison import BEYOND, TABLES, Cell, Order
+from experiments.paper_page import Block, markdown, page
 from experiments.paper_record import Record
 from experiments.record import StoreError, write_atomic, write_text
 from experiments.report import CLAIM
@@ -27,22 +36,12 @@ from experiments.table import with_ball
 # In the order of the page.
 FIGURES = {
     "2": "Figure 2. Kendall under attack against the bound on the angle",
-    "gaps": "Gaps between bound and strongest attack",
+    "gaps": "Gaps between bound and attack (Appendix D)",
     "1b": "Figure 1b. The Jacobian of integrated gradients at one sample",
     "linearity": "How linear attributions are (Appendix B)",
     "beta": "The same weights with other softplus",
 }
-
-
-class Block(NamedTuple):
-    """A piece of the page: a heading, words, a table (first row: the head) and a figure, each if there is one."""
-
-    level: int
-    title: str
-    text: str = ""
-    rows: Sequence[Sequence[str]] = ()
-    keys: int = 1
-    figure: str = ""
+_VERDICTS = {True: "held", False: "not held", None: "undecided"}
 
 
 def render(stores: Mapping[str, Store], directory: Path) -> str:
@@ -84,7 +83,7 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
         blocks += _figures(record, directory, images)
     blocks = [
         # The preset dense compares bounds on three images: nothing to judge a claim by.
-        *_head([c for record in records.values() if record.preset != "dense" for c in comparison.claims(record.lines)]),
+        *_head([record for record in records.values() if record.preset != "dense"]),
         *blocks,
         *_costs(records.values()),
     ]
@@ -92,15 +91,15 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
         write_atomic(directory / "figures" / f"{name}.png", functools.partial(_write, image))
     drawn = [block.figure for block in blocks if block.figure]
     shown = {figure: (directory / "figures" / f"{figure}.png").read_bytes() for figure in drawn}
-    text = "\n".join(map(_markdown, blocks))
+    text = markdown(blocks)
     write_text(directory / "report.md", text)
-    write_text(directory / "index.html", _page(blocks, shown))
+    write_text(directory / "index.html", page(blocks, shown))
     return text
 
 
 def table(number: str, store: Store) -> str:
     """One table of a run beside the paper's, as Markdown."""
-    return "\n".join(map(_markdown, _of_table(number, paper_record.collect(store))))
+    return markdown(_of_table(number, paper_record.collect(store)))
 
 
 def figure(name: str, store: Store) -> Path:
@@ -117,10 +116,12 @@ def figure(name: str, store: Store) -> Path:
     return path
 
 
-def _head(claims: Sequence[comparison.Claim]) -> list[Block]:
-    verdicts = [["claim", "data", "ours", ""]]
-    words = {True: "held", False: "not held", None: "undecided"}
-    verdicts += [[claim.text, claim.dataset, claim.figure, words[claim.held]] for claim in claims]
+def _head(records: Iterable[Record]) -> list[Block]:
+    verdicts = [["claim", "data", "n", "ours", ""]]
+    for record in records:
+        for claim in claims.claims(record.lines, record.dominant):
+            name = paper_words.short(claim.dataset)
+            verdicts.append([claim.text, name, claim.n, claim.figure, _VERDICTS[claim.held]])
     return [
         Block(
             1,
@@ -129,7 +130,7 @@ def _head(claims: Sequence[comparison.Claim]) -> list[Block]:
             " which the paper does not say: compare orders, shares and ratios.",
         ),
         Block(2, "Terms", _bullets(paper_words.TERMS)),
-        Block(2, "The paper's claims", paper_words.CLAIMS, verdicts, keys=2),
+        Block(2, "The paper's claims", f"`python -m experiments report`\n{paper_words.CLAIMS}", verdicts, keys=3),
         Block(2, "Where the paper says more than holds", _bullets(paper_words.NOT_SO)),
     ]
 
@@ -141,13 +142,13 @@ def _bullets(lines: Iterable[str]) -> str:
 def _of_run(record: Record) -> list[Block]:
     config = record.config
     models = [["model", "accuracy, %", "under PGD, %", "trained by"]]
-    for model, card in record.models.items():
+    for model, card in sorted(record.models.items(), key=lambda item: published.place(item[0])):
         accuracy = under = ""
         if "accuracy" in card:
             pgd = card["pgd"]
             accuracy = f"{100 * card['accuracy']:.1f}"
             under = f"{100 * card['pgd_accuracy']:.1f} (l-infinity {pgd['epsilon']:.3g}, {pgd['steps']} steps)"
-        models.append([model, accuracy, under, card["trained"]])
+        models.append([published.NAMES.get(model, model), accuracy, under, card["trained"]])
     text = (
         f"Preset {record.preset}: {paper_words.settings(config, record.lines)}"
         f" Configuration {record.hash}, on {', '.join(record.lines['device'].unique().sort())}."
@@ -156,81 +157,109 @@ def _of_run(record: Record) -> list[Block]:
     for number in TABLES:
         blocks += _of_table(number, record)
     text, rows = comparison.violations(record.lines)
-    return [*blocks, Block(3, f"Attacks outside of the bounds, {config.dataset}", text, rows, keys=3)]
+    # Table 5 needs every row of integrated gradients, and so all of these attacks.
+    ig = record.lines.filter(pl.col("attribution") == "integrated_gradients")
+    said = "\n".join([*_commands(record, "table", "5", ig), text])
+    title = f"Attacks outside of the bounds, {_name(record)}"
+    return [*blocks, Block(3, title, said, rows, keys=3)]
+
+
+def _name(record: Record) -> str:
+    """What a run is called in headings."""
+    name = paper_words.short(record.config.dataset)
+    return name if record.preset == "cpu" else f"{name}, preset {record.preset}"
 
 
 def _of_table(number: str, record: Record) -> list[Block]:
     title, cells = TABLES[number]
-    dataset = record.config.dataset
-    lines = comparison.beside(number, record.lines)
-    if not len(lines) or (number == "2" and lines["attribution"].n_unique() < 2):
+    name = _name(record)
+    # The preset dense adds three samples to what another run compares with the paper.
+    lines = comparison.beside(number, record.lines, whole=record.preset != "dense")
+    ran = lines.drop_nulls("n") if len(lines) else lines
+    if not len(lines) or (number == "2" and len(ran) and ran["attribution"].n_unique() < 2):
         return []
-    said = f"`{paper_record.command(record, 'table', number)}`\n{paper_words.note(number, lines)}".strip()
-    blocks = [Block(3, f"Table {number}, {dataset}. {title}", said, _rows(lines, cells), keys=3)]
-    orders = comparison.orderings(number, lines)
+    said = "\n".join([*_commands(record, "table", number, ran), paper_words.note(number, lines)]).strip()
+    blocks = [Block(3, f"Table {number}, {name}. {title}", said, *_rows(lines, cells, 2 if number == "2" else 4))]
+    orders = comparison.orderings(number, ran) if len(ran) else []
     if orders:
-        said = "Spearman's correlation over the defenses of our column with the paper's: is their order the same?"
-        blocks.append(Block(4, f"Order of the defenses, Table {number}, {dataset}", said, _order_rows(orders), keys=3))
-    if number in BEYOND:
+        title = f"Order of the defenses, Table {number}, {name}"
+        blocks.append(Block(4, title, paper_words.ORDER, _order_rows(orders), keys=3))
+    if number in BEYOND and len(ran):
         said = "What the paper does not print, from the same run."
-        blocks.append(Block(4, f"Beyond Table {number}, {dataset}", said, _rows(lines, BEYOND[number]), keys=3))
+        blocks.append(Block(4, f"Beyond Table {number}, {name}", said, *_rows(ran, BEYOND[number])))
     return blocks
 
 
-def _rows(lines: pl.DataFrame, cells: Sequence[Cell]) -> list[list[str]]:
-    """A column for ours, and one for the paper's where it has any value."""
+def _commands(record: Record, kind: str, name: str, lines: pl.DataFrame) -> list[str]:
+    return [f"`{command}`" for command in paper_record.commands(record, kind, name, lines)] if len(lines) else []
+
+
+def _rows(lines: pl.DataFrame, cells: Sequence[Cell], decimals: int = 4) -> tuple[list[list[str]], int]:
+    """A column for ours, and one for the paper's where it has any value; and the number of columns that are keys.
+
+    The paper's numbers have its ``decimals`` (shares: two), so that they are found by searching for them.
+    """
+    keys = ["model", "ball", "attribution"] if lines["attribution"].n_unique() > 1 else ["model", "ball"]
     columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = []
     for cell in cells:
         there = f"{cell.column}_published"
-        if lines[cell.column].count():
-            columns.append((cell.title, functools.partial(_value, cell, cell.column)))
+        # A count of nothing says as little as no number.
+        if lines[cell.column].count() and (lines[cell.column] != 0).any() | (cell.digits > 0):
+            columns.append((cell.title, functools.partial(_ours, cell)))
         if there in lines.columns and lines[there].count():
             # Beside ours; with a name of its own where ours has nothing to say, as an angle beyond all samples' bounds.
             title = "(paper)" if lines[cell.column].count() else f"{cell.title} (paper)"
-            columns.append((title, functools.partial(_value, cell, there)))
-    head = [*KEYS, *(title for title, _ in columns)]
+            columns.append((title, functools.partial(_theirs, there, cell.percent, decimals)))
+    head = [*keys, *(title for title, _ in columns)]
     body = [
-        [str(row[key]) for key in KEYS] + [form(row) for _, form in columns]
-        for row in with_ball(lines).iter_rows(named=True)
+        [str(row[key]) for key in keys] + [form(row) for _, form in columns]
+        for row in with_ball(comparison.named(lines)).iter_rows(named=True)
     ]
-    return [head, *body]
+    return [head, *body], len(keys)
 
 
-def _value(cell: Cell, column: str, row: dict[str, Any]) -> str:
-    value = row[column]
+def _ours(cell: Cell, row: dict[str, Any]) -> str:
+    value = row[cell.column]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    text = f"{100 * value if cell.percent else value:z.{cell.digits}f}"
-    return f"({text})" if column.endswith("_published") else text
+    return f"{100 * value if cell.percent else value:z.{cell.digits}f}"
 
 
-def _order_rows(orders: Sequence[dict[str, Any]]) -> list[list[str]]:
-    head = ["column", "norm", "epsilon", "defenses", "Spearman"]
-    return [
-        head,
-        *([o["column"], o["norm"], f"{o['epsilon']:.3g}", str(o["models"]), f"{o['rho']:.2f}"] for o in orders),
-    ]
+def _theirs(column: str, percent: bool, decimals: int, row: dict[str, Any]) -> str:
+    value = row[column]
+    if value is None:
+        return ""
+    return f"({100 * value:.2f})" if percent else f"({value:.{decimals}f})"
+
+
+def _order_rows(orders: Sequence[Order]) -> list[list[str]]:
+    rows = [["column", "norm", "epsilon", "defenses", "Spearman", "p", "the paper's order"]]
+    for order in orders:
+        place = [order.cell.title, order.norm.replace("linf", "l-infinity"), f"{order.epsilon:.3g}", str(order.models)]
+        if math.isnan(order.rho):
+            rows.append([*place, "", "", "none: all are equal"])
+        else:
+            rows.append([*place, f"{order.rho:.2f}", f"{order.chance:.2g}", _VERDICTS[order.held]])
+    return rows
 
 
 def _figures(record: Record, directory: Path, images: Mapping[str, bytes]) -> list[Block]:
     """Figures of a run that are drawn now, or were when its rows were at hand."""
     found = []
+    ig = record.lines.filter(pl.col("attribution") == "integrated_gradients")
     for figure, title in FIGURES.items():
         name = f"{record.name}-{figure}"
         if name in images or (directory / "figures" / f"{name}.png").exists():
-            found.append(
-                Block(
-                    4,
-                    f"{title}, {record.config.dataset}",
-                    f"`{paper_record.command(record, 'figure', figure)}`",
-                    figure=name,
-                )
-            )
+            # Sweeps take their own few samples, whatever the run has.
+            lines = ig.with_columns(n=pl.lit(record.config.num_samples)) if figure in sweeps.SWEEPS else ig
+            lines = lines.filter(pl.col("norm") == "linf") if figure == "2" else lines
+            said = "\n".join([*_commands(record, "figure", figure, lines), paper_words.CAPTIONS[figure]])
+            found.append(Block(4, f"{title}, {_name(record)}", said, figure=name))
     return found
 
 
 def _kendall_against_angle(record: Record) -> bytes | None:
-    lines = comparison.beside("4", record.lines)
+    lines = comparison.beside("4", record.lines, whole=record.preset != "dense")
     # Models whose every bound is vacuous have no place in it.
     placed = lines.drop_nulls(["bound_degrees", "kendall"]) if len(lines) else lines
     return figures.png(paper_figures.kendall_against_angle(lines)) if len(placed) > 1 else None
@@ -242,8 +271,12 @@ def _draw(store: Store) -> dict[str, bytes]:
     if store.has_rows():
         samples = per_sample(store.rows().filter(pl.col("attribution") == "integrated_gradients"))
         if len(samples):
-            found["gaps"] = figures.png(figures.histogram(samples, "Relative gaps"))
-    draw = {"1b": paper_figures.jacobian, "linearity": paper_figures.linearity, "beta": paper_figures.sharpness}
+            found["gaps"] = figures.png(paper_figures.gaps(samples))
+    draw: dict[str, Callable[[pl.DataFrame], Any]] = {
+        "1b": paper_figures.jacobian,
+        "linearity": functools.partial(paper_figures.linearity, radii=list(store.config.l2 or ())),
+        "beta": functools.partial(paper_figures.sharpness, trained=store.config.beta),
+    }
     for figure, function in draw.items():
         values = sweeps.read(figure, store)
         if values is not None:
@@ -255,24 +288,6 @@ def _costs(records: Iterable[Record]) -> list[Block]:
     rows = [row for record in records for row in throughput.costs(record)]
     head = [*throughput.HEAD, *throughput.COLUMNS]
     return [Block(2, "Throughput", throughput.LEGEND, [head, *rows], keys=len(throughput.HEAD))] if rows else []
-
-
-def _markdown(block: Block) -> str:
-    parts = [f"{'#' * block.level} {block.title}", block.text]
-    if block.rows:
-        rule = ["---"] * block.keys + ["--:"] * (len(block.rows[0]) - block.keys)
-        parts.append("\n".join("| " + " | ".join(row) + " |" for row in (block.rows[0], rule, *block.rows[1:])))
-    if block.figure:
-        parts.append(f"![{block.title}](figures/{block.figure}.png)")
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _page(blocks: Sequence[Block], images: Mapping[str, bytes]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
-    return environment.get_template("paper.html.j2").render(blocks=blocks, images=encoded)
 
 
 def _write(content: bytes, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from experiments import claims, published, sweeps
 from experiments.config import Config
 
 # In the order of the page: the paper's, and its Appendix D.3 last.
@@ -16,9 +17,9 @@ DATASETS = {
 }
 INTRO = (
     "Wang and Kong, CVPR 2023 (paper 000). Numbers in brackets, in columns called *paper*, are the paper's; empty"
-    " ones are what it does not print. Models: adversarial is the paper's AT, ig_norm its IG-NORM, adv_aat AdvAAT,"
-    " art ART, trades TRADES, trades_igr TRADES+IGR; natural is none of its. Rows are in alphabetical order. Run"
-    " every command in the repository; `python -m experiments report` writes this page."
+    " ones are what it does not print, and rows without ours are its models that were not run. Models have its names,"
+    f" in its order; commands call them {', '.join(f'{ours} ({name})' for ours, name in published.NAMES.items())};"
+    " natural is none of its. Run every command in the repository; `python -m experiments report` writes this page."
 )
 TERMS = (
     "T_e, T_c: the paper's bounds on Euclidean distance and angle; T'_e is the corrected one (Eq. 11), r the"
@@ -32,13 +33,48 @@ TERMS = (
     " change.",
     "Semidefinite: our bound for l-infinity, below Theorem 2; *in the box*: the same for inputs that stay valid."
     " Attained corner: what the linear model reaches at a corner of the ball, a limit to every bound from below."
-    " Guaranteed: ranks that no attack on the linear model can go below, of the first samples of a run.",
+    " Guaranteed: ranks that no attack on the linear model can go below, the mean over the first samples of a run, as"
+    " many as *n of guarantees* says.",
     "Epsilon is in units of inputs in [0, 1]. A singular value is an upper limit with the stated probability.",
 )
 CLAIMS = (
-    "For integrated gradients unless said, the paper's own attack, all radii, and those of its six defenses that were"
-    " run. What other attacks do is under *Attacks outside of the bounds* of each data set."
+    "From the rows of the tables below, whose commands stand there. For integrated gradients unless said, the paper's"
+    " own attack, all radii, and those of its six defenses that were run, n samples of each. *Undecided*: as many"
+    " defenses have such an order by chance in more than one case of twenty. What other attacks do is under *Attacks"
+    " outside of the bounds* of each data set."
 )
+ORDER = (
+    "Spearman's correlation over the defenses of our column with the paper's, and the probability of one as large by"
+    " chance: is their order the same?"
+)
+CAPTIONS = {
+    "2": (
+        "A mark for each model, means over its samples; angles leave vacuous samples out, as in Table 4. The paper's"
+        " numbers have a panel of their own."
+    ),
+    "gaps": (
+        "The paper's Appendix D shows T_e less the mean deviation under its attack, and finds all positive and most"
+        " close to zero. Here the gap is relative to the bound, so that models compare; the figure says to which"
+        " attack. What is left of zero is outside of the bound."
+    ),
+    "1b": (
+        "Absolute entries relative to the largest of the whole matrix, for the first test sample that each model"
+        f" classifies correctly: the {sweeps.WINDOW} pixels in the middle of the image in rows and columns (the paper"
+        " has the first 100 features of a CIFAR-10 image; those of MNIST are black). Above each: of the rows of P ="
+        f" J'J that are not zero, in the first {sweeps.SAMPLES} samples, the share in which the diagonal is at least"
+        " the sum of the others, which is what diagonal dominance means."
+    ),
+    "linearity": (
+        "The Taylor remainder of integrated gradients along the bound's worst direction relative to the linear change,"
+        f" by l2 radius, of the first {sweeps.SAMPLES} samples that each model classifies correctly: medians, and"
+        " quartiles as thin lines. Triangles on the axis are the radii of Table 5."
+    ),
+    "beta": (
+        "Weights trained with one softplus, evaluated with others: means over the first"
+        f" {sweeps.SAMPLES} correctly classified samples, integrated gradients, at the main l2 radius (that of"
+        " Table 3); accuracy of the first 1,000 test images. The vertical line is the beta of training."
+    ),
+}
 # Proofs and counterexamples are in docs/bounds.md.
 NOT_SO = (
     "Theorem 2 is said to be attained at all corners of the ball, and to be tighter than Corollary 1. Neither holds in"
@@ -59,6 +95,11 @@ def place(dataset: str) -> int:
     return list(DATASETS).index(dataset) if dataset in DATASETS else len(DATASETS)
 
 
+def short(dataset: str) -> str:
+    """A data set's name in headings and tables."""
+    return title(dataset).partition(" (")[0]
+
+
 def title(dataset: str) -> str:
     """A data set's name for readers."""
     return DATASETS.get(dataset, dataset)
@@ -66,14 +107,19 @@ def title(dataset: str) -> str:
 
 def settings(config: Config, lines: pl.DataFrame) -> str:
     """How many samples and attacks stand behind a run's numbers, beside the paper's."""
-    few, many = lines["n"].min(), lines["n"].max()
-    count = f"{few}" if few == many else f"{few} to {many}"
     return (
-        f"{count} test samples a row (the paper: all); IG with {config.ig_steps} points"
+        f"{claims.samples(lines)} test samples a row (the paper: all); IG with {config.ig_steps} points"
         f" ({config.ig_rule.replace('_', ' ')}); {config.restarts} starts of PGD-{config.pgd_steps} (20 of PGD-20),"
         f" {config.ifia_restarts} of IFIA-{config.ifia_steps} (20 of IFIA-200), and {config.ascent_restarts} that climb"
-        f" the deviation itself; singular values with a probability of {config.confidence:g}."
+        f" the deviation itself; singular values with a probability of {config.confidence:g}; {activation(config)}."
     )
+
+
+def activation(config: Config) -> str:
+    """Of the networks."""
+    if config.source == "imagenet":
+        return "every ReLU6 of the published network replaced by two softplus"
+    return f"softplus of beta {config.beta:g}"
 
 
 def note(number: str, lines: pl.DataFrame) -> str:
@@ -84,7 +130,9 @@ def note(number: str, lines: pl.DataFrame) -> str:
       lines: from :func:`experiments.comparison.beside`.
     """
     if number == "2" and not any(lines[name].count() for name in lines.columns if name.endswith("_published")):
-        return "The paper's Table 2 is of CIFAR-10 and radii of its own, and not beside ours."
+        return "The paper's Table 2 is of CIFAR-10 alone: its numbers stand there."
+    if not lines["n"].count():
+        return "Nothing of ours: the numbers of the paper."
     if number == "4":
         which = (
             "T_e is the smaller one of Theorem 2 and Corollary 1."

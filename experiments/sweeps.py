@@ -98,25 +98,36 @@ def beta(store: Store, config: Config) -> list[dict[str, Any]]:
 def jacobian(store: Store, config: Config) -> list[dict[str, Any]]:
     """Absolute entries of one sample's IG Jacobian around the middle of the image (paper 000, Figure 1b).
 
-    The paper shows the first features of a color image; those of MNIST are black corners.
+    The paper shows the first features of a color image; those of MNIST are black corners. Beside them ``dominant``, of
+    more samples: the share of the rows of ``P = J^T J`` (those that are not zero) in which the diagonal outweighs the
+    sum of all others, which is what the paper has the figure for.
     """
     attribute = attribution("integrated_gradients", config)
 
     def program(logits_fn, x, label, _):
-        return jnp.abs(ja.attribution_jacobian(attribute, logits_fn, x, label).dense(32))
+        matrix = ja.attribution_jacobian(attribute, logits_fn, x, label).dense(32)
+        gram = jnp.abs(matrix.T @ matrix)
+        diagonal, sums = jnp.diag(gram), jnp.sum(gram, axis=1)
+        live = sums > 0
+        dominant = jnp.sum((2 * diagonal >= sums) & live) / jnp.maximum(jnp.sum(live), 1)
+        return {"matrix": jnp.abs(matrix), "dominant": dominant}
 
     found = []
-    for network, result in _over_models(program, store, config, samples=1):
-        matrix = result[0]
+    for network, result in _over_models(program, store, config):
+        matrix, dominant = result["matrix"][0], float(np.mean(result["dominant"]))
         size = min(WINDOW, len(matrix))
         begin = (len(matrix) - size) // 2
         for row in range(size):
             values = matrix[begin + row, begin : begin + size] / max(matrix.max(), 1e-30)
-            found += [
-                {"model": network.name, "row": begin + row, "column": begin + column, "value": float(value)}
-                for column, value in enumerate(values)
-            ]
+            place = {"model": network.name, "dominant": dominant, "row": begin + row}
+            found += [{**place, "column": begin + i, "value": float(value)} for i, value in enumerate(values)]
     return found
+
+
+def dominance(store: Store) -> dict[str, float]:
+    """``dominant`` of each model, from :func:`jacobian`, as far as it was computed."""
+    values = read("1b", store)
+    return {} if values is None else dict(values.select("model", "dominant").unique().sort("model").iter_rows())
 
 
 SWEEPS: dict[str, Callable[[Store, Config], list[dict[str, Any]]]] = {
@@ -133,7 +144,7 @@ def _main_radius(config: Config) -> float:
 
 
 def _over_models(
-    program: Callable[..., Any], store: Store, config: Config, beta: float | None = None, samples: int = SAMPLES
+    program: Callable[..., Any], store: Store, config: Config, beta: float | None = None
 ) -> Iterator[tuple[networks.Network, Any]]:
     """A program's results for the first correct samples of each model, with another activation if asked for.
 
@@ -142,7 +153,7 @@ def _over_models(
     data = test_data(config)
     for defense in config.defenses:
         network = networks.load(store.directory / "models" / defense)
-        chosen = first_correct(network, data, config)[:samples]
+        chosen = first_correct(network, data, config)[:SAMPLES]
         if beta is not None:
             network = network._replace(model=network.model.clone(beta=beta))
         classify = ja.models.logits_fn(network.model, network.variables)

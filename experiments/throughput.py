@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from experiments import published
 from experiments.config import Config, fill_in
 from experiments.paper_record import Record
 from experiments.presets import PRESETS
@@ -12,7 +13,8 @@ LEGEND = (
     "Bounds and attacks per second of a device, compilation left out, beside whatever else ran on it: one attack is"
     " one start, of PGD, IFIA or ascent on average. The last columns scale that to the preset `paper` (10,000"
     " samples, seven models, three radii, 20 starts of each attack): how many times as many gradients of the"
-    " network its average attack takes, and the hours that this device would take for one norm."
+    " network its average attack takes, and the hours that this device would take for one norm; empty where the paper"
+    " has no table of the data set."
 )
 
 
@@ -27,8 +29,9 @@ def costs(record: Record) -> list[list[str]]:
         count = 10_000 * len(paper.defenses) * 3 * (2 * int(paper.ifia_restarts or 0) + paper.restarts)
         hours = count * factor / row["attacks_per_second"] / 3600
         measured = [f"{row[name]:.3g}" for name in ("bounds_per_second", "attacks_per_second")]
+        scaled = [f"{factor:.0f}", f"{hours:,.0f}"] if published.has(config.dataset) else ["", ""]
         names = [record.name, row["attribution"], row["norm"], row["device"]]
-        found.append([*names, *measured, f"{factor:.0f}", f"{hours:,.0f}"])
+        found.append([*names, *measured, *scaled])
     return found
 
 

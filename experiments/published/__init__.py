@@ -12,7 +12,18 @@ import polars as pl
 
 KEYS = ("dataset", "norm", "epsilon", "attribution", "model")
 TABLES = (2, 3, 4, 5)
-MODELS = ("adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr")
+# Ours, in the order of the paper, and what it calls them.
+NAMES = {
+    "adversarial": "AT",
+    "ig_norm": "IG-NORM",
+    "adv_aat": "AdvAAT",
+    "art": "ART",
+    "trades": "TRADES",
+    "trades_igr": "TRADES+IGR",
+}
+MODELS = tuple(NAMES)
+# CIFAR-10 by another name; others of ours are in no table of the paper.
+_SAME = {"cifar10_jpeg": "cifar10"}
 
 
 @functools.cache
@@ -29,3 +40,18 @@ def table(number: int) -> pl.DataFrame:
     if number not in TABLES:
         raise ValueError(f"the table is {number!r}; paper 000 has results in {', '.join(map(str, TABLES))}.")
     return pl.read_csv(Path(__file__).parent / f"table_{number}.csv")
+
+
+def place(model: str) -> int:
+    """Of a model's rows: those that the paper does not have come first."""
+    return MODELS.index(model) if model in MODELS else -1
+
+
+def dataset(name: str) -> str:
+    """A data set of ours as the paper's tables have it, if they do."""
+    return _SAME.get(name, name)
+
+
+def has(name: str) -> bool:
+    """Whether the paper's tables have a data set of ours."""
+    return dataset(name) in table(3)["dataset"]

@@ -1,15 +1,17 @@
 """The evaluation of paper 000: its published numbers, comparisons by hand, and a small run from table to page."""
 
+import dataclasses
 import itertools
 import shlex
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
 
-from experiments import cli, comparison, paper, paper_record, paper_report, published, throughput
+from experiments import claims, cli, comparison, paper, paper_record, paper_report, published, sweeps, throughput
 from experiments.record import StoreError, config_hash
 from experiments.store import Store
 
@@ -56,8 +58,9 @@ def summary(**columns):
         "dataset": ["mnist"] * 6,
     }
     cells = [cell for _, cells in comparison.TABLES.values() for cell in cells]
-    others = [cell.column for cell in cells] + ["paper_outside_corrected", "theorem_2_active", "kendall_nonzero"]
-    return pl.DataFrame({**{name: [0.5] * 6 for name in others}, **values, **columns})
+    others = ["paper_outside_corrected", "theorem_2_active", "kendall_nonzero", "keeps_either"]
+    given = {name: [0.5] * 6 for name in [*(cell.column for cell in cells), *others]}
+    return pl.DataFrame({**given, "n": [7] * 6, **values, **columns})
 
 
 def test_ours_stand_beside_the_papers():
@@ -66,10 +69,41 @@ def test_ours_stand_beside_the_papers():
     row = lines.filter(model="adv_aat").row(0, named=True)
     assert (row["bound"], row["bound_published"], row["kendall_published"]) == (2.0, 2.1992, 0.3791)
     # Theirs are 0.7752, 1.2046, 2.1992: of our order 1, 3, 2 that is half.
-    rho = {order["column"]: order["rho"] for order in comparison.orderings("4", lines)}
-    assert rho["T_e"] == pytest.approx(0.5)
-    # Ours are all the same: no order.
-    assert rho["Kendall"] != rho["Kendall"]
+    orders = {order.cell.title: order for order in comparison.orderings("4", lines)}
+    assert orders["T_e"].rho == pytest.approx(0.5)
+    # Of three in a row nothing can be said, and ours are all the same: no order.
+    assert orders["T_e"].held is None
+    assert np.isnan(orders["Kendall"].rho)
+    assert paper_report._order_rows([orders["Kendall"]])[1][-3:] == ["", "", "none: all are equal"]
+
+
+def test_what_was_not_run_is_the_papers_alone():
+    ours = summary(bound=[9.0] * 3 + [1.0, 3.0, 2.0])
+    assert len(comparison.beside("4", ours)) == 3
+    lines = comparison.beside("4", ours, whole=True)
+    assert lines["model"].to_list() == list(published.MODELS)
+    assert lines["epsilon"].to_list() == [0.05] * 6
+    assert lines["n"].to_list() == [7, 7, 7, None, None, None]
+    assert [order.models for order in comparison.orderings("4", lines)] == [3] * 5
+    head, *rows = paper_report._rows(lines, comparison.TABLES["4"][1])[0]
+    trades = dict(zip(head, rows[published.MODELS.index("trades")], strict=True))
+    assert (trades["model"], trades["n"], trades["T_e"]) == ("TRADES", "", "")
+    # As the paper prints them.
+    assert rows[published.MODELS.index("adv_aat")][-2] == "(26.3000)"
+
+
+def test_an_order_that_is_the_papers_is_held():
+    models = list(published.MODELS)
+    theirs = published.table(4).filter(dataset="mnist")
+    bounds = dict(theirs.select("model", "bound").iter_rows())
+    ours = pl.concat([summary().filter(pl.col("norm") == "linf").head(1)] * 6).with_columns(
+        model=pl.Series(models), bound=pl.Series([2 * bounds[model] for model in models])
+    )
+    verdicts = {claim.text: claim for claim in claims.claims(ours, {})}
+    held = verdicts["the defenses' order by T_e (Table 4)"]
+    assert (held.held, held.figure) == (True, "Spearman 1.00 over 6 defenses (p = 0.0028)")
+    opposite = ours.with_columns(bound=1 / pl.col("bound"))
+    assert {c.text: c.held for c in claims.claims(opposite, {})}["the defenses' order by T_e (Table 4)"] is False
 
 
 def test_claims_are_judged_by_the_figures():
@@ -81,18 +115,44 @@ def test_claims_are_judged_by_the_figures():
         bound_degrees=[0.0] * 3 + [30.0, 20.0, 10.0],
         theorem_2_active=[None] * 3 + [1.0, 0.9, 1.0],
     )
-    held = {claim.text: (claim.held, claim.figure) for claim in comparison.claims(ours)}
-    verdicts = [verdict for verdict, _ in held.values()]
-    assert verdicts == [True, False, True, True, False, None, None, False]
-    assert held["none is outside of T'_e (l2)"][1] == "at most 0.10 % (ig_norm, epsilon 0.05)"
-    assert held["r > 0 (l-infinity)"][1] == "at least -0.2 (ig_norm, epsilon 0.05)"
-    # Of the six orders of three defenses two are as extreme.
-    assert held["a larger Kendall goes with a smaller T_c (Figure 2)"][1] == "Spearman -1.00 over 3 defenses (p = 0.33)"
+    ours = ours.with_columns(paper=0.4, keeps_either=pl.Series([1.0, 0.9, 1.0, 1.0, 1.0, 1.0]))
+    found = {claim.text: claim for claim in claims.claims(ours, {"adversarial": 1.0, "ig_norm": 0.25, "natural": 0.0})}
+    held = {text: claim.held for text, claim in found.items()}
+    label = "+v or -v, which attain the bound, keeps the label"
+    kendall = "a larger Kendall goes with a smaller T_c (Figure 2)"
+    assert held == {
+        "few attacked attributions are outside of T_e (l2; at most 6.2 % in Table 3)": True,
+        "none is outside of T'_e (l2)": False,
+        "r > 0 (l2, to T'_e)": True,
+        "none is outside of the l-infinity bound": True,
+        "r > 0 (l-infinity)": False,
+        "means under attack are below the bounds, T̂_e < T_e": True,
+        "means under attack are below the bounds, T̂_c < T_c": False,
+        "the smallest gap r is positive and about 0.0001 (Table 5)": False,
+        kendall: None,
+        f"{kendall}, without pixels that are zero in both maps": None,
+        "the defenses' order by T_e (Table 3)": None,
+        "the defenses' order by T_c (Table 3)": None,
+        "the defenses' order by T_e (Table 4)": None,
+        "the defenses' order by T_c (Table 4)": None,
+        "Theorem 2 is tighter than Corollary 1": False,
+        "P is diagonally dominant (Figure 1b)": False,
+        f"{label} (l2; of the linear model)": False,
+        f"{label} (l-infinity; of the linear model)": True,
+    }
+    assert {claim.n for claim in found.values()} == {"7"}
+    assert found["none is outside of T'_e (l2)"].figure == "at most 0.10 % (IG-NORM, epsilon 0.05)"
+    assert found["r > 0 (l-infinity)"].figure == "at least -0.2 (IG-NORM, epsilon 0.05)"
+    dominant = "in at least 25.0 % of the rows that are not zero (IG-NORM)"
+    assert found["P is diagonally dominant (Figure 1b)"].figure == dominant
+    # Of the six orders of three defenses two are as extreme; the paper's six are from its Table 4.
+    words = "Spearman -1.00 over 3 defenses (p = 0.33); the paper's six: -0.77 (p = 0.1)"
+    assert found[kendall].figure == words
 
 
 def test_an_order_that_could_be_chance_is_undecided():
     ours = summary(kendall=[0.0] * 3 + [0.1, 0.3, 0.2], bound_degrees=[0.0] * 3 + [30.0, 20.0, 10.0])
-    verdicts = {claim.text: claim.held for claim in comparison.claims(ours)}
+    verdicts = {claim.text: claim.held for claim in claims.claims(ours, {})}
     assert verdicts["a larger Kendall goes with a smaller T_c (Figure 2)"] is None
 
 
@@ -108,7 +168,7 @@ def test_the_chance_of_an_order_is_counted_over_all_orders():
 
 def test_a_column_of_the_papers_alone_says_what_it_is():
     lines = comparison.beside("4", summary(bound_degrees=[1.0] * 3 + [None] * 3))
-    head = paper_report._rows(lines, comparison.TABLES["4"][1])[0]
+    head = paper_report._rows(lines, comparison.TABLES["4"][1])[0][0]
     assert "T_c, deg (paper)" in head
     assert head[head.index("Kendall") + 1] == "(paper)"
 
@@ -172,10 +232,10 @@ def test_the_report_has_everything_that_has_results(copy, tmp_path):
     assert cli.main(["report", *command]) == 0
     markdown = (tmp_path / "report" / "report.md").read_text()
     page = (tmp_path / "report" / "index.html").read_text()
-    for words in ("Table 4, digits.", "Figure 2.", "Appendix B", "The paper's claims", "semidefinite"):
+    for words in ("Table 4, digits, preset smoke.", "Figure 2.", "Appendix B", "The paper's claims", "semidefinite"):
         assert words in markdown
     assert page.count("data:image/png;base64,") == len(list((tmp_path / "report" / "figures").glob("*.png"))) == 3
-    assert "Table 3, digits." not in markdown
+    assert "Table 3, digits" not in markdown
     table = pl.read_csv(tmp_path / "report" / "tables" / "digits-smoke.csv")
     assert sorted(table["model"]) == ["natural", "trades_igr"]
 
@@ -238,11 +298,36 @@ def test_the_printed_command_makes_the_same_run(run, more):
     record = paper_record.collect(Store(run, None))
     given = [*SMALL[: SMALL.index("--num-samples")], "--beta", "20", *more]
     record = record._replace(config=cli.parse_evaluate(given, "table", paper.directory)[1])
-    printed = shlex.split(paper_record.command(record, "table", "4"))
+    (command,) = paper_record.commands(record, "table", "4", record.lines)
+    printed = shlex.split(command)
     assert printed[:5] == ["python", "-m", "experiments", "table", "4"]
     preset, config = cli.parse_evaluate(printed[5:], "table", paper.directory)
     assert config_hash(config) == config_hash(record.config)
     assert (preset, config.defenses, config.num_samples) == ("smoke", ("natural", "trades_igr"), 8)
+
+
+def test_samples_of_each_number_have_a_command(run):
+    record = paper_record.collect(Store(run, None))
+    few = record.lines.with_columns(n=pl.when(pl.col("model") == "natural").then(8).otherwise(5))
+    first, second = paper_record.commands(record, "table", "4", few)
+    assert first.endswith("--defenses natural --num-samples 8")
+    assert second.endswith("--defenses trades_igr --num-samples 5")
+    assert paper_record.commands(record, "table", "4", few.clear()) == []
+
+
+def test_the_diagonal_of_a_jacobian_that_is_one_dominates(copy, monkeypatch):
+    arguments = ["figure", "1b", *SMALL, "--output", str(copy)]
+    assert cli.main(arguments) == 0
+    found = sweeps.dominance(Store(copy, None))
+    assert sorted(found) == ["natural", "trades_igr"]
+    assert all(0 <= share < 1 for share in found.values())
+    # A linear map of the input has a diagonal Jacobian.
+    (copy / "1b.csv").unlink()
+    monkeypatch.setattr(
+        sweeps, "attribution", lambda *_: lambda logits_fn, x, label: x * jnp.arange(x.size).reshape(x.shape)
+    )
+    assert cli.main(arguments) == 0
+    assert sweeps.dominance(Store(copy, None)) == {"natural": 1.0, "trades_igr": 1.0}
 
 
 def test_samples_are_added_to_a_run(copy):
@@ -293,8 +378,11 @@ def test_measured_rates_give_the_hours_of_the_papers_preset(run):
     unknown = ours.with_columns(bound_seconds=nothing, attack_seconds=nothing)
     assert throughput.costs(record._replace(lines=unknown)) == []
     ours = ours.with_columns(bound_seconds=pl.lit(0.5), attack_seconds=pl.lit(0.01))
-    ((_, _, _, _, bounds, attacks, factor, hours),) = throughput.costs(record._replace(lines=ours))
-    assert (bounds, attacks) == ("2", "100")
+    # The paper has no digits: nothing to scale to.
+    ((*_, bounds, attacks, factor, hours),) = throughput.costs(record._replace(lines=ours))
+    assert (bounds, attacks, factor, hours) == ("2", "100", "", "")
+    of_mnist = record._replace(lines=ours, config=dataclasses.replace(record.config, dataset="mnist"))
+    ((*_, factor, hours),) = throughput.costs(of_mnist)
     # Two gradients for each of 200 steps and 50 points of 40 climbs and 20 steps of 20 others; here 2 points and steps.
     expected = ((40 * 200 * 50 * 2 + 20 * 20) / 60) / ((4 * 2 * 2 * 2 + 2 * 2) / 6)
     assert factor == f"{expected:.0f}"

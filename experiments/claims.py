@@ -1,0 +1,159 @@
+"""The paper's statements about its results, one by one: each with what a run says of it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from experiments import comparison, published
+from experiments.comparison import agrees, beside, orderings, spearman
+
+
+class Claim(NamedTuple):
+    """A statement of the paper, and what a run says of it."""
+
+    text: str
+    dataset: str
+    n: str
+    """Samples of each model."""
+    figure: str
+    held: bool | None
+    """``None``: what was seen could be chance."""
+
+
+# Before a data set and samples are known.
+_Found = tuple[str, pl.DataFrame, str, bool | None]
+
+
+def claims(ours: pl.DataFrame, dominant: Mapping[str, float]) -> list[Claim]:
+    """Judge the paper's statements by a run.
+
+    Args:
+      ours: from :func:`experiments.comparison.summary`, of one data set.
+      dominant: of each model the share of features in whose row of ``P = J^T J`` the diagonal outweighs the others.
+    """
+    defenses = ours.filter(pl.col("model").is_in(published.MODELS))
+    ig = defenses.filter(pl.col("attribution") == "integrated_gradients")
+    others = defenses.filter(pl.col("attribution") != "integrated_gradients")
+    found = [*_bounds(ig, ""), *_bounds(others, ", saliency and input x gradient")]
+    found += [*_means(ig), *_ranks(ours), *_orders(ours), *_theory(ig, dominant)]
+    return [Claim(text, str(ours["dataset"][0]), samples(lines), figure, held) for text, lines, figure, held in found]
+
+
+def samples(lines: pl.DataFrame) -> str:
+    """How many samples stand behind the lines."""
+    few, many = lines["n"].min(), lines["n"].max()
+    return f"{few}" if few == many else f"{few} to {many}"
+
+
+def _bounds(lines: pl.DataFrame, of: str) -> list[_Found]:
+    """That attacks stay within, and how close they come."""
+    found: list[_Found] = []
+    l2, linf = (lines.filter(pl.col("norm") == norm) for norm in ("l2", "linf"))
+    if len(l2):
+        figure, share = _largest(l2, "paper_outside")
+        text = f"few attacked attributions are outside of T_e (l2; at most 6.2 % in Table 3){of}"
+        found.append((text, l2, figure, share <= 0.062))
+        figure, share = _largest(l2, "paper_outside_corrected")
+        found.append((f"none is outside of T'_e (l2){of}", l2, figure, share == 0))
+        figure, least = _smallest(l2, "r")
+        found.append((f"r > 0 (l2, to T'_e){of}", l2, figure, least > 0))
+    if len(linf):
+        figure, share = _largest(linf, "paper_outside")
+        found.append((f"none is outside of the l-infinity bound{of}", linf, figure, share == 0))
+        figure, least = _smallest(linf, "r")
+        found.append((f"r > 0 (l-infinity){of}", linf, figure, least > 0))
+    return found
+
+
+def _means(ig: pl.DataFrame) -> list[_Found]:
+    """That the mean under attack is below the mean bound, and the smallest gap close to nothing."""
+    found: list[_Found] = []
+    for attack, bound, words in (("paper", "bound", "T̂_e < T_e"), ("paper_degrees", "bound_degrees", "T̂_c < T_c")):
+        lines = ig.drop_nulls([attack, bound]).with_columns(share=pl.col(attack) / pl.col(bound))
+        if len(lines):
+            row = lines.sort("share", descending=True).row(0, named=True)
+            figure = f"at most {100 * row['share']:.0f} % of it ({_row(row)})"
+            found.append((f"means under attack are below the bounds, {words}", lines, figure, row["share"] < 1))
+    if len(ig):
+        row = ig.sort("r").row(0, named=True)
+        figure = f"the smallest is {row['r']:.2g} ({_row(row)}, {row['norm'].replace('linf', 'l-infinity')})"
+        found.append(("the smallest gap r is positive and about 0.0001 (Table 5)", ig, figure, 0 < row["r"] < 5e-4))
+    return found
+
+
+def _ranks(ours: pl.DataFrame) -> list[_Found]:
+    """Kendall against the angle, over the defenses."""
+    table = beside("4", ours)
+    main = table.filter(pl.col("model").is_in(published.MODELS)).drop_nulls("bound_degrees")
+    if len(main) < 3:
+        return []
+    found: list[_Found] = []
+    theirs = published.table(4).filter(pl.col("dataset") == published.dataset(str(ours["dataset"][0])))
+    for column, words in (("kendall", ""), ("kendall_nonzero", ", without pixels that are zero in both maps")):
+        rho, chance = spearman(main[column], main["bound_degrees"])
+        figure = f"Spearman {rho:.2f} over {len(main)} defenses (p = {chance:.2g})"
+        if not words and len(theirs):
+            rho_theirs, chance_theirs = spearman(theirs["kendall"], theirs["bound_degrees"])
+            figure += f"; the paper's six: {rho_theirs:.2f} (p = {chance_theirs:.2g})"
+        text = f"a larger Kendall goes with a smaller T_c (Figure 2){words}"
+        found.append((text, main, figure, agrees(-rho, chance)))
+    return found
+
+
+def _orders(ours: pl.DataFrame) -> list[_Found]:
+    """Whether the bounds rank the defenses as the paper's do."""
+    found: list[_Found] = []
+    for number in ("3", "4"):
+        table = beside(number, ours)
+        for order in orderings(number, table):
+            if order.cell in (comparison.BOUND, comparison.BOUND_DEGREES):
+                text = f"the defenses' order by {order.cell.title.removesuffix(', deg')} (Table {number})"
+                figure = f"Spearman {order.rho:.2f} over {order.models} defenses (p = {order.chance:.2g})"
+                found.append((text, table.filter(pl.col("model").is_in(published.MODELS)), figure, order.held))
+    return found
+
+
+def _theory(ig: pl.DataFrame, dominant: Mapping[str, float]) -> list[_Found]:
+    """What the paper says of the bounds themselves."""
+    found: list[_Found] = []
+    linf = ig.filter(pl.col("norm") == "linf")
+    active = linf.drop_nulls("theorem_2_active")
+    if len(active):
+        least = active["theorem_2_active"].to_numpy().min()
+        figure = f"for at least {100 * least:.1f} % of the samples of each model and radius"
+        found.append(("Theorem 2 is tighter than Corollary 1", active, figure, bool(least == 1)))
+    shares = {model: share for model, share in dominant.items() if model in published.MODELS}
+    if shares:
+        model = min(shares, key=lambda name: shares[name])
+        figure = f"in at least {100 * shares[model]:.1f} % of the rows that are not zero ({published.NAMES[model]})"
+        found.append(("P is diagonally dominant (Figure 1b)", linf, figure, shares[model] == 1))
+    for norm, words in (("l2", "l2"), ("linf", "l-infinity")):
+        lines = ig.filter(pl.col("norm") == norm).drop_nulls("keeps_either")
+        if len(lines):
+            figure, least = _smallest(lines, "keeps_either", percent=True)
+            text = f"+v or -v, which attain the bound, keeps the label ({words}; of the linear model)"
+            found.append((text, lines, figure, least == 1))
+    return found
+
+
+def _largest(lines: pl.DataFrame, column: str) -> tuple[str, float]:
+    """The largest share, in words and as a number."""
+    row = lines.sort(column, descending=True, nulls_last=True).row(0, named=True)
+    if row[column] == 0:
+        return f"0 % in all {len(lines)} rows", 0.0
+    return f"at most {100 * row[column]:.2f} % ({_row(row)})", float(row[column])
+
+
+def _smallest(lines: pl.DataFrame, column: str, percent: bool = False) -> tuple[str, float]:
+    row = lines.sort(column, nulls_last=True).row(0, named=True)
+    if percent and row[column] == 1:
+        return f"100 % in all {len(lines)} rows", 1.0
+    value = f"{100 * row[column]:.1f} %" if percent else f"{row[column]:.3g}"
+    return f"at least {value} ({_row(row)})", float(row[column])
+
+
+def _row(row: dict[str, Any]) -> str:
+    """Which row it is, in words."""
+    attribution = "" if row["attribution"] == "integrated_gradients" else f", {row['attribution'].replace('_', ' ')}"
+    return f"{published.NAMES[row['model']]}, epsilon {row['epsilon']:.3g}{attribution}"
