@@ -7,6 +7,8 @@ import pathlib
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_PLATFORMS", os.environ.get("JAXATTR_TEST_PLATFORM", "cpu"))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Of each worker: threads that wait for those of another make a decomposition many times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

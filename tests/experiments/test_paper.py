@@ -323,9 +323,11 @@ def test_the_diagonal_of_a_jacobian_that_is_one_dominates(copy, monkeypatch):
     assert all(0 <= share < 1 for share in found.values())
     # A linear map of the input has a diagonal Jacobian.
     (copy / "1b.csv").unlink()
-    monkeypatch.setattr(
-        sweeps, "attribution", lambda *_: lambda logits_fn, x, label: x * jnp.arange(x.size).reshape(x.shape)
-    )
+
+    def linear(_, x, __):
+        return x * jnp.arange(x.size).reshape(x.shape)
+
+    monkeypatch.setattr(sweeps, "attribution", lambda *_: linear)
     assert cli.main(arguments) == 0
     assert sweeps.dominance(Store(copy, None)) == {"natural": 1.0, "trades_igr": 1.0}
 

@@ -1,4 +1,6 @@
-"""Two processes give the rows of one, and give up together."""
+"""Two processes give the rows of one, give up together, and share the cores."""
+
+import os
 
 import polars as pl
 from polars.testing import assert_frame_equal
@@ -6,6 +8,7 @@ from training_runs import free_port, start
 
 from experiments import cli
 from experiments.store import Store
+from experiments.workers import run_all
 
 COMMAND = ["evaluate", "--preset", "smoke", "--dataset", "digits", "--source", "zoo", "--defenses", "natural"]
 COMMAND += ["--num-samples", "12", "--batch-size", "8", "--linf", "--pictures", "0"]
@@ -56,3 +59,20 @@ def test_two_processes_give_up_together(tmp_path):
     assert codes == [2, 2], "\n".join(outputs)
     assert "l2" in outputs[0]
     assert "process 0 gave up" in outputs[1]
+
+
+def write_threads(path):
+    path.write_text(os.environ["OPENBLAS_NUM_THREADS"])
+
+
+def test_workers_share_the_cores_for_lapack(tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in ("first", "second")]
+    tasks = [(path,) for path in paths]
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    run_all(write_threads, tasks, workers=2)
+    assert [path.read_text() for path in paths] == ["4", "4"]
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    run_all(write_threads, tasks, workers=2)
+    assert [path.read_text() for path in paths] == ["3", "3"]
