@@ -137,7 +137,8 @@ def panels(samples: pl.DataFrame, title: str, draw: Any) -> Figure:
             draw(axis, panel)
             words = "l-infinity" if norm == "linf" else norm
             axis.set_title(f"{attribution.replace('_', ' ')}\n{words}, epsilon {epsilon:.3g}")
-        axes[0, 0].legend(frameon=False, fontsize=8)
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 

@@ -42,7 +42,7 @@ _ON_CPU = Config(
     ifia_steps=15,
     beyond=True,
     rank_samples=20,
-    # What fits the cache: 20 at a time take a third longer.
+    # What fits the cache: with 20 at a time attacks take a tenth longer.
     batch_size=5,
 )
 _DENSE = dataclasses.replace(
