@@ -227,8 +227,8 @@ def _at(points: Array, attribute, ball, logits_fn, x, label) -> dict[str, Array]
             "distance": ball.norm(z - x),
         }
 
-    # One after the other: as a batch, the networks' inner values fit no cache, and attacks took a tenth to a third longer
-    # (5 and 20 samples of MNIST at a time).
+    # One after the other: as a batch, the networks' inner values fit no cache, and attacks took a tenth (5 samples of
+    # MNIST at a time) to a third longer (20).
     return jax.lax.map(one, points)
 
 
