@@ -52,7 +52,7 @@ TABLES: dict[str, tuple[str, Sequence[Cell]]] = {
     "5": ("The smallest gap r between bound and attack (Eq. 12)", (COUNT, TIGHTNESS)),
 }
 
-OUTSIDE_ANY = Cell("outside T_e, any attack, %", "outside", 2, percent=True)
+OUTSIDE_ANY = Cell("all attacks outside T_e, %", "outside", 2, percent=True)
 REMAINDER = Cell("remainder, median %", "remainder_median", 1, percent=True)
 _ALL_DEGREES = Cell("T_c with 180", "bound_degrees_all", 1)
 _GUARANTEED = Cell("Kendall guaranteed", "kendall_guaranteed", 3)
@@ -68,7 +68,7 @@ BEYOND: dict[str, Sequence[Cell]] = {
         *_STRENGTH,
         Cell("of T_e, %", "used", 1, percent=True),
         OUTSIDE_ANY,
-        Cell("outside T'_e, any attack, %", "outside_corrected", 2, percent=True),
+        Cell("all attacks outside T'_e, %", "outside_corrected", 2, percent=True),
         REMAINDER,
         Cell("r, strongest", "r_strongest", 4),
         _GUARANTEED,
@@ -225,18 +225,19 @@ def violations(ours: pl.DataFrame) -> tuple[str, list[list[str]]]:
     )
     text = (
         f"Of {attacks:,} attacks of all kinds and radii {outside:,} went beyond T_e and {corrected:,} beyond T'_e. The"
-        " bounds are exact for the linear model, and what goes beyond is the Taylor remainder. How large that is along"
+        " bounds hold for the linear model, and what goes beyond is the Taylor remainder. How large that is along"
         " the bound's worst direction, relative to the linear change, stands here for the samples of these attacks and"
         f" for all (medians). {within:,} of the {outside:,} exceed T_e by no more than their own sample's remainder;"
         " the others are counted in *beyond it*: it is that of one direction, and others may have a larger one. Lines"
         " without any are left out."
     )
     head = [*KEYS, "outside T_e", "samples", "by at most, %", "their remainder, %", "that of all, %"]
-    rows = [[*head, "beyond it", "outside T'_e", "by at most, %"]]
+    rows = [[*head, "beyond it", "outside T'_e (samples)", "by at most, %"]]
     for row in with_ball(named(ours.filter(pl.col("outside_count") > 0))).iter_rows(named=True):
         shares = ("outside_excess", "outside_remainder", "remainder_median", "outside_corrected_excess")
         excess, remainder, median, beyond = ("" if row[name] is None else f"{100 * row[name]:.2g}" for name in shares)
         counts = (f"{row['outside_count']} of {row['attacks']}", f"{row['outside_samples']} of {row['n']}")
-        blamed = (str(row["outside_count"] - row["outside_within"]), str(row["outside_corrected_count"]))
+        corrected = f"{row['outside_corrected_count']} ({row['outside_corrected_samples']})"
+        blamed = (str(row["outside_count"] - row["outside_within"]), corrected)
         rows.append([*(str(row[key]) for key in KEYS), *counts, excess, remainder, median, *blamed, beyond])
     return text, rows if outside else []

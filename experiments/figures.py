@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments import published
 from experiments.objectives import DEFENSES
+from experiments.table import radius
 
 COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568", "#b7791f")
 _MARKERS = "osD^vPX"
@@ -136,7 +137,7 @@ def panels(samples: pl.DataFrame, title: str, draw: Any) -> Figure:
         for axis, ((attribution, norm, epsilon), panel) in zip(axes.ravel(), groups, strict=False):
             draw(axis, panel)
             words = "l-infinity" if norm == "linf" else norm
-            axis.set_title(f"{attribution.replace('_', ' ')}\n{words}, epsilon {epsilon:.3g}")
+            axis.set_title(f"{attribution.replace('_', ' ')}\n{words}, epsilon {radius(epsilon)}")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8)
     return figure

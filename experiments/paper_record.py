@@ -175,8 +175,11 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _excerpt(card: Mapping[str, Any]) -> dict[str, Any]:
+    network = {"name": card["model"]["name"]}
+    network |= {name: card["model"]["options"].get(name) for name in ("beta", "width")}
     if "source" in card:
-        return {"weights": card["weights"], "trained": card["source"]}
+        return {"weights": card["weights"], "network": network, "trained": card["source"]}
     kept = {name: card[name] for name in ("weights", "accuracy", "pgd_accuracy", "pgd")}
     trained = f"preset {card['config']['training']['preset']}, {card['epochs']:g} epochs"
-    return {**kept, "trained": f"{trained}; measured on {card['test_samples']:,} test samples"}
+    measured = f"measured on {card['test_samples']:,} test samples"
+    return {**kept, "network": network, "trained": f"{trained}; {measured}"}

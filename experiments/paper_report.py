@@ -31,7 +31,7 @@ from experiments.record import StoreError, write_atomic, write_text
 from experiments.report import CLAIM
 from experiments.store import Store
 from experiments.summary import per_sample
-from experiments.table import with_ball
+from experiments.table import radius, with_ball
 
 # In the order of the page.
 FIGURES = {
@@ -126,8 +126,7 @@ def _head(records: Iterable[Record]) -> list[Block]:
         Block(
             1,
             "A practical upper bound for the worst-case attribution deviations: the evaluation, run again",
-            f"{paper_words.INTRO}\n{CLAIM} Absolute values depend on how the networks were trained,"
-            " which the paper does not say: compare orders, shares and ratios.",
+            f"{paper_words.INTRO}\n{CLAIM} {paper_words.COMPARE}",
         ),
         Block(2, "Terms", _bullets(paper_words.TERMS)),
         Block(2, "The paper's claims", f"`python -m experiments report`\n{paper_words.CLAIMS}", verdicts, keys=3),
@@ -150,7 +149,7 @@ def _of_run(record: Record) -> list[Block]:
             under = f"{100 * card['pgd_accuracy']:.1f} (l-infinity {pgd['epsilon']:.3g}, {pgd['steps']} steps)"
         models.append([published.NAMES.get(model, model), accuracy, under, card["trained"]])
     text = (
-        f"Preset {record.preset}: {paper_words.settings(config, record.lines)}"
+        f"Preset {record.preset}: {paper_words.settings(config, record.lines, record.models.values())}"
         f" Configuration {record.hash}, on {', '.join(record.lines['device'].unique().sort())}."
     )
     blocks = [Block(2, f"{paper_words.title(config.dataset)}, preset {record.preset}", text, models)]
@@ -235,7 +234,7 @@ def _theirs(column: str, percent: bool, decimals: int, row: dict[str, Any]) -> s
 def _order_rows(orders: Sequence[Order]) -> list[list[str]]:
     rows = [["column", "norm", "epsilon", "defenses", "Spearman", "p", "the paper's order"]]
     for order in orders:
-        place = [order.cell.title, order.norm.replace("linf", "l-infinity"), f"{order.epsilon:.3g}", str(order.models)]
+        place = [order.cell.title, order.norm.replace("linf", "l-infinity"), radius(order.epsilon), str(order.models)]
         if math.isnan(order.rho):
             rows.append([*place, "", "", "none: all are equal"])
         else:

@@ -18,7 +18,7 @@ from experiments.store import Store
 from experiments.summary import per_sample, summarize
 
 CLAIM = (
-    "Every bound here is exact for the linear model g(x + δ) = g(x) + Jδ of the attribution, as in Wang and Kong (CVPR"
+    "Every bound here is proven for the linear model g(x + δ) = g(x) + Jδ of the attribution, as in Wang and Kong (CVPR"
     " 2023), and claims nothing beyond it. How good that model is at the radius stands beside it: the Taylor remainder"
     " along the bound's worst direction, the corrected bound T'_e, and every attack that went beyond a bound, counted."
     " Singular values found by Lanczos hold with the stated probability. Bounds hold for the whole ball, of which"

@@ -132,8 +132,14 @@ TABLES: Sequence[tuple[str, str, Sequence[Column]]] = (
 def with_ball(summary: pl.DataFrame) -> pl.DataFrame:
     """Add the column ``ball``, such as ``l2 0.1``."""
     norm = pl.col("norm").replace({"linf": "l-infinity"})
-    radius = pl.col("epsilon").map_elements(lambda epsilon: f"{epsilon:.3g}", return_dtype=pl.String)
-    return summary.with_columns(ball=norm + " " + radius)
+    return summary.with_columns(ball=norm + " " + pl.col("epsilon").map_elements(radius, return_dtype=pl.String))
+
+
+def radius(epsilon: float) -> str:
+    """A radius as people write it: shares of 255 as such, unless they have a short decimal."""
+    levels = round(255 * epsilon)
+    short = round(epsilon, 4) == round(epsilon, 9)
+    return f"{levels}/255" if levels and not short and abs(255 * epsilon - levels) < 1e-3 else f"{epsilon:.3g}"
 
 
 def markdown(summary: pl.DataFrame, small_remainder: float) -> str:
