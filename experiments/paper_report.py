@@ -69,7 +69,7 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
         for figure, image in _draw(store).items():
             # A figure is of one machine's rows: another one that lacks some of the report's does not replace it.
             drawn = (directory / "figures" / f"{name}-{figure}.png").exists()
-            if not drawn or len(collected.lines) == len(record.lines):
+            if not drawn or len(_of_figures(collected)) == len(_of_figures(record)):
                 images[f"{name}-{figure}"] = image
     if not records:
         raise StoreError("there is no run with rows yet: make one with `table 3 --dataset mnist --preset cpu`.")
@@ -156,9 +156,10 @@ def _of_run(record: Record) -> list[Block]:
     for number in TABLES:
         blocks += _of_table(number, record)
     text, rows = comparison.violations(record.lines)
-    # Table 5 needs every row of integrated gradients, and so all of these attacks.
-    ig = record.lines.filter(pl.col("attribution") == "integrated_gradients")
-    said = "\n".join([*_commands(record, "table", "5", ig), text])
+    # Table 5 needs every row of integrated gradients, Table 2 those of the others: all of these attacks.
+    others = record.lines.filter(pl.col("attribution") != "integrated_gradients")
+    commands = [*_commands(record, "table", "5", _of_figures(record)), *_commands(record, "table", "2", others)]
+    said = "\n".join([*commands, text])
     title = f"Attacks outside of the bounds, {_name(record)}"
     return [*blocks, Block(3, title, said, rows, keys=3)]
 
@@ -242,10 +243,15 @@ def _order_rows(orders: Sequence[Order]) -> list[list[str]]:
     return rows
 
 
+def _of_figures(record: Record) -> pl.DataFrame:
+    """The lines that figures show."""
+    return record.lines.filter(pl.col("attribution") == "integrated_gradients")
+
+
 def _figures(record: Record, directory: Path, images: Mapping[str, bytes]) -> list[Block]:
     """Figures of a run that are drawn now, or were when its rows were at hand."""
     found = []
-    ig = record.lines.filter(pl.col("attribution") == "integrated_gradients")
+    ig = _of_figures(record)
     for figure, title in FIGURES.items():
         name = f"{record.name}-{figure}"
         if name in images or (directory / "figures" / f"{name}.png").exists():
