@@ -1,6 +1,6 @@
 """Why an attack goes beyond T_e and T'_e: the Taylor remainder along its own direction, beside that along the bound's.
 
-    python -m benchmarks.outside mnist/ig_norm:285 mnist/art:343 [--epsilon 0.2]
+    python -m benchmarks.outside mnist/ig_norm:281 mnist/art:344 [--epsilon 0.2]
 
 Networks are those of the package, samples are indices of the test set: those that the evaluation of paper 000 found
 outside. For each, a row for the directions of PGD (the mean over its starts) and one for those of the bound, +v and -v

@@ -140,14 +140,19 @@ def commands(record: Record, kind: str, name: str, lines: pl.DataFrame) -> list[
     start = preset(record.preset, config.dataset) if record.preset in PRESETS else Config(dataset=config.dataset)
     words = ["python", "-m", "experiments", kind, name, "--dataset", config.dataset, "--preset", record.preset]
     words += _options(_flat(hashed(fill_in(start, record.preset))), _flat(hashed(config)))
+    if not len(lines):
+        return []
+    # Sweeps take a few samples of their own, and a run of all samples has as many as each network gets right.
+    own = name in sweeps.SWEEPS
+    every = own or config.num_samples is None
     found = []
-    for n in lines["n"].unique().sort(descending=True).drop_nulls().to_list():
+    for n in [None] if every else lines["n"].unique().sort(descending=True).drop_nulls().to_list():
         more = []
-        models = set(lines.filter(pl.col("n") == n)["model"].to_list())
+        models = set((lines if every else lines.filter(pl.col("n") == n))["model"].to_list())
         # Table 2 is of one model, whichever the run has.
         if models != set(start.defenses) and not (name == "2" and kind == "table" and models <= set(start.defenses)):
             more += ["--defenses", *sorted(models)]
-        if n != start.num_samples:
+        if n != start.num_samples and not own:
             more += ["--num-samples", str(n)]
         found.append(shlex.join(words + more))
     return found

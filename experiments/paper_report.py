@@ -191,7 +191,7 @@ def _of_table(number: str, record: Record) -> list[Block]:
 
 
 def _commands(record: Record, kind: str, name: str, lines: pl.DataFrame) -> list[str]:
-    return [f"`{command}`" for command in paper_record.commands(record, kind, name, lines)] if len(lines) else []
+    return [f"`{command}`" for command in paper_record.commands(record, kind, name, lines)]
 
 
 def _rows(lines: pl.DataFrame, cells: Sequence[Cell], decimals: int = 4) -> tuple[list[list[str]], int]:
@@ -255,9 +255,7 @@ def _figures(record: Record, directory: Path, images: Mapping[str, bytes]) -> li
     for figure, title in FIGURES.items():
         name = f"{record.name}-{figure}"
         if name in images or (directory / "figures" / f"{name}.png").exists():
-            # Sweeps take their own few samples, whatever the run has.
-            lines = ig.with_columns(n=pl.lit(record.config.num_samples)) if figure in sweeps.SWEEPS else ig
-            lines = lines.filter(pl.col("norm") == "linf") if figure == "2" else lines
+            lines = ig.filter(pl.col("norm") == "linf") if figure == "2" else ig
             said = "\n".join([*_commands(record, "figure", figure, lines), paper_words.CAPTIONS[figure]])
             found.append(Block(4, f"{title}, {_name(record)}", said, figure=name))
     return found

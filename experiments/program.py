@@ -227,7 +227,7 @@ def _at(points: Array, attribute, ball, logits_fn, x, label) -> dict[str, Array]
             "distance": ball.norm(z - x),
         }
 
-    # One after the other: as a batch, the networks' inner values fit no cache, and attacks took a tenth (5 samples of
+    # One after the other: as a batch, the networks' inner values fit no cache, and attacks took a tenth (4 samples of
     # MNIST at a time) to a third longer (20).
     return jax.lax.map(one, points)
 

@@ -110,18 +110,25 @@ def jacobian(store: Store, config: Config) -> list[dict[str, Any]]:
         diagonal, sums = jnp.diag(gram), jnp.sum(gram, axis=1)
         live = sums > 0
         dominant = jnp.sum((2 * diagonal >= sums) & live) / jnp.maximum(jnp.sum(live), 1)
-        return {"matrix": jnp.abs(matrix), "dominant": dominant}
+        # What is shown alone leaves the program: whole matrices of color images are 38 MB a sample.
+        begin, size = _window(len(matrix))
+        shown = jnp.abs(matrix[begin : begin + size, begin : begin + size])
+        return {"shown": shown / jnp.maximum(jnp.max(jnp.abs(matrix)), 1e-30), "dominant": dominant}
 
     found = []
     for network, result in _over_models(program, store, config):
-        matrix, dominant = result["matrix"][0], float(np.mean(result["dominant"]))
-        size = min(WINDOW, len(matrix))
-        begin = (len(matrix) - size) // 2
-        for row in range(size):
-            values = matrix[begin + row, begin : begin + size] / max(matrix.max(), 1e-30)
+        begin, _ = _window(test_data(config).x[0].size)
+        dominant = float(np.mean(result["dominant"]))
+        for row, values in enumerate(result["shown"][0]):
             place = {"model": network.name, "dominant": dominant, "row": begin + row}
             found += [{**place, "column": begin + i, "value": float(value)} for i, value in enumerate(values)]
     return found
+
+
+def _window(features: int) -> tuple[int, int]:
+    """First and number of the features in the middle that are shown."""
+    size = min(WINDOW, features)
+    return (features - size) // 2, size
 
 
 def dominance(store: Store) -> dict[str, float]:

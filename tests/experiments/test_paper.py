@@ -312,6 +312,12 @@ def test_samples_of_each_number_have_a_command(run):
     assert first.endswith("--defenses natural --num-samples 8")
     assert second.endswith("--defenses trades_igr --num-samples 5")
     assert paper_record.commands(record, "table", "4", few.clear()) == []
+    # Sweeps have their own samples; of all samples each network gets another number right.
+    assert "--num-samples" not in "".join(paper_record.commands(record, "figure", "linearity", few))
+    every = record._replace(config=dataclasses.replace(record.config, num_samples=None))
+    (command,) = paper_record.commands(every, "table", "4", few)
+    assert command.endswith("--num-samples None")
+    assert cli.parse_evaluate(shlex.split(command)[5:], "table", paper.directory)[1].num_samples is None
 
 
 def test_the_diagonal_of_a_jacobian_that_is_one_dominates(copy, monkeypatch):
