@@ -144,7 +144,7 @@ class Order(NamedTuple):
       cell: the column.
       models: how many could be compared.
       rho: Spearman's correlation; NaN where all are equal.
-      chance: the probability of one as large.
+      chance: the probability of one as large, of either sign.
     """
 
     norm: str
@@ -166,13 +166,15 @@ def agrees(rho: float, chance: float) -> bool | None:
 
 
 def orderings(number: str, lines: pl.DataFrame) -> list[Order]:
-    """Compare the order of the defenses column by column, where at least three can be compared.
+    """Compare the order of the defenses column by column, where at least three can be compared: not in Table 2.
 
     Args:
       number: of the table.
       lines: from :func:`beside`.
     """
     found = []
+    if number == "2":  # one defense, three attributions
+        return found
     for (norm, epsilon), group in sorted(lines.partition_by("norm", "epsilon", as_dict=True).items()):
         for cell in TABLES[number][1]:
             published_column = f"{cell.column}_published"
@@ -187,7 +189,7 @@ def orderings(number: str, lines: pl.DataFrame) -> list[Order]:
 
 
 def spearman(a: pl.Series, b: pl.Series) -> tuple[float, float]:
-    """Rank correlation and the probability of one as large by chance; NaN where a side is constant.
+    """Rank correlation and the probability of one as large by chance, of either sign; NaN where a side is constant.
 
     The probability is counted over all orders: SciPy's own is for many pairs, and 0 for any three in the same order.
     """
@@ -220,9 +222,8 @@ def violations(ours: pl.DataFrame) -> tuple[str, list[list[str]]]:
     Returns:
       The totals in words, and a table (first row: the head) of the lines that have any; empty where none has.
     """
-    attacks, outside, within, corrected = (
-        int(ours[name].sum()) for name in ("attacks", "outside_count", "outside_within", "outside_corrected_count")
-    )
+    counts = ("attacks", "outside_count", "outside_within", "outside_corrected_count", "attacks_without")
+    attacks, outside, within, corrected, without = (int(ours[name].sum()) for name in counts)
     text = (
         f"Of {attacks:,} attacks of all kinds and radii {outside:,} went beyond T_e and {corrected:,} beyond T'_e. The"
         " bounds hold for the linear model, and what goes beyond is the Taylor remainder. How large that is along"
@@ -231,6 +232,8 @@ def violations(ours: pl.DataFrame) -> tuple[str, list[list[str]]]:
         " the others are counted in *beyond it*: it is that of one direction, and others may have a larger one. Lines"
         " without any are left out."
     )
+    if without:
+        text += f" {without:,} of the attacks came to no finite number, and count as neither within nor outside."
     head = [*KEYS, "outside T_e", "samples", "by at most, %", "their remainder, %", "that of all, %"]
     rows = [[*head, "beyond it", "outside T'_e (samples)", "by at most, %"]]
     for row in with_ball(named(ours.filter(pl.col("outside_count") > 0))).iter_rows(named=True):

@@ -10,7 +10,7 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from experiments.config import Config, norms, training_of
 from experiments.program import attack_program, bounds_program, compare_program, rank_program
 from experiments.record import environment, on_first, write_text
 from experiments.rows import batch_rows
-from experiments.store import Store
+from experiments.store import Cell, Store
 from experiments.workers import run_all, stopped
 
 log = logging.getLogger(__name__)
@@ -74,10 +74,12 @@ def first_correct(network: networks.Network, data: Any, config: Config) -> np.nd
     classify = ja.models.logits_fn(network.model, network.variables)
     correct = np.empty(0, int)
     at_once = min(128, len(data))
-    for where, logits in ja.over_samples(_logits, classify, batch_size=at_once).batches(data.x, data.label):
-        correct = np.append(correct, where.start + np.flatnonzero(logits.argmax(axis=1) == data.label[where]))
-        if config.num_samples is not None and len(correct) >= config.num_samples:
-            break
+    # Rounding decides of samples near the border: a run may go on where that is coarser.
+    with jax.default_matmul_precision("highest"):
+        for where, logits in ja.over_samples(_logits, classify, batch_size=at_once).batches(data.x, data.label):
+            correct = np.append(correct, where.start + np.flatnonzero(logits.argmax(axis=1) == data.label[where]))
+            if config.num_samples is not None and len(correct) >= config.num_samples:
+                break
     correct = correct[: config.num_samples]
     if len(correct) == 0:
         raise ValueError(f"the network {network.name} classifies no test sample correctly; train it for longer.")
@@ -102,31 +104,25 @@ def run_pair(config: Config, attribution: str, norm: str) -> None:
         samples = first_correct(network, data, config)
         cell = store.cell(network.name, network.weights, attribution, norm)
         name = f"{attribution}, {norm}, {network.name}"
-        done = on_first(cell.done)
-        if done:
-            log.info("%s: %d of %d samples were stored before, skipped", name, done, len(samples))
-        if done >= len(samples):
-            continue
         classify = ja.models.logits_fn(network.model, network.variables)
         lifted = {
             kind: ja.over_samples(program, classify, batch_size=config.batch_size) for kind, program in programs.items()
         }
-        began = time.perf_counter()
+        # d^3 operations and d^2 numbers per sample: a few at a time.
+        guaranteed = ja.over_samples(ranks, classify, batch_size=min(4, config.batch_size))
         xs, labels = data.x[samples], data.label[samples]
+        began = time.perf_counter()
         # TF32 has relative errors of 1e-3, which changes which attacks seem to exceed a bound.
-        with jax.default_matmul_precision("highest"):
-            batches = {kind: _timed(each.batches(xs, labels, key, start=done)) for kind, each in lifted.items()}
-            # d^3 operations and d^2 numbers per sample: a few at a time.
-            guaranteed = ja.over_samples(ranks, classify, batch_size=min(4, config.batch_size))
-            for (where, bounds, bound_seconds), (_, attacks, attack_seconds) in zip(*batches.values(), strict=True):
-                result = _joined(bounds, attacks)
+        with contextlib.ExitStack() as stack, jax.default_matmul_precision("highest"):
+            gaps = _take(stack, cell, samples.tolist())
+            done = len(samples) - sum(gap.stop - gap.start for gap in gaps)
+            if done:
+                log.info("%s: %d of %d samples were stored before, skipped", name, done, len(samples))
+            for where, result, seconds in _batches(lifted, gaps, xs, labels, key):
                 result["attacks"] = _metrics(compare, result)
                 result["ranks"] = _ranks(guaranteed, where, xs, labels, config)
                 # What was compiled first took minutes, and says nothing of the others.
-                result["seconds"] = {
-                    "bounds": bound_seconds if compiled else np.nan,
-                    "attacks": attack_seconds if compiled else np.nan,
-                }
+                result["seconds"] = seconds if compiled else dict.fromkeys(seconds, np.nan)
                 compiled = True
                 if jax.process_index() == 0:
                     _save_pictures(store, cell, where, xs, result, config)
@@ -136,6 +132,33 @@ def run_pair(config: Config, attribution: str, norm: str) -> None:
                 log.info("%s: %d of %d samples, %.1f s", name, where.stop, len(samples), time.perf_counter() - began)
                 if stopped():
                     return
+
+
+def _take(stack: contextlib.ExitStack, cell: Cell, samples: list[int]) -> list[slice]:
+    """Lock a cell and find what it lacks: process 0 does, and tells all."""
+    gaps: list[slice] = []
+
+    def take() -> int:
+        stack.enter_context(cell.locked())
+        gaps.extend(cell.missing(samples))
+        return len(gaps)
+
+    ends = range(on_first(take))
+    begins, stops = ([on_first(lambda i=i, of=of: getattr(gaps[i], of)) for i in ends] for of in ("start", "stop"))
+    return list(map(slice, begins, stops))
+
+
+def _batches(
+    lifted: Mapping[str, ja.parallel.SampleMap], gaps: Sequence[slice], xs: np.ndarray, labels: np.ndarray, key: Any
+) -> Iterator[tuple[slice, dict[str, Any], dict[str, float]]]:
+    """Bounds and attacks of what is missing, batch by batch, with the seconds per sample of each program."""
+    for gap in gaps:
+        each = {
+            kind: _timed(program.batches(xs[: gap.stop], labels[: gap.stop], key, start=gap.start))
+            for kind, program in lifted.items()
+        }
+        for (where, bounds, bound_seconds), (_, attacks, attack_seconds) in zip(*each.values(), strict=True):
+            yield where, _joined(bounds, attacks), {"bounds": bound_seconds, "attacks": attack_seconds}
 
 
 def _timed(batches: Iterator[tuple[slice, Any]]) -> Iterator[tuple[slice, Any, float]]:

@@ -1,7 +1,7 @@
 """The three kinds of pictures: heat maps before and after, bound against attack, histogram of the gaps."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -138,9 +138,14 @@ def panels(samples: pl.DataFrame, title: str, draw: Any) -> Figure:
             draw(axis, panel)
             words = "l-infinity" if norm == "linf" else norm
             axis.set_title(f"{attribution.replace('_', ' ')}\n{words}, epsilon {radius(epsilon)}")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8)
+        legend_beside(figure, axes.ravel(), "outside right upper")
     return figure
+
+
+def legend_beside(figure: Figure, axes: Iterable[Axes], place: Any = "outside right center") -> None:
+    """One legend for all panels, right of them: what several have is named once."""
+    named = {text: mark for axis in axes for mark, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(named.values()), list(named), loc=place, frameon=False, fontsize=8)
 
 
 def _order(group: tuple[Sequence[Any], Any]) -> tuple[Any, ...]:

@@ -98,6 +98,12 @@ def complete(directory: Path) -> bool:
     return all((directory / f"{NAME}.{suffix}").exists() for suffix in ("npz", "json"))
 
 
+def cards(directory: Path) -> dict[str, dict[str, Any]]:
+    """What is known of the networks of a run, by name, those that a later command added included."""
+    paths = {name: directory / name / f"{NAME}.json" for name in objectives.DEFENSES}
+    return {name: ja.zoo.read_card(path) for name, path in paths.items() if path.exists()}
+
+
 def load(directory: Path) -> Network:
     """Read the network of a training that is complete.
 
@@ -122,7 +128,7 @@ def adopt(name: str, directory: Path) -> None:
             if load(directory).weights != pretrained.card["weights"]:
                 raise StoreError(
                     f"{directory} holds other weights than {name} of this version; choose another `--output`, or"
-                    " delete that directory to compute its rows again."
+                    f" delete that directory and {directory.parents[1] / 'rows' / directory.name}, its rows."
                 )
             return 0
         directory.mkdir(parents=True, exist_ok=True)

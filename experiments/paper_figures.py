@@ -9,26 +9,36 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import published
-from experiments.figures import STYLE, by_model, look, panels
+from experiments.figures import STYLE, by_model, legend_beside, look, panels
 
 
 def _label(model: str) -> str:
     return published.NAMES.get(model, model.replace("_", " "))
 
 
-def kendall_against_angle(lines: pl.DataFrame) -> Figure:
+def kendall_against_angle(lines: pl.DataFrame) -> Figure | None:
     """Figure 2: Kendall under IFIA against the bound on the angle, a mark per model; the paper's beside ours.
 
-    Black pixels are ties, which cap tau-b (at about 0.55 on MNIST): ours is drawn without them, too.
+    Black pixels are ties, which cap tau-b (at about 0.55 on MNIST): ours is drawn without them, too. A side without two
+    models to compare is left out: those whose every bound is vacuous have no place in it.
 
     Args:
       lines: of Table 4, from :func:`experiments.comparison.beside`.
+
+    Returns:
+      The figure; None if no side is left.
     """
-    sides = [("ours", "bound_degrees", "kendall")]
-    if lines["kendall_nonzero"].count():
-        sides.append(("ours, without pixels that are zero in both maps", "bound_degrees", "kendall_nonzero"))
-    if "bound_degrees_published" in lines.columns and lines["bound_degrees_published"].count():
-        sides.append(("the paper", "bound_degrees_published", "kendall_published"))
+    sides = [
+        side
+        for side in (
+            ("ours", "bound_degrees", "kendall_bounded"),
+            ("ours, without pixels that are zero in both maps", "bound_degrees", "kendall_nonzero_bounded"),
+            ("the paper", "bound_degrees_published", "kendall_published"),
+        )
+        if set(side[1:]) <= set(lines.columns) and len(lines.drop_nulls(side[1:])) > 1
+    ]
+    if not sides:
+        return None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.3 * len(sides) + 1.2, 3.6), layout="constrained")
         axes: Any = figure.subplots(1, len(sides), squeeze=False)[0]
@@ -37,9 +47,7 @@ def kendall_against_angle(lines: pl.DataFrame) -> Figure:
                 color, marker = look(row["model"])
                 axis.plot(row[x], row[y], marker, color=color, label=_label(row["model"]))
             axis.set(title=title, xlabel="bound on the angle $T_c$, degrees", ylabel="Kendall under IFIA")
-        # A model that only one side has is named once, too.
-        named = {text: mark for axis in axes for mark, text in zip(*axis.get_legend_handles_labels(), strict=True)}
-        figure.legend(list(named.values()), list(named), loc="outside right center", frameon=False, fontsize=8)
+        legend_beside(figure, axes)
     return figure
 
 
@@ -117,7 +125,7 @@ def linearity(values: pl.DataFrame, radii: list[float]) -> Figure:
         bottom = axis.get_ylim()[0]
         axis.plot(radii, [bottom] * len(radii), "^", color="#1a202c", ms=5, clip_on=False)
         axis.set_ylim(bottom=bottom)
-        figure.legend(loc="outside right center", frameon=False, fontsize=8)
+        legend_beside(figure, [axis])
     return figure
 
 
@@ -145,5 +153,8 @@ def sharpness(values: pl.DataFrame, trained: float) -> Figure:
                 axis.plot(x, y, marker + "-", ms=4, color=color, label=_label(model))
             axis.axvline(trained, color="#a0aec0", linewidth=1, zorder=0)
             axis.set(xscale="log", yscale=scale, xlabel="beta of softplus", title=title)
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+            # Powers of ten alone would name two of five.
+            axis.set_xticks(sorted(values["beta"].unique()), [f"{beta:g}" for beta in sorted(values["beta"].unique())])
+            axis.tick_params(axis="x", which="minor", length=0)
+        legend_beside(figure, axes[:1])
     return figure

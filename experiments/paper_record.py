@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from experiments import comparison, sweeps
+from experiments import comparison, networks, sweeps
 from experiments.config import Config, fill_in
 from experiments.presets import PRESETS, preset
 from experiments.record import StoreError, as_dict, from_dict, hashed, write_atomic, write_text
-from experiments.report import cards
 from experiments.store import Store
 
 CELL = ("model", "attribution", "norm")
@@ -44,7 +43,7 @@ class Record(NamedTuple):
     config: Config
     models: Mapping[str, Mapping[str, Any]]
     lines: pl.DataFrame
-    dominant: Mapping[str, float]
+    dominant: Mapping[str, Mapping[str, float]]
 
     @property
     def preset(self) -> str:
@@ -52,14 +51,26 @@ class Record(NamedTuple):
         return self.name.removeprefix(f"{self.config.dataset}-")
 
 
-def collect(store: Store) -> Record:
+def collect(store: Store, known: Record | None = None) -> Record | None:
     """Aggregate the rows of a run.
 
+    Args:
+      store: the run.
+      known: what the report has of it: a run without rows, of figures alone, adds what these say.
+
+    Returns:
+      The record; None for a run without rows that the report does not know.
+
     Raises:
-      StoreError: if there are none, or rows of different configurations or weights lie in one cell.
+      StoreError: if rows of different configurations or weights lie in one cell.
     """
-    models = {name: _excerpt(card) for name, card in cards(store).items()}
-    lines = comparison.summary(store, store.rows())
+    models = {name: _excerpt(card) for name, card in networks.cards(store.directory / "models").items()}
+    if store.has_rows():
+        lines = comparison.summary(store, store.rows())
+    elif known is not None:
+        lines = known.lines
+    else:
+        return None
     return Record(store.directory.name, store.hash, store.config, models, lines, sweeps.dominance(store))
 
 
@@ -72,19 +83,17 @@ def merge(old: Record | None, new: Record) -> Record:
     if old is None:
         return new
     there = f"the report has results of {old.name}"
+    replace = (
+        f"remove tables/{old.name}.* and figures/{old.name}-* from it to replace them, or write to another directory"
+        " with `--output`."
+    )
     if old.hash != new.hash:
-        raise StoreError(
-            f"{there} of another configuration ({old.hash}, and the run at hand is {new.hash}); remove its CSV and JSON"
-            " from `tables/` to replace them, or write to another directory with `--output`."
-        )
+        raise StoreError(f"{there} of another configuration ({old.hash}, and the run at hand is {new.hash}); {replace}")
     for model in old.models.keys() & new.models.keys():
         if old.models[model]["weights"] != new.models[model]["weights"]:
-            raise StoreError(
-                f"{there} for other weights of {model} than those of the run at hand; remove its CSV and JSON from"
-                " `tables/` to replace them, or write to another directory with `--output`."
-            )
+            raise StoreError(f"{there} for other weights of {model} than those of the run at hand; {replace}")
     if set(old.lines.columns) != set(new.lines.columns):
-        raise StoreError(f"{there} of another version: remove its CSV and JSON from `tables/`, and report again.")
+        raise StoreError(f"{there} of another version; {replace}")
     both = pl.concat([old.lines.select(new.lines.columns).cast(new.lines.schema), new.lines])
     largest = both.filter(pl.col("n") == pl.col("n").max().over(CELL))
     # Of equally many samples the later ones.
@@ -112,8 +121,8 @@ def read(directory: Path) -> dict[str, Record]:
             found[path.stem] = Record(path.stem, about["hash"], config, about["models"], lines, about["dominant"])
         except (OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError) as error:
             raise StoreError(
-                f"{path} and its JSON are damaged, or of another version ({error!r}). Remove both, or write to another"
-                " directory with `--output`."
+                f"{path} and its JSON are damaged, or of another version ({error!r}). Remove both and the figures of"
+                " that name, or write to another directory with `--output`."
             ) from error
     return found
 

@@ -27,7 +27,7 @@ from experiments import (
 from experiments.comparison import BEYOND, TABLES, Cell, Order
 from experiments.paper_page import Block, markdown, page
 from experiments.paper_record import Record
-from experiments.record import StoreError, write_atomic, write_text
+from experiments.record import StoreError, write_bytes, write_text
 from experiments.report import CLAIM
 from experiments.store import Store
 from experiments.summary import per_sample
@@ -60,16 +60,17 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
     records = paper_record.read(directory)
     images: dict[str, bytes] = {}
     for name, store in stores.items():
-        if not store.has_rows():
+        collected = paper_record.collect(store, records.get(name))
+        if collected is None:
             continue
-        collected = paper_record.collect(store)
         record = paper_record.merge(records.get(name), collected)
         paper_record.write(record, directory)
         records[name] = record
-        for figure, image in _draw(store).items():
+        whole = _shown(collected).equals(_shown(record))
+        for figure, (image, models) in _draw(store).items():
             # A figure is of one machine's rows: another one that lacks some of the report's does not replace it.
             drawn = (directory / "figures" / f"{name}-{figure}.png").exists()
-            if not drawn or len(_of_figures(collected)) == len(_of_figures(record)):
+            if not drawn or (whole if figure == "gaps" else set(record.lines["model"]) <= set(models)):
                 images[f"{name}-{figure}"] = image
     if not records:
         raise StoreError("there is no run with rows yet: make one with `table 3 --dataset mnist --preset cpu`.")
@@ -82,13 +83,12 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
         blocks += _of_run(record)
         blocks += _figures(record, directory, images)
     blocks = [
-        # The preset dense compares bounds on three images: nothing to judge a claim by.
-        *_head([record for record in records.values() if record.preset != "dense"]),
+        *_head(records.values()),
         *blocks,
         *_costs(records.values()),
     ]
     for name, image in images.items():
-        write_atomic(directory / "figures" / f"{name}.png", functools.partial(_write, image))
+        write_bytes(directory / "figures" / f"{name}.png", image)
     drawn = [block.figure for block in blocks if block.figure]
     shown = {figure: (directory / "figures" / f"{figure}.png").read_bytes() for figure in drawn}
     text = markdown(blocks)
@@ -99,7 +99,10 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
 
 def table(number: str, store: Store) -> str:
     """One table of a run beside the paper's, as Markdown."""
-    return markdown(_of_table(number, paper_record.collect(store)))
+    record = paper_record.collect(store)
+    if record is None:
+        raise StoreError(f"{store.directory} holds no rows yet.")
+    return markdown(_of_table(number, record))
 
 
 def figure(name: str, store: Store) -> Path:
@@ -108,20 +111,21 @@ def figure(name: str, store: Store) -> Path:
     Raises:
       StoreError: if the run has no data for it.
     """
-    image = _kendall_against_angle(paper_record.collect(store)) if name == "2" else _draw(store).get(name)
+    record = paper_record.collect(store) if name == "2" else None
+    image = _draw(store).get(name, (None,))[0] if record is None else _kendall_against_angle(record)
     if image is None:
         raise StoreError(f"{store.directory} has nothing to draw figure {name} from.")
     path = store.directory / "figures" / f"{store.directory.name}-{name}.png"
-    write_atomic(path, functools.partial(_write, image))
+    write_bytes(path, image)
     return path
 
 
 def _head(records: Iterable[Record]) -> list[Block]:
     verdicts = [["claim", "data", "n", "ours", ""]]
     for record in records:
-        for claim in claims.claims(record.lines, record.dominant):
-            name = paper_words.short(claim.dataset)
-            verdicts.append([claim.text, name, claim.n, claim.figure, _VERDICTS[claim.held]])
+        # The preset dense compares bounds on three images: nothing to judge attacks by.
+        for claim in claims.claims(record.lines, record.dominant, attacked=record.preset != "dense"):
+            verdicts.append([claim.text, _name(record), claim.n, claim.figure, _VERDICTS[claim.held]])
     return [
         Block(
             1,
@@ -203,12 +207,14 @@ def _rows(lines: pl.DataFrame, cells: Sequence[Cell], decimals: int = 4) -> tupl
     columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = []
     for cell in cells:
         there = f"{cell.column}_published"
-        # A count of nothing says as little as no number.
-        if lines[cell.column].count() and (lines[cell.column] != 0).any() | (cell.digits > 0):
+        # A count of nothing says as little as no number; an angle where all bounds are vacuous has that for a value.
+        shown = cell == comparison.BOUND_DEGREES and lines["n"].count() > 0
+        shown |= lines[cell.column].count() > 0 and bool((lines[cell.column] != 0).any() or cell.digits > 0)
+        if shown:
             columns.append((cell.title, functools.partial(_ours, cell)))
         if there in lines.columns and lines[there].count():
-            # Beside ours; with a name of its own where ours has nothing to say, as an angle beyond all samples' bounds.
-            title = "(paper)" if lines[cell.column].count() else f"{cell.title} (paper)"
+            # Beside ours; with a name of its own where ours has nothing to say.
+            title = "(paper)" if shown else f"{cell.title} (paper)"
             columns.append((title, functools.partial(_theirs, there, cell.percent, decimals)))
     head = [*keys, *(title for title, _ in columns)]
     body = [
@@ -221,7 +227,7 @@ def _rows(lines: pl.DataFrame, cells: Sequence[Cell], decimals: int = 4) -> tupl
 def _ours(cell: Cell, row: dict[str, Any]) -> str:
     value = row[cell.column]
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
+        return "vacuous" if cell == comparison.BOUND_DEGREES and row["vacuous"] == 1 else ""
     return f"{100 * value if cell.percent else value:z.{cell.digits}f}"
 
 
@@ -248,33 +254,44 @@ def _of_figures(record: Record) -> pl.DataFrame:
     return record.lines.filter(pl.col("attribution") == "integrated_gradients")
 
 
+def _shown(record: Record) -> pl.DataFrame:
+    """Which lines figures of rows show, and of how many samples."""
+    lines = _of_figures(record).select("model", "norm", "epsilon", pl.col("n").cast(pl.Int64))
+    return lines.sort("model", "norm", "epsilon")
+
+
 def _figures(record: Record, directory: Path, images: Mapping[str, bytes]) -> list[Block]:
-    """Figures of a run that are drawn now, or were when its rows were at hand."""
-    found = []
+    """Figures of a run that are drawn now, or were when its rows were at hand; and which are not."""
+    found, missing = [], []
     ig = _of_figures(record)
     for figure, title in FIGURES.items():
         name = f"{record.name}-{figure}"
+        lines = ig.filter(pl.col("norm") == "linf") if figure == "2" else ig
+        commands = _commands(record, "figure", figure, lines)
         if name in images or (directory / "figures" / f"{name}.png").exists():
-            lines = ig.filter(pl.col("norm") == "linf") if figure == "2" else ig
-            said = "\n".join([*_commands(record, "figure", figure, lines), paper_words.CAPTIONS[figure]])
-            found.append(Block(4, f"{title}, {_name(record)}", said, figure=name))
+            said = "\n".join([*commands, paper_words.CAPTIONS[figure]])
+            found.append(Block(3, f"{title}, {_name(record)}", said, figure=name))
+        else:
+            missing += commands
+    # The paper's own data sets, of which a reader looks for all figures.
+    if missing and published.has(record.config.dataset) and record.preset != "dense":
+        found.append(Block(3, f"Figures not drawn, {_name(record)}", "\n".join([paper_words.NOT_DRAWN, *missing])))
     return found
 
 
 def _kendall_against_angle(record: Record) -> bytes | None:
     lines = comparison.beside("4", record.lines, whole=record.preset != "dense")
-    # Models whose every bound is vacuous have no place in it.
-    placed = lines.drop_nulls(["bound_degrees", "kendall"]) if len(lines) else lines
-    return figures.png(paper_figures.kendall_against_angle(lines)) if len(placed) > 1 else None
+    drawn = paper_figures.kendall_against_angle(lines) if len(lines) else None
+    return None if drawn is None else figures.png(drawn)
 
 
-def _draw(store: Store) -> dict[str, bytes]:
-    """Figures of a run that need more than what is kept of it, as far as there are data for them."""
-    found: dict[str, bytes] = {}
+def _draw(store: Store) -> dict[str, tuple[bytes, Sequence[str]]]:
+    """Figures of a run that need more than what is kept of it, as far as there are data for them, with their models."""
+    found: dict[str, tuple[bytes, Sequence[str]]] = {}
     if store.has_rows():
         samples = per_sample(store.rows().filter(pl.col("attribution") == "integrated_gradients"))
         if len(samples):
-            found["gaps"] = figures.png(paper_figures.gaps(samples))
+            found["gaps"] = figures.png(paper_figures.gaps(samples)), samples["model"].unique().to_list()
     draw: dict[str, Callable[[pl.DataFrame], Any]] = {
         "1b": paper_figures.jacobian,
         "linearity": functools.partial(paper_figures.linearity, radii=list(store.config.l2 or ())),
@@ -283,7 +300,7 @@ def _draw(store: Store) -> dict[str, bytes]:
     for figure, function in draw.items():
         values = sweeps.read(figure, store)
         if values is not None:
-            found[figure] = figures.png(function(values))
+            found[figure] = figures.png(function(values)), values["model"].unique().to_list()
     return found
 
 
@@ -291,7 +308,3 @@ def _costs(records: Iterable[Record]) -> list[Block]:
     rows = [row for record in records for row in throughput.costs(record)]
     head = [*throughput.HEAD, *throughput.COLUMNS]
     return [Block(2, "Throughput", throughput.LEGEND, [head, *rows], keys=len(throughput.HEAD))] if rows else []
-
-
-def _write(content: bytes, path: Path) -> None:
-    path.write_bytes(content)

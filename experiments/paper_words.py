@@ -22,9 +22,10 @@ INTRO = (
     "Wang and Kong, CVPR 2023 (paper 000). Numbers in brackets, in columns called *paper*, are the paper's; empty ones"
     " are what it does not print, and rows without ours are its models and radii that were not run. Its appendices"
     " were not at hand: what is named after one here has its subject and not its numbers. Models have its names, in"
-    f" its order; commands call them {', '.join(f'{ours} ({name})' for ours, name in published.NAMES.items())}; natural"
+    f" one order; commands call them {', '.join(f'{ours} ({name})' for ours, name in published.NAMES.items())}; natural"
     " is in none of Tables 2 to 5. Run every command in the repository; `python -m experiments report` writes this"
-    " page."
+    " page. The tables here show columns and radii that the paper has: all that were computed are in `tables/`, a CSV"
+    " for each data set and preset."
 )
 COMPARE = (
     "Absolute values depend on how the networks were trained, which the paper does not say. Ours were trained for as"
@@ -42,7 +43,8 @@ TERMS = (
     "r, strongest: for l2 nearly zero wherever T'_e corrects, since it is made to reach the end of the bound's own"
     " direction, which is one of the attacks.",
     "Vacuous: T_e is beyond the length of the map, so that T_c says nothing. Means of T_c leave such samples out;"
-    " *T_c with 180* counts them as 180 degrees.",
+    " *T_c with 180* counts them as 180 degrees. What is compared with T_c in the claims and in Figure 2 leaves them"
+    " out, too.",
     "Remainder: how far the attribution is from linear along the bound's worst direction, relative to the linear"
     " change.",
     "Semidefinite: our bound for l-infinity, below Theorem 2; *in the box*: the same for inputs that stay valid."
@@ -52,31 +54,36 @@ TERMS = (
     "Epsilon is in units of inputs in [0, 1]. A singular value is an upper limit with the stated probability.",
 )
 CLAIMS = (
-    "From the rows of the tables below, whose commands stand there. For integrated gradients unless said, the paper's"
-    " kind of attack (with the fewer steps and starts that stand below), all radii, and those of its six defenses that"
-    " were run, n samples of each. *Undecided*: as many"
-    " defenses have such an order by chance in more than one case of twenty. What other attacks do is under *Attacks"
-    " outside of the bounds* of each data set."
+    "From the CSVs in `tables/`, which have all radii; the tables below, with the commands that make them, show some."
+    " For integrated gradients unless said, the paper's kind of attack (with the fewer steps and starts that stand"
+    " below), and those of its six defenses that were run, n samples of each. *Undecided*: by chance alone so few"
+    " defenses have such an order, or the opposite one, in more than one case of twenty (p > 0.05). What other attacks"
+    " do is under *Attacks outside of the bounds* of each data set. Of the preset dense, three images, only what needs"
+    " no attack is judged; of Flower and ImageNet, which have no defenses, nothing is."
 )
 ORDER = (
-    "Spearman's correlation over the defenses of our column with the paper's, and the probability of one as large by"
-    " chance: is their order the same?"
+    "Spearman's correlation over the defenses of our column with the paper's, and the probability p of one as large by"
+    " chance, in this direction or the opposite: is their order the same?"
 )
 CAPTIONS = {
     "2": (
-        "A mark for each model, means over its samples; angles leave vacuous samples out, as in Table 4. The paper's"
-        " numbers have a panel of their own."
+        "A mark for each model, means over its samples; angles leave vacuous samples out, as in Table 4, and a model"
+        " without others has no mark. The paper's numbers have a panel of their own. Every panel has its own scales."
     ),
     "gaps": (
         "The paper's Appendix D shows T_e less the mean deviation under its attack, and finds all positive and most"
-        " close to zero. Here the gap is relative to the bound, so that models compare; the figure says to which"
-        " attack. What is left of zero is outside of the bound."
+        " close to zero. Here it is relative to the bound, so that models compare: 1 - attack / bound, the bound that r"
+        " takes (T'_e for l2, T_e for l-infinity), and cumulative, as the share of samples with a smaller gap. The"
+        " attack is the mean of the paper's own (solid), and the strongest of all (dotted). What is left of zero is"
+        " outside of the bound; a gap of 1 is that of an attack which found nothing better than the sample itself, as"
+        " IFIA does where no pixel leaves the k largest."
     ),
     "1b": (
-        "Absolute entries relative to the largest of the whole matrix, for the first test sample that each model"
-        f" classifies correctly: the {sweeps.WINDOW} pixels in the middle of the image in rows and columns (the paper"
-        " has the first 100 features of a CIFAR-10 image; those of MNIST are black). Above each: of the rows of P ="
-        f" J'J that are not zero, in the first {sweeps.SAMPLES} samples, the share in which the diagonal is at least"
+        "Square roots of absolute entries relative to the largest of the whole matrix (beside the diagonal, all others"
+        " would be black), for the first test sample that each model classifies correctly: the"
+        f" {sweeps.WINDOW} features in the middle of the image in rows and columns (the paper has the first 100 of a"
+        " CIFAR-10 image; those of MNIST are black). Above each: of the rows of P = J'J that are not zero, in the"
+        f" first {sweeps.SAMPLES} samples (or as many as the preset has), the share in which the diagonal is at least"
         " the sum of the others, which is what diagonal dominance means."
     ),
     "linearity": (
@@ -90,6 +97,7 @@ CAPTIONS = {
         " Table 3); accuracy of the first 1,000 test images. The vertical line is the beta of training."
     ),
 }
+NOT_DRAWN = "Nobody has computed them for this page. What makes them:"
 # Proofs and counterexamples are in docs/bounds.md.
 NOT_SO = (
     "Theorem 2 is said to be attained at all corners of the ball, and to be tighter than Corollary 1. Neither holds in"
@@ -162,16 +170,30 @@ def note(number: str, lines: pl.DataFrame) -> str:
       number: of the table.
       lines: from :func:`experiments.comparison.beside`.
     """
-    if number == "2" and not any(lines[name].count() for name in lines.columns if name.endswith("_published")):
-        return "The paper's Table 2 is of CIFAR-10 alone: its numbers stand there."
-    if not lines["n"].count():
-        return "Nothing of ours: the numbers of the paper."
-    if number == "4":
-        which = (
-            "T_e is the smaller one of Theorem 2 and Corollary 1."
-            if lines["theorem_2"].count()
-            else "T_e is Corollary 1, by products: Theorem 2 needs the whole Jacobian (preset dense)."
+    theirs = any(lines[name].count() for name in lines.columns if name.endswith("_published"))
+    said = []
+    if number == "2":
+        said.append(
+            "The paper's text has the l-infinity radius 0.25, its entries are those of Table 4 at 0.1."
+            if theirs
+            else "The paper's Table 2 is of CIFAR-10 alone: its numbers stand there."
         )
-        ties = "Pixels that are zero in both maps are ties, which cap Kendall; *non-zero*, below, is without them."
-        return f"{which} {ties}"
-    return ""
+    elif not theirs:
+        said.append("In the form of the paper's table, which does not have this data set.")
+    if not lines["n"].count():
+        models = ", ".join(published.NAMES[model] for model in lines["model"].unique(maintain_order=True))
+        return " ".join([f"Nothing of ours: no {models} was trained. The numbers of the paper.", *said])
+    products = not lines.filter(pl.col("norm") == "linf")["theorem_2"].count()
+    if number == "4":
+        said.append(
+            "T_e is Corollary 1, by products: Theorem 2, which the paper has, needs the whole Jacobian (preset dense)."
+            if products
+            else "T_e is the smaller one of Theorem 2 and Corollary 1."
+        )
+        said.append(
+            "Pixels that are zero in both maps are ties, which cap Kendall; *non-zero*, below, is without them."
+        )
+    if number == "5":
+        said.append("r is a minimum over n samples, and falls as they grow in number; the paper's is over all.")
+        said += ["For l-infinity it is to Corollary 1, the paper's to Theorem 2."] if products else []
+    return " ".join(said)

@@ -75,6 +75,11 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file of bytes in one step."""
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
+
+
 def as_dict(config: Configuration) -> dict[str, Any]:
     """The configuration as JSON knows it (tuples are lists there)."""
     return json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
@@ -170,6 +175,11 @@ def open_run(
             f"{directory} holds a run of another configuration ({changed}), and results of two configurations are"
             " never mixed. Give this run a directory of its own with `--output DIRECTORY`, or delete that one."
         )
+    device, devices = (about or {}).get("device"), run["environment"].get("device", "")
+    if device and device not in devices.split(", "):
+        # A run that goes on elsewhere: its rates are of both.
+        run["environment"]["device"] = ", ".join(filter(None, [devices, device]))
+        write_text(path, json.dumps(run, indent=2) + "\n")
     return run
 
 

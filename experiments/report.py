@@ -1,7 +1,6 @@
 """From stored rows to what a person reads: tables on the terminal, ``table.md``, ``index.html`` and its figures."""
 
 import base64
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,8 @@ from typing import Any
 import jinja2
 import polars as pl
 
-import jaxattr as ja
-from experiments import figures, table
-from experiments.networks import NAME
-from experiments.objectives import DEFENSES
-from experiments.record import hashed, write_atomic, write_text
+from experiments import figures, networks, table
+from experiments.record import hashed, write_atomic, write_bytes, write_text
 from experiments.store import Store
 from experiments.summary import per_sample, summarize
 
@@ -47,7 +43,7 @@ def render(store: Store, command: str) -> str:
     write_atomic(summary_path, summary.write_csv)
     drawn = _figures(store, samples)
     for name, _, image in drawn:
-        write_atomic(store.directory / "figures" / f"{name}.png", functools.partial(_write, image))
+        write_bytes(store.directory / "figures" / f"{name}.png", image)
     page = store.directory / "index.html"
     write_text(page, _page(store, command, tables, drawn))
     where = f"Rows: {store.directory / 'rows'}\nTable: {store.directory / 'table.md'}\nPage: {page}"
@@ -60,26 +56,16 @@ def command_of(store: Store) -> str:
     return path.read_text(encoding="utf-8").strip() if path.exists() else "python -m experiments evaluate"
 
 
-def _write(content: bytes, path: Path) -> None:
-    path.write_bytes(content)
-
-
 def _models(store: Store) -> str:
     """Accuracies of the models, from their cards, as far as they were measured."""
     lines = ["| model | accuracy | under PGD, l-infinity |", "| --- | --: | --: |"]
     lines += [
         f"| {name} | {100 * card['accuracy']:.1f} % | {100 * card['pgd_accuracy']:.1f} %"
         f" (epsilon {card['pgd']['epsilon']:.3g}) |"
-        for name, card in cards(store).items()
+        for name, card in networks.cards(store.directory / "models").items()
         if "accuracy" in card
     ]
     return "\n".join(lines) + "\n"
-
-
-def cards(store: Store) -> dict[str, dict[str, Any]]:
-    """What is known of the models of a run, those that a later command added included."""
-    paths = {name: store.directory / "models" / name / f"{NAME}.json" for name in DEFENSES}
-    return {name: ja.zoo.read_card(path) for name, path in paths.items() if path.exists()}
 
 
 def _figures(store: Store, samples: pl.DataFrame) -> list[tuple[str, str, bytes]]:
@@ -107,7 +93,8 @@ def _page(store: Store, command: str, tables: str, drawn: list[tuple[str, str, b
     )
     timings = store.directory / "timings.json"
     # How each model was trained, instead of what the command line asked for.
-    training = {name: card["config"]["training"] for name, card in cards(store).items() if "config" in card}
+    cards = networks.cards(store.directory / "models")
+    training = {name: card["config"]["training"] for name, card in cards.items() if "config" in card}
     return environment.get_template("page.html.j2").render(
         config=store.config,
         environment=store.run["environment"],

@@ -17,7 +17,7 @@ _VALUES = {
     "euclidean": pl.Float32,
     "cosine": pl.Float32,
     "degrees": pl.Float32,
-    "seconds": pl.Float32,  # an equal share of the batch's; NaN where they were those of compilation
+    "seconds": pl.Float32,  # an equal share of the batch's and program's; NaN where they were those of compilation
 }
 _BOUND = {
     "main": pl.Boolean,  # the bound that counts, where there are several

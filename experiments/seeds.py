@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from experiments import report
+from experiments import networks
 from experiments.config import Config
 from experiments.evaluate import evaluate
 from experiments.record import write_atomic, write_text
@@ -71,7 +71,7 @@ def of_store(store: Store) -> pl.DataFrame:
     """One line per model, attribution and radius of a run, with the model's accuracies."""
     cards = [
         {"model": name, "accuracy": card["accuracy"], "pgd_accuracy": card["pgd_accuracy"]}
-        for name, card in report.cards(store).items()
+        for name, card in networks.cards(store.directory / "models").items()
     ]
     summary = with_ball(summarize(store.rows(), store.config.small_remainder))
     return summary.join(pl.DataFrame(cards), on="model").select(*GROUP, "n", *_COLUMNS)

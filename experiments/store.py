@@ -7,10 +7,13 @@
 A part appears under its name only when it is complete. Nothing that is not the run's own is overwritten.
 """
 
+import contextlib
 import dataclasses
+import fcntl
+import itertools
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from experiments.rows import SCHEMA
 log = logging.getLogger(__name__)
 
 _PART = re.compile(r"(\d{6})-(\d{6})\.parquet")
+_LOCK = ".lock"
 _TEMPORARY = re.compile(r"\..*\.\d+\.tmp")
 
 
@@ -35,34 +39,64 @@ class Cell:
     columns: Mapping[str, str]
     skip_damaged: bool = False
 
-    def done(self) -> int:
-        """How many samples are stored, after a check of every part.
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes away: a lock of the operating system, which ends with the process.
 
         Raises:
-          StoreError: if a part is damaged, foreign, of other weights, or out of sequence.
+          StoreError: if another process has it.
         """
-        end = 0
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / _LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreError(
+                    f"another process computes the rows of {self.directory}. Wait for it or stop it, or choose another"
+                    " directory with `--output`."
+                ) from error
+            except OSError as error:
+                log.warning("%s cannot be locked (%s): let no other process compute its rows", self.directory, error)
+            yield
+
+    def missing(self, samples: Sequence[int]) -> list[slice]:
+        """Positions that are not stored, after a check of every part.
+
+        Args:
+          samples: their indices in the test split, of all positions of the run.
+
+        Raises:
+          StoreError: if a part is damaged, foreign, of other weights or samples, or overlaps another.
+        """
+        end, gaps = 0, []
         for path in sorted(self.directory.iterdir()) if self.directory.exists() else []:
+            if path.name == _LOCK:
+                continue
             if _TEMPORARY.fullmatch(path.name):
                 path.unlink()  # of a run that was killed while it wrote
                 continue
             begin, end_of_part = _span(path)
-            if begin != end:
-                raise StoreError(f"{path} begins at sample {begin}, but the parts before it end at {end}. {_ADVICE}")
+            if begin < end:
+                raise StoreError(f"{path} begins at sample {begin}, and another part ends at {end}. {_ADVICE}")
+            gaps.append(slice(end, min(begin, len(samples))))
             end = end_of_part
             rows = read_part(path, self.skip_damaged)
             if rows is None:
                 continue
-            positions = rows["position"]
             for name, value in self.columns.items():
                 if rows[name].n_unique() != 1 or rows[name][0] != value:
                     raise StoreError(
                         f"{path} has rows of {name} {rows[name].unique().to_list()}, and this run is of {value}."
                         f" {_ADVICE}"
                     )
-            if positions.unique().sort().to_list() != list(range(begin, end_of_part)):
+            held = dict(rows.select("position", "sample").unique().iter_rows())
+            # Those beyond `samples` are of an earlier command that asked for more.
+            if sorted(held) != list(range(begin, end_of_part)) or any(
+                samples[position] != sample for position, sample in held.items() if position < len(samples)
+            ):
                 raise StoreError(f"{path} does not hold the samples that its name says. {_ADVICE}")
-        return end
+        gaps.append(slice(end, len(samples)))
+        return [gap for gap in gaps if gap.start < gap.stop]
 
     def write(self, where: slice, rows: pl.DataFrame) -> None:
         """Store a batch."""
@@ -72,10 +106,8 @@ class Cell:
         write_atomic(path, rows.write_parquet)
 
 
-_ADVICE = (
-    "Remove it to compute its samples again, pass `--skip-damaged` to go on without them, or choose another directory"
-    " with `--output`."
-)
+_ADVICE = "Remove it to compute its samples again, or choose another directory with `--output`."
+_DAMAGED = f"{_ADVICE} To go on without its samples, pass `--skip-damaged`."
 
 
 def read_part(path: Path, skip_damaged: bool = False) -> pl.DataFrame | None:
@@ -91,7 +123,7 @@ def read_part(path: Path, skip_damaged: bool = False) -> pl.DataFrame | None:
         if skip_damaged:
             log.warning("%s is damaged: going on without its samples", path)
             return None
-        raise StoreError(f"{path} is damaged, or no Parquet file ({error}). {_ADVICE}") from error
+        raise StoreError(f"{path} is damaged, or no Parquet file ({error}). {_DAMAGED}") from error
     if rows.schema != SCHEMA or rows.is_empty():
         raise StoreError(f"{path} does not hold rows of this version's columns. {_ADVICE}")
     return rows
@@ -143,11 +175,14 @@ class Store:
         """All rows that are stored.
 
         Raises:
-          StoreError: if there are none, a part is damaged, or rows of different hashes lie in one cell.
+          StoreError: if there are none, a part is damaged, two overlap, or rows of different hashes lie in one cell.
         """
         parts = sorted((self.directory / "rows").rglob("*.parquet"))
         if not parts:
             raise StoreError(f"{self.directory} holds no rows yet; run `evaluate` first.")
+        for before, path in itertools.pairwise(parts):
+            if before.parent == path.parent and _span(path)[0] < _span(before)[1]:
+                raise StoreError(f"{before} and {path.name} have samples in common. Remove one of them.")
         read = [read_part(path, self.skip_damaged) for path in parts]
         whole = [part for part in read if part is not None]
         if not whole:

@@ -1,8 +1,10 @@
 """What the figures of paper 000's evaluation need beside rows of bounds and attacks, from a few samples of each model.
 
-Each is one CSV file in the directory of the run, made once; a killed command begins it anew (minutes).
+Each is one CSV file in the directory of the run, to which models are added; a killed command loses those that it was
+at (minutes).
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,9 +16,10 @@ import polars as pl
 import jaxattr as ja
 from experiments import networks
 from experiments.config import Config
+from experiments.datasets import known
 from experiments.evaluate import first_correct, test_data
 from experiments.program import attribution
-from experiments.record import write_atomic
+from experiments.record import StoreError, write_atomic
 from experiments.store import Store
 
 SAMPLES = 20
@@ -28,17 +31,37 @@ WINDOW = 100
 
 
 def compute(name: str, store: Store, config: Config) -> None:
-    """Make one of :data:`SWEEPS`, unless the run has it."""
-    path = store.directory / f"{name}.csv"
-    if not path.exists():
-        frame = pl.DataFrame(SWEEPS[name](store, config))
-        write_atomic(path, frame.write_csv)
+    """Make one of :data:`SWEEPS`, or what the run lacks of it."""
+    there = read(name, store)
+    samples = min(SAMPLES, config.num_samples or SAMPLES)
+    # Of too few samples, or of a command that asked for fewer.
+    kept = None if there is None else there.filter(pl.col("n") >= samples)
+    done = () if kept is None else kept["model"].unique().to_list()
+    lacking = tuple(defense for defense in config.defenses if defense not in done)
+    if lacking:
+        made = pl.DataFrame(SWEEPS[name](store, dataclasses.replace(config, defenses=lacking)))
+        frame = made if kept is None else pl.concat([kept, made])
+        write_atomic(store.directory / f"{name}.csv", frame.write_csv)
 
 
 def read(name: str, store: Store) -> pl.DataFrame | None:
-    """What :func:`compute` has made, if anything."""
+    """What :func:`compute` has made of the run's models, if anything: one line per model and value, of n samples.
+
+    Raises:
+      StoreError: if it cannot be read.
+    """
     path = store.directory / f"{name}.csv"
-    return pl.read_csv(path) if path.exists() else None
+    if not path.exists():
+        return None
+    weights = {model: card["weights"] for model, card in networks.cards(store.directory / "models").items()}
+    try:
+        lines = pl.read_csv(path)
+        # Lines of weights that were there before say nothing of those that are there now.
+        current = pl.col("weights") == pl.col("model").replace_strict(weights, default=None, return_dtype=pl.String)
+        lines = lines.filter(current & (pl.col("n") > 0))
+    except pl.exceptions.PolarsError as error:
+        raise StoreError(f"{path} is damaged, or of another version ({error}). Remove it to make it again.") from error
+    return lines if len(lines) else None
 
 
 def linearity(store: Store, config: Config) -> list[dict[str, Any]]:
@@ -58,8 +81,8 @@ def linearity(store: Store, config: Config) -> list[dict[str, Any]]:
         return jax.lax.map(remainder, jnp.asarray(radii, x.dtype))
 
     return [
-        {"model": network.name, "epsilon": float(radius), "remainder": float(value)}
-        for network, result in _over_models(program, store, config)
+        {**of, "epsilon": float(radius), "remainder": float(value)}
+        for of, result in _over_models(program, store, config)
         for radius, values in zip(radii, result.T, strict=True)
         for value in values
     ]
@@ -69,9 +92,16 @@ def beta(store: Store, config: Config) -> list[dict[str, Any]]:
     """The same weights with a softer or sharper softplus: accuracy, map, l2 bound and remainder."""
     data = test_data(config)
     watched = ja.training.Batch(data.x[:1000], data.label[:1000])
+
+    def accuracy(model: str, value: float) -> float:
+        network = networks.load(store.directory / "models" / model)
+        apply = ja.models.apply_fn(network.model.clone(beta=value))
+        return ja.training.accuracy(apply, network.variables, watched)
+
     attribute = attribution("integrated_gradients", config)
     ball = ja.L2(_main_radius(config))
-    bound = ja.bounds.corrected(ja.bounds.singular_value(attribute, ball, num_steps=config.lanczos_steps), attribute)
+    solver: Any = {"method": config.sigma_method, "num_steps": config.lanczos_steps, "confidence": config.confidence}
+    bound = ja.bounds.corrected(ja.bounds.singular_value(attribute, ball, **solver), attribute)
 
     def program(logits_fn, x, label, key):
         result = bound(logits_fn, x, label, key)
@@ -84,14 +114,14 @@ def beta(store: Store, config: Config) -> list[dict[str, Any]]:
 
     return [
         {
-            "model": network.name,
+            **of,
             "beta": value,
             "epsilon": ball.epsilon,
-            "accuracy": ja.training.accuracy(ja.models.apply_fn(network.model), network.variables, watched),
+            "accuracy": accuracy(of["model"], value),
             **{name: float(np.mean(values)) for name, values in result.items()},
         }
         for value in BETAS
-        for network, result in _over_models(program, store, config, value)
+        for of, result in _over_models(program, store, config, value)
     ]
 
 
@@ -116,11 +146,11 @@ def jacobian(store: Store, config: Config) -> list[dict[str, Any]]:
         return {"shown": shown / jnp.maximum(jnp.max(jnp.abs(matrix)), 1e-30), "dominant": dominant}
 
     found = []
-    for network, result in _over_models(program, store, config):
+    for of, result in _over_models(program, store, config):
         begin, _ = _window(test_data(config).x[0].size)
         dominant = float(np.mean(result["dominant"]))
         for row, values in enumerate(result["shown"][0]):
-            place = {"model": network.name, "dominant": dominant, "row": begin + row}
+            place = {**of, "dominant": dominant, "row": begin + row}
             found += [{**place, "column": begin + i, "value": float(value)} for i, value in enumerate(values)]
     return found
 
@@ -131,10 +161,13 @@ def _window(features: int) -> tuple[int, int]:
     return (features - size) // 2, size
 
 
-def dominance(store: Store) -> dict[str, float]:
-    """``dominant`` of each model, from :func:`jacobian`, as far as it was computed."""
+def dominance(store: Store) -> dict[str, dict[str, float]]:
+    """``dominant`` of each model and of how many samples, n, from :func:`jacobian`, as far as it was computed."""
     values = read("1b", store)
-    return {} if values is None else dict(values.select("model", "dominant").unique().sort("model").iter_rows())
+    if values is None:
+        return {}
+    lines = values.select("model", "dominant", "n").unique().sort("model")
+    return {row["model"]: {"share": row["dominant"], "n": row["n"]} for row in lines.iter_rows(named=True)}
 
 
 SWEEPS: dict[str, Callable[[Store, Config], list[dict[str, Any]]]] = {
@@ -147,15 +180,16 @@ SWEEPS: dict[str, Callable[[Store, Config], list[dict[str, Any]]]] = {
 def _main_radius(config: Config) -> float:
     if not config.l2:
         raise ValueError("this figure is of a Euclidean radius: give one with `--l2`.")
-    return config.l2[0]
+    main = known(config.dataset).main_l2
+    return main if main in config.l2 else config.l2[0]
 
 
 def _over_models(
     program: Callable[..., Any], store: Store, config: Config, beta: float | None = None
-) -> Iterator[tuple[networks.Network, Any]]:
-    """A program's results for the first correct samples of each model, with another activation if asked for.
+) -> Iterator[tuple[dict[str, Any], Any]]:
+    """What a line is of (model, weights, n), and a program's results for the first n correct samples of each model.
 
-    Which samples these are is decided by the model as it was trained.
+    Which samples these are is decided by the model as it was trained, also where another beta is asked for.
     """
     data = test_data(config)
     for defense in config.defenses:
@@ -166,4 +200,5 @@ def _over_models(
         classify = ja.models.logits_fn(network.model, network.variables)
         lifted = ja.over_samples(program, classify, batch_size=min(config.batch_size, len(chosen)))
         with jax.default_matmul_precision("highest"):
-            yield network, lifted(data.x[chosen], data.label[chosen], jax.random.key(config.seed))
+            of = {"model": network.name, "weights": network.weights, "n": len(chosen)}
+            yield of, lifted(data.x[chosen], data.label[chosen], jax.random.key(config.seed))

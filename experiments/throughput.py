@@ -8,14 +8,22 @@ from experiments.paper_record import Record
 from experiments.presets import PRESETS
 
 HEAD = ("run", "attribution", "norm", "device")
-COLUMNS = ("bounds a second", "attacks a second", "`paper`: attacks, times as long", "`paper`: hours", "its own: hours")
+COLUMNS = (
+    "bounds a second",
+    "attacks a second",
+    "preset paper: times as many gradients an attack",
+    "preset paper: hours",
+    "the paper's own attacks: hours",
+)
 LEGEND = (
-    "Bounds and attacks per second of a device, compilation left out, beside whatever else ran on it: one attack is"
-    " one start, of PGD, IFIA or ascent on average. The last columns scale that by gradients of the network: how many"
-    " times as many an average attack of the preset `paper` takes, the hours that this device would take for that"
-    " preset and one norm (10,000 samples, seven models, three radii, 20 starts of each of three attacks), and for"
-    " what the paper itself ran (20 starts of the norm's one attack, six models; of its three data sets that makes ten"
-    " million attacks a norm). They are empty where Tables 2 to 5 do not have the data set."
+    "Bounds and attacks per second of a device, without compilation: one attack is one start, of PGD, IFIA or ascent on"
+    " average. Two processes of a run share the cores, so that a rate is of a half of them, and one of data sets whose"
+    " runs had them alone may be twice as high. The last columns scale that by gradients of the network: how many times"
+    " as many an average attack of our preset *paper* takes, the hours that this device would take for that preset and"
+    " one norm (10,000 samples, seven models, three radii, 20 starts of each of three attacks), and for what the paper"
+    " itself ran (20 starts of the norm's one attack, six models; of its three data sets that makes ten million attacks"
+    " a norm), on a GeForce RTX 3090 in a time that it does not say. They are empty where Tables 2 to 5 do not have the"
+    " data set. A run whose every model took one batch, in which compilation was, has no rate."
 )
 
 
@@ -34,7 +42,7 @@ def costs(record: Record) -> list[list[str]]:
         own = 10_000 * len(published.MODELS) * 3 * 20 * (push if row["norm"] == "l2" else climb)
         scaled = [f"{there / here:.0f}", *(f"{seconds * n / 3600:,.0f}" for n in (attacks * there, own))]
         measured = [f"{row[name]:.3g}" for name in ("bounds_per_second", "attacks_per_second")]
-        names = [record.name, row["attribution"], row["norm"], row["device"]]
+        names = [record.name, row["attribution"], row["norm"].replace("linf", "l-infinity"), row["device"]]
         found.append([*names, *measured, *(scaled if published.has(config.dataset) else [""] * 3)])
     return found
 

@@ -18,8 +18,9 @@ _stop: Any = None
 
 
 def stopped() -> bool:
-    """Whether another task has failed, so that this one should end at its next batch."""
-    return _stop is not None and _stop.is_set()
+    """Whether another task has failed, or who waits for them is gone, so that this one should end at its next batch."""
+    parent = multiprocessing.parent_process()
+    return (_stop is not None and _stop.is_set()) or (parent is not None and not parent.is_alive())
 
 
 def run_all(function: Callable[..., None], tasks: Iterable[Sequence[Any]], workers: int) -> None:

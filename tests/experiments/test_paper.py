@@ -11,7 +11,19 @@ import polars as pl
 import pytest
 import scipy.stats
 
-from experiments import claims, cli, comparison, paper, paper_record, paper_report, published, sweeps, table, throughput
+from experiments import (
+    claims,
+    cli,
+    comparison,
+    paper,
+    paper_figures,
+    paper_record,
+    paper_report,
+    published,
+    sweeps,
+    table,
+    throughput,
+)
 from experiments.record import StoreError, config_hash
 from experiments.store import Store
 
@@ -58,9 +70,10 @@ def summary(**columns):
         "dataset": ["mnist"] * 6,
     }
     cells = [cell for _, cells in comparison.TABLES.values() for cell in cells]
-    others = ["paper_outside_corrected", "theorem_2_active", "kendall_nonzero"]
+    others = ["paper_outside_corrected", "theorem_2_active", "kendall_nonzero", "theorem_2"]
+    others += [f"{name}_bounded" for name in ("kendall", "kendall_nonzero", "paper_degrees")]
     given = {name: [0.5] * 6 for name in [*(cell.column for cell in cells), *others]}
-    return pl.DataFrame({**given, "n": [7] * 6, **values, **columns})
+    return pl.DataFrame({**given, "n": [7] * 6, "attacks_without": [0] * 6, **values, **columns})
 
 
 def test_ours_stand_beside_the_papers():
@@ -113,14 +126,22 @@ def test_claims_are_judged_by_the_figures():
         paper_outside=[0.01, 0.062, 0.0, 0.0, 0.0, 0.0],
         paper_outside_corrected=[0.0, 0.001, 0.0, 0.0, 0.0, 0.0],
         r=[0.1, 0.2, 0.3, 0.1, -0.2, 0.3],
-        kendall=[0.0] * 3 + [0.1, 0.2, 0.3],
+        kendall_bounded=[0.0] * 3 + [0.1, 0.2, 0.3],
+        kendall=[0.0] * 3 + [0.1, 0.3, 0.2],
+        paper_degrees=[1.0] * 3 + [3.0, 1.0, 2.0],
         bound_degrees=[0.0] * 3 + [30.0, 20.0, 10.0],
         theorem_2_active=[None] * 3 + [1.0, 0.9, 1.0],
     )
-    ours = ours.with_columns(paper=0.4)
-    found = {claim.text: claim for claim in claims.claims(ours, {"adversarial": 1.0, "ig_norm": 0.25, "natural": 0.0})}
+    ours = ours.with_columns(paper=0.4, paper_degrees_bounded=pl.lit(12.0))
+    shares = {"adversarial": 1.0, "ig_norm": 0.25, "natural": 0.0}
+    dominant = {model: {"share": share, "n": 7} for model, share in shares.items()}
+    found = {claim.text: claim for claim in claims.claims(ours, dominant)}
     held = {text: claim.held for text, claim in found.items()}
     kendall = "a larger Kendall goes with a smaller T_c (Figure 2)"
+    tightest = (
+        "the tightest bound is only some ten-thousandths above the attack (Table 5; a minimum, which falls with n)"
+    )
+    cosine = "Kendall grows with cosine similarity: T̂_c falls"
     assert held == {
         "few attacked attributions are outside of T_e (l2; at most 6.2 % in Table 3)": True,
         "none is outside of T'_e (l2)": False,
@@ -129,9 +150,11 @@ def test_claims_are_judged_by_the_figures():
         "r > 0 (l-infinity)": False,
         "means under attack are below the bounds, T̂_e < T_e": True,
         "means under attack are below the bounds, T̂_c < T_c": False,
-        "the tightest bound is only some ten-thousandths above the attack (Table 5)": False,
+        tightest: False,
         kendall: None,
         f"{kendall}, without pixels that are zero in both maps": None,
+        cosine: None,
+        f"{cosine}, without pixels that are zero in both maps": None,
         "not claimed: the paper's order of the defenses by T_e is ours, too (Table 3)": None,
         "not claimed: the paper's order of the defenses by T_c is ours, too (Table 3)": None,
         "not claimed: the paper's order of the defenses by T_e is ours, too (Table 4)": None,
@@ -139,18 +162,48 @@ def test_claims_are_judged_by_the_figures():
         "Theorem 2 is tighter than Corollary 1": False,
         "P is diagonally dominant (Figure 1b)": False,
     }
-    assert {claim.n for text, claim in found.items() if "dominant" not in text} == {"7"}
+    assert {claim.n for claim in found.values()} == {"7"}
     assert found["none is outside of T'_e (l2)"].figure == "at most 0.10 % (IG-NORM, epsilon 0.05)"
     assert found["r > 0 (l-infinity)"].figure == "at least -0.2 (IG-NORM, epsilon 0.05)"
-    dominant = "in at least 25.0 % of the rows that are not zero (IG-NORM)"
-    assert found["P is diagonally dominant (Figure 1b)"].figure == dominant
+    words = "in at least 25.0 % of the rows that are not zero, of 2 defenses"
+    assert found["P is diagonally dominant (Figure 1b)"].figure == words
     # Of the six orders of three defenses two are as extreme; the paper's six are from its Table 4.
     words = "Spearman -1.00 over 3 defenses (p = 0.33); the paper's six: -0.77 (p = 0.1)"
     assert found[kendall].figure == words
+    assert found[cosine].figure.startswith("Spearman -1.00 over 3 defenses (p = 0.33); the paper's six: ")
+    # Of attacks on three images nothing is said.
+    assert {claim.text for claim in claims.claims(ours, dominant, attacked=False)} == {
+        "Theorem 2 is tighter than Corollary 1",
+        "P is diagonally dominant (Figure 1b)",
+    }
+    # Of an attack that came to no number nothing is known.
+    without = ours.with_columns(attacks_without=pl.when(model="art").then(0).otherwise(1))
+    verdicts = {claim.text: claim.held for claim in claims.claims(without, {})}
+    assert verdicts["r > 0 (l2, to T'_e)"] is None
+    assert verdicts["none is outside of T'_e (l2)"] is False
+
+
+def test_models_without_an_angle_have_no_order():
+    ours = summary(bound_degrees=[1.0] * 3 + [20.0, None, None], dataset=["cifar10"] * 6, epsilon=[0.1] * 6)
+    found = {claim.text: claim for claim in claims.claims(ours, {})}
+    claim = found["a larger Kendall goes with a smaller T_c (Figure 2)"]
+    assert claim.held is None
+    assert claim.figure.startswith("no order of 3 defenses: all bounds of 2 are vacuous; the paper's six: -0.")
+    # The paper's panel alone.
+    assert len(paper_figures.kendall_against_angle(comparison.beside("4", ours, whole=True)).axes) == 1
+    assert (
+        paper_figures.kendall_against_angle(comparison.beside("4", ours.with_columns(dataset=pl.lit("digits")))) is None
+    )
+    head, *rows = paper_report._rows(comparison.beside("4", ours), comparison.TABLES["4"][1])[0]
+    assert "vacuous" not in head
+    assert [dict(zip(head, row, strict=True))["T_c, deg"] for row in rows] == ["20.00", "", ""]
+    of_all = ours.with_columns(vacuous=pl.lit(1.0), bound_degrees=pl.lit(None, pl.Float64))
+    _, *rows = paper_report._rows(comparison.beside("4", of_all), comparison.TABLES["4"][1])[0]
+    assert all("vacuous" in row for row in rows)
 
 
 def test_an_order_that_could_be_chance_is_undecided():
-    ours = summary(kendall=[0.0] * 3 + [0.1, 0.3, 0.2], bound_degrees=[0.0] * 3 + [30.0, 20.0, 10.0])
+    ours = summary(kendall_bounded=[0.0] * 3 + [0.1, 0.3, 0.2], bound_degrees=[0.0] * 3 + [30.0, 20.0, 10.0])
     verdicts = {claim.text: claim.held for claim in claims.claims(ours, {})}
     assert verdicts["a larger Kendall goes with a smaller T_c (Figure 2)"] is None
 
@@ -166,9 +219,9 @@ def test_the_chance_of_an_order_is_counted_over_all_orders():
 
 
 def test_a_column_of_the_papers_alone_says_what_it_is():
-    lines = comparison.beside("4", summary(bound_degrees=[1.0] * 3 + [None] * 3))
+    lines = comparison.beside("4", summary(paper_degrees=[1.0] * 3 + [None] * 3))
     head = paper_report._rows(lines, comparison.TABLES["4"][1])[0][0]
-    assert "T_c, deg (paper)" in head
+    assert "T̂_c, deg (paper)" in head
     assert head[head.index("Kendall") + 1] == "(paper)"
 
 
@@ -220,9 +273,10 @@ def test_no_attack_goes_below_guaranteed_ranks_where_it_is_nearly_linear(run):
 def test_the_report_has_everything_that_has_results(copy, tmp_path):
     command = ["--output", str(tmp_path / "report"), "--runs", str(tmp_path)]
     # A figure that has been computed, and a table of another run that has not.
+    weights = {model: about["weights"] for model, about in paper_record.collect(Store(copy, None)).models.items()}
     pl.DataFrame(
         [
-            {"model": model, "epsilon": radius, "remainder": radius}
+            {"model": model, "weights": weights[model], "n": 3, "epsilon": radius, "remainder": radius}
             for model in ("natural", "trades_igr")
             for radius in (0.1, 0.2)
             for _ in range(3)
@@ -261,14 +315,19 @@ def test_a_figure_is_not_replaced_by_one_of_fewer_models(copy, tmp_path, monkeyp
     drawn, collect = figure.read_bytes(), paper_record.collect
     figure.write_bytes(b"of all models")
 
-    def of_one(store):
-        record = collect(store)
+    def of_one(*given):
+        record = collect(*given)
         return record._replace(lines=record.lines.filter(pl.col("model") == "natural"))
 
-    with monkeypatch.context() as patched:
-        patched.setattr(paper_record, "collect", of_one)
-        assert cli.main(command) == 0
-    assert figure.read_bytes() == b"of all models"
+    def of_few(*given):
+        record = collect(*given)
+        return record._replace(lines=record.lines.with_columns(n=pl.lit(2, pl.UInt32)))
+
+    for less in (of_one, of_few):
+        with monkeypatch.context() as patched:
+            patched.setattr(paper_record, "collect", less)
+            assert cli.main(command) == 0
+        assert figure.read_bytes() == b"of all models"
     assert cli.main(command) == 0
     assert figure.read_bytes() == drawn
 
@@ -325,7 +384,7 @@ def test_the_diagonal_of_a_jacobian_that_is_one_dominates(copy, monkeypatch):
     assert cli.main(arguments) == 0
     found = sweeps.dominance(Store(copy, None))
     assert sorted(found) == ["natural", "trades_igr"]
-    assert all(0 <= share < 1 for share in found.values())
+    assert all(0 <= value["share"] < 1 and value["n"] == 8 for value in found.values())
     # A linear map of the input has a diagonal Jacobian.
     (copy / "1b.csv").unlink()
 
@@ -334,7 +393,38 @@ def test_the_diagonal_of_a_jacobian_that_is_one_dominates(copy, monkeypatch):
 
     monkeypatch.setattr(sweeps, "attribution", lambda *_: linear)
     assert cli.main(arguments) == 0
-    assert sweeps.dominance(Store(copy, None)) == {"natural": 1.0, "trades_igr": 1.0}
+    assert sweeps.dominance(Store(copy, None)) == {model: {"share": 1.0, "n": 8} for model in found}
+
+
+def test_models_are_added_to_a_figure(copy, tmp_path):
+    arguments = ["figure", "1b", *SMALL, "--output", str(copy)]
+    assert cli.main([*arguments, "--defenses", "natural"]) == 0
+    alone = pl.read_csv(copy / "1b.csv")
+    assert alone["model"].unique().to_list() == ["natural"]
+    assert alone["n"].unique().to_list() == [8]
+    assert cli.main(arguments) == 0
+    both = sweeps.read("1b", Store(copy, None))
+    assert both.filter(model="natural").equals(alone)
+    assert sorted(both["model"].unique()) == ["natural", "trades_igr"]
+    # What was of other weights, or of fewer samples, is made again.
+    other = both.with_columns(
+        weights=pl.when(model="natural").then(pl.lit("other")).otherwise("weights"),
+        n=pl.when(model="natural").then("n").otherwise(4),
+    )
+    other.write_csv(copy / "1b.csv")
+    assert sweeps.read("1b", Store(copy, None))["model"].unique().to_list() == ["trades_igr"]
+    assert cli.main(arguments) == 0
+    assert sweeps.read("1b", Store(copy, None)).sort(both.columns).equals(both.sort(both.columns))
+    # Of the figure alone a report has nothing; where it has the rows from before, the figure is drawn.
+    report = ["report", "--runs", str(tmp_path), "--output", str(tmp_path / "report")]
+    assert cli.main(report) == 0
+    drawn = tmp_path / "report" / "figures" / "digits-smoke-1b.png"
+    drawn.unlink()
+    shutil.rmtree(copy / "rows")
+    assert cli.main(report) == 0
+    assert drawn.exists()
+    shutil.rmtree(tmp_path / "report")
+    assert cli.main(report) == 2
 
 
 def test_samples_are_added_to_a_run(copy):

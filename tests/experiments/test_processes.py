@@ -1,14 +1,19 @@
 """Two processes give the rows of one, give up together, and share the cores."""
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import polars as pl
+import pytest
 from polars.testing import assert_frame_equal
 from training_runs import free_port, start
 
 from experiments import cli
 from experiments.store import Store
-from experiments.workers import run_all
+from experiments.workers import run_all, stopped
 
 COMMAND = ["evaluate", "--preset", "smoke", "--dataset", "digits", "--source", "zoo", "--defenses", "natural"]
 COMMAND += ["--num-samples", "12", "--batch-size", "8", "--linf", "--pictures", "0"]
@@ -59,6 +64,55 @@ def test_two_processes_give_up_together(tmp_path):
     assert codes == [2, 2], "\n".join(outputs)
     assert "l2" in outputs[0]
     assert "process 0 gave up" in outputs[1]
+
+
+def marker(path):
+    return path.with_suffix(".begun")
+
+
+def fail_or_wait(path):
+    """Fail if there is no path; else wait until that is known."""
+    if path is None:
+        raise ValueError("the first error")
+    marker(path).touch()
+    while not stopped():
+        time.sleep(0.01)
+    path.write_text("stopped")
+
+
+def test_an_error_ends_the_other_tasks(tmp_path):
+    path = tmp_path / "waited"
+    with pytest.raises(ValueError, match="the first error"):
+        run_all(fail_or_wait, [(path,), (None,)], workers=2)
+    assert path.read_text() == "stopped"
+
+
+ABANDONED = """
+import sys
+from pathlib import Path
+from experiments.workers import run_all
+from test_processes import fail_or_wait
+if __name__ == "__main__":
+    run_all(fail_or_wait, [(Path(sys.argv[1]),), (Path(sys.argv[2]),)], workers=2)
+"""
+
+
+def test_workers_end_with_who_waits_for_them(tmp_path):
+    script, paths = tmp_path / "main.py", [tmp_path / name for name in ("first", "second")]
+    script.write_text(ABANDONED)
+    where = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.getcwd()])
+    parent = subprocess.Popen([sys.executable, script, *paths], env={**os.environ, "PYTHONPATH": where})
+    try:
+        deadline = time.monotonic() + 60
+        # Its children are there when they have imported what they wait in.
+        while not all(marker(path).exists() for path in paths) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        parent.kill()
+        parent.wait()
+    while not all(path.exists() for path in paths) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [path.read_text() for path in paths] == ["stopped", "stopped"]
 
 
 def write_threads(path):

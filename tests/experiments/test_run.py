@@ -110,6 +110,68 @@ def test_a_corrupt_part_is_named_and_left_alone(copy, capsys):
     assert part.read_bytes() == b"not Parquet"
 
 
+def test_a_gap_is_computed_alone(run, copy):
+    first, second = parts(copy)
+    first.unlink()
+    before = second.stat().st_mtime_ns
+    assert cli.main(command(copy)) == 0
+    assert parts(copy) == [first, second]
+    assert second.stat().st_mtime_ns == before
+    keys = ["model", "norm", "position", "kind", "method", "restart"]
+    expected, actual = (Store(where, None).rows().drop("seconds").sort(keys) for where in (run, copy))
+    assert_frame_equal(actual, expected, rel_tol=1e-5, abs_tol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("weights", "0123456789abcdef", "has rows of weights ['0123456789abcdef'], and this run is of"),
+        ("config", "0123456789abcdef", "has rows of config ['0123456789abcdef'], and this run is of"),
+        ("sample", 999, "does not hold the samples that its name says"),
+    ],
+)
+def test_rows_of_something_else_are_refused(copy, capsys, column, value, words):
+    part = parts(copy)[0]
+    rows = pl.read_parquet(part)
+    rows.with_columns(pl.lit(value, rows.schema[column]).alias(column)).write_parquet(part)
+    assert cli.main(command(copy)) == 2
+    message = capsys.readouterr().err
+    assert str(part) in message
+    assert words in message
+    # The samples of a part are known to who computes it alone.
+    if column != "sample":
+        with pytest.raises(StoreError, match="mixes rows of different runs or weights"):
+            Store(copy, None).rows()
+
+
+def test_samples_are_never_counted_twice(copy, capsys):
+    first = parts(copy)[0]
+    pl.read_parquet(first).filter(pl.col("position") < 4).write_parquet(first.with_name("000000-000004.parquet"))
+    with pytest.raises(StoreError, match="have samples in common"):
+        Store(copy, None).rows()
+    assert cli.main(command(copy)) == 2
+    assert "another part ends at" in capsys.readouterr().err
+
+
+def test_two_runs_do_not_compute_the_same_rows(copy, capsys):
+    shutil.rmtree(copy / "rows" / "natural" / "saliency" / "linf")
+    cell = Store(copy, None).cell("natural", "", "saliency", "linf")
+    with cell.locked():
+        assert cli.main(command(copy)) == 2
+        assert "another process computes the rows of" in capsys.readouterr().err
+        assert parts(copy) == []
+    assert cli.main(command(copy)) == 0
+    assert len(parts(copy)) == 2
+
+
+def test_a_run_that_goes_on_elsewhere_names_both_devices(copy, monkeypatch):
+    before = Store(copy, None).run["environment"]["device"]
+    config = Store(copy, None).config
+    for _ in range(2):
+        Store(copy, config, {"device": "1 x other"})
+        assert Store(copy, None).run["environment"]["device"] == f"{before}, 1 x other"
+
+
 def test_a_foreign_directory_is_left_alone(tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("words")
     assert cli.main(command(tmp_path)) == 2

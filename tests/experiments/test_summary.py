@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from experiments import table
+from experiments.comparison import violations
 from experiments.rows import SCHEMA
 from experiments.summary import per_sample, summarize
 
@@ -57,6 +58,7 @@ def rows():
                         "kendall": 0.25 * position,
                         "top_k": 0.5,
                         "label_kept": method != "pgd",
+                        "seconds": 0.3,
                     }
                 )
     return pl.DataFrame(found, schema=SCHEMA)
@@ -104,6 +106,12 @@ def line(rows):
         ("keeps_minus", 0.5),
         ("keeps_either", 1.0),
         ("constant", (1.5 + 3) / 4),
+        # Of the three samples whose bound is not vacuous.
+        ("kendall_bounded", (0 + 0.25 + 0.75) / 3),
+        ("paper_degrees_bounded", 10 * (0.3 + 2.0 + 0.1) / 3),
+        # Two starts of PGD and one of IFIA share what four rows have; the bound's own point took no time.
+        ("attack_seconds", 4 * 0.3 / 3),
+        ("attacks_without", 0),
     ],
 )
 def test_columns_by_hand(line, column, expected):
@@ -134,3 +142,11 @@ def test_a_nan_is_no_number_in_a_mean(rows):
     )
     line = summarize(damaged, 0.05).to_dicts()[0]
     assert line["bound_degrees"] == pytest.approx(45.0)
+
+
+def test_attacks_without_a_number_are_counted(rows):
+    lost = pl.when(pl.col("method") == "ifia", pl.col("position") < 2)
+    damaged = rows.with_columns(euclidean=lost.then(pl.lit(math.nan, pl.Float32)).otherwise("euclidean"))
+    line = summarize(damaged, 0.05)
+    assert line.select("attacks", "attacks_without").rows() == [(16, 2)]
+    assert "2 of the attacks came to no finite number" in violations(line)[0]
