@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments import published
 from experiments.figures import STYLE, by_model, legend_beside, look, panels
+from experiments.summary import LEVELS
 
 
 def _label(model: str) -> str:
@@ -51,29 +52,26 @@ def kendall_against_angle(lines: pl.DataFrame) -> Figure | None:
     return figure
 
 
-def gaps(samples: pl.DataFrame) -> Figure:
+def gaps(lines: pl.DataFrame) -> Figure:
     """Appendix D: shares of samples by the gap between bound and attack, relative to the bound.
 
     The paper has histograms of absolute gaps; bars of seven models hide each other, and their scales differ.
 
     Args:
-      samples: from :func:`experiments.summary.per_sample`.
+      lines: of a run, from :func:`experiments.comparison.summary`.
     """
 
     def draw(axis: Axes, panel: pl.DataFrame) -> None:
-        # What Eq. 12 takes: the corrected bound for l2.
-        limit = pl.when(pl.col("norm") == "l2").then(pl.col("corrected")).otherwise(pl.col("euclidean"))
         for model, part in by_model(panel):
-            for attack, style in (("paper", "-"), ("strongest", ":")):
-                gap = part.select(1 - pl.col(attack) / limit).to_series()
-                gap = gap.filter(gap.is_finite())
-                if len(gap):
+            for column, style in (("gap_quantiles", "-"), ("strongest_gap_quantiles", ":")):
+                quantiles = [float(value) for value in (part[column][0] or "").split()]
+                if quantiles:
                     label = _label(model) if style == "-" else "_strongest"
-                    axis.ecdf(gap.to_numpy(), color=look(model)[0], linestyle=style, linewidth=1.2, label=label)
+                    axis.step(quantiles, LEVELS, color=look(model)[0], linestyle=style, linewidth=1.2, label=label)
         axis.axvline(0, color="#1a202c", linewidth=1)
-        axis.set(xlabel="(bound - attack) / bound", ylabel="share of samples below")
+        axis.set(xlabel="(bound - attack) / bound", ylabel="share of samples below", ylim=(0, 1))
 
-    return panels(samples, "Gaps between bound and the paper's attack (solid) and the strongest one (dotted)", draw)
+    return panels(lines, "Gaps between bound and the paper's attack (solid) and the strongest one (dotted)", draw)
 
 
 def jacobian(values: pl.DataFrame) -> Figure:

@@ -30,7 +30,6 @@ from experiments.paper_record import Record
 from experiments.record import StoreError, write_bytes, write_text
 from experiments.report import CLAIM
 from experiments.store import Store
-from experiments.summary import per_sample
 from experiments.table import radius, with_ball
 
 # In the order of the page.
@@ -66,11 +65,10 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
         record = paper_record.merge(records.get(name), collected)
         paper_record.write(record, directory)
         records[name] = record
-        whole = _shown(collected).equals(_shown(record))
-        for figure, (image, models) in _draw(store).items():
-            # A figure is of one machine's rows: another one that lacks some of the report's does not replace it.
+        for figure, (image, models) in _draw_sweeps(store).items():
+            # Of one machine's values: those of another that lacks some of the report's models do not replace them.
             drawn = (directory / "figures" / f"{name}-{figure}.png").exists()
-            if not drawn or (whole if figure == "gaps" else set(record.lines["model"]) <= set(models)):
+            if not drawn or set(record.lines["model"]) <= set(models):
                 images[f"{name}-{figure}"] = image
     if not records:
         raise StoreError("there is no run with rows yet: make one with `table 3 --dataset mnist --preset cpu`.")
@@ -78,8 +76,7 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
     records = dict(sorted(records.items(), key=lambda item: (paper_words.place(item[1].config.dataset), item[0])))
     for name, record in records.items():
         # Of all cells that the report has, also from other machines.
-        kendall = _kendall_against_angle(record)
-        images |= {} if kendall is None else {f"{name}-2": kendall}
+        images |= {f"{name}-{figure}": image for figure, image in _draw(record).items()}
         blocks += _of_run(record)
         blocks += _figures(record, directory, images)
     blocks = [
@@ -111,8 +108,11 @@ def figure(name: str, store: Store) -> Path:
     Raises:
       StoreError: if the run has no data for it.
     """
-    record = paper_record.collect(store) if name == "2" else None
-    image = _draw(store).get(name, (None,))[0] if record is None else _kendall_against_angle(record)
+    if name in sweeps.SWEEPS:
+        image, _ = _draw_sweeps(store).get(name, (None, ()))
+    else:
+        record = paper_record.collect(store)
+        image = None if record is None else _draw(record).get(name)
     if image is None:
         raise StoreError(f"{store.directory} has nothing to draw figure {name} from.")
     path = store.directory / "figures" / f"{store.directory.name}-{name}.png"
@@ -254,12 +254,6 @@ def _of_figures(record: Record) -> pl.DataFrame:
     return record.lines.filter(pl.col("attribution") == "integrated_gradients")
 
 
-def _shown(record: Record) -> pl.DataFrame:
-    """Which lines figures of rows show, and of how many samples."""
-    lines = _of_figures(record).select("model", "norm", "epsilon", pl.col("n").cast(pl.Int64))
-    return lines.sort("model", "norm", "epsilon")
-
-
 def _figures(record: Record, directory: Path, images: Mapping[str, bytes]) -> list[Block]:
     """Figures of a run that are drawn now, or were when its rows were at hand; and which are not."""
     found, missing = [], []
@@ -279,19 +273,18 @@ def _figures(record: Record, directory: Path, images: Mapping[str, bytes]) -> li
     return found
 
 
-def _kendall_against_angle(record: Record) -> bytes | None:
+def _draw(record: Record) -> dict[str, bytes]:
+    """Figures of rows, of what is kept of them."""
     lines = comparison.beside("4", record.lines, whole=record.preset != "dense")
-    drawn = paper_figures.kendall_against_angle(lines) if len(lines) else None
-    return None if drawn is None else figures.png(drawn)
+    kendall = paper_figures.kendall_against_angle(lines) if len(lines) else None
+    with_gaps = _of_figures(record).drop_nulls("gap_quantiles")
+    drawn = {"2": kendall, "gaps": paper_figures.gaps(with_gaps) if len(with_gaps) else None}
+    return {name: figures.png(figure) for name, figure in drawn.items() if figure is not None}
 
 
-def _draw(store: Store) -> dict[str, tuple[bytes, Sequence[str]]]:
-    """Figures of a run that need more than what is kept of it, as far as there are data for them, with their models."""
-    found: dict[str, tuple[bytes, Sequence[str]]] = {}
-    if store.has_rows():
-        samples = per_sample(store.rows().filter(pl.col("attribution") == "integrated_gradients"))
-        if len(samples):
-            found["gaps"] = figures.png(paper_figures.gaps(samples)), samples["model"].unique().to_list()
+def _draw_sweeps(store: Store) -> dict[str, tuple[bytes, list[str]]]:
+    """Figures of sweeps that a run has, each with its models."""
+    found: dict[str, tuple[bytes, list[str]]] = {}
     draw: dict[str, Callable[[pl.DataFrame], Any]] = {
         "1b": paper_figures.jacobian,
         "linearity": functools.partial(paper_figures.linearity, radii=list(store.config.l2 or ())),

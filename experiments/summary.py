@@ -8,6 +8,9 @@ PAPER_ATTACK = {"l2": "pgd", "linf": "ifia"}
 GROUP = ["model", "norm", "epsilon", "attribution"]
 _SAMPLE = [*GROUP, "position"]
 
+# Shares of samples at which the gaps between bound and attack are kept, for figures without rows.
+LEVELS = tuple(i / 40 for i in range(41))
+
 # Differences of float32 attributions are exact to about 1e-5 of a deviation.
 ROUNDING = 1e-4
 
@@ -141,6 +144,14 @@ def _of_attacks(attacks: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
     joined = strength.join(bounds.select(*_SAMPLE, "euclidean", "corrected", "vacuous"), on=_SAMPLE)
     # Eq. 12 takes T'_e for l2, where the paper corrects, and T_e for l-infinity, where it does not.
     limit = pl.when(pl.col("norm") == "l2").then(pl.col("corrected")).otherwise(pl.col("euclidean"))
+
+    def quantiles(attack: str) -> pl.Expr:
+        """Of the gap relative to the bound: as many numbers as there are levels, in words, for a CSV."""
+        gap = 1 - pl.col(attack) / limit
+        gap = gap.filter(gap.is_finite())
+        found = pl.concat_list(gap.quantile(level, "nearest") for level in LEVELS)
+        return found.list.eval(pl.element().round_sig_figs(4).cast(pl.String)).list.join(" ")
+
     return joined.group_by(GROUP).agg(
         *[pl.col(name).mean() for name in values if name != "attack_seconds"],
         # Of the samples that the mean angle of the bound is of.
@@ -149,6 +160,8 @@ def _of_attacks(attacks: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
         r=(limit - pl.col("paper")).min(),
         r_strongest=(limit - pl.col("strongest")).min(),
         used=(pl.col("strongest") / pl.col("euclidean")).mean(),
+        gap_quantiles=quantiles("paper"),
+        strongest_gap_quantiles=quantiles("strongest"),
     )
 
 

@@ -26,6 +26,7 @@ from experiments import (
 )
 from experiments.record import StoreError, config_hash
 from experiments.store import Store
+from experiments.summary import LEVELS, per_sample
 
 SMALL = ["--preset", "smoke", "--dataset", "digits", "--source", "zoo", "--defenses", "natural", "trades_igr"]
 SMALL += ["--num-samples", "8", "--batch-size", "8", "--rank-samples", "3", "--beyond", "--l2", "--pictures", "0"]
@@ -308,28 +309,31 @@ def test_the_report_is_written_again_without_the_rows(copy, tmp_path):
     assert cli.main(command) == 2
 
 
-def test_a_figure_is_not_replaced_by_one_of_fewer_models(copy, tmp_path, monkeypatch):
+def test_figures_are_not_replaced_by_those_of_fewer_models(copy, tmp_path):
     command = ["report", "--output", str(tmp_path / "report"), "--runs", str(tmp_path)]
+    assert cli.main(["figure", "1b", *SMALL, "--output", str(copy)]) == 0
     assert cli.main(command) == 0
-    figure = tmp_path / "report" / "figures" / "digits-smoke-gaps.png"
-    drawn, collect = figure.read_bytes(), paper_record.collect
-    figure.write_bytes(b"of all models")
-
-    def of_one(*given):
-        record = collect(*given)
-        return record._replace(lines=record.lines.filter(pl.col("model") == "natural"))
-
-    def of_few(*given):
-        record = collect(*given)
-        return record._replace(lines=record.lines.with_columns(n=pl.lit(2, pl.UInt32)))
-
-    for less in (of_one, of_few):
-        with monkeypatch.context() as patched:
-            patched.setattr(paper_record, "collect", less)
-            assert cli.main(command) == 0
-        assert figure.read_bytes() == b"of all models"
+    figures = [tmp_path / "report" / "figures" / f"digits-smoke-{name}.png" for name in ("gaps", "1b")]
+    drawn = [figure.read_bytes() for figure in figures]
+    figures[1].write_bytes(b"of all models")
+    shutil.rmtree(copy / "rows" / "trades_igr")
+    values = pl.read_csv(copy / "1b.csv")
+    values.filter(model="natural").write_csv(copy / "1b.csv")
     assert cli.main(command) == 0
-    assert figure.read_bytes() == drawn
+    # Gaps are kept, and drawn again with those of both.
+    assert [figure.read_bytes() for figure in figures] == [drawn[0], b"of all models"]
+    values.write_csv(copy / "1b.csv")
+    assert cli.main(command) == 0
+    assert figures[1].read_bytes() == drawn[1]
+
+
+def test_the_gaps_of_a_run_are_those_of_its_rows(run):
+    samples = per_sample(Store(run, None).rows()).filter(model="natural")
+    for column, attack in (("gap_quantiles", "paper"), ("strongest_gap_quantiles", "strongest")):
+        gaps = np.sort(1 - samples[attack].to_numpy() / samples["euclidean"].to_numpy())
+        (words,) = paper_record.collect(Store(run, None)).lines.filter(model="natural")[column]
+        expected = np.quantile(gaps, LEVELS, method="nearest")
+        np.testing.assert_allclose(np.array(words.split(), float), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_cells_of_another_machine_are_added(run):
