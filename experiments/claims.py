@@ -113,7 +113,7 @@ def _ranks(ours: pl.DataFrame) -> list[_Found]:
     without = ", without pixels that are zero in both maps"
     bound, attack = (
         "a larger Kendall goes with a smaller T_c (Figure 2)",
-        "Kendall grows with cosine similarity: T̂_c falls",
+        "Kendall grows with cosine similarity: T̂_c falls (Section 5.3)",
     )
     for text, kendall, degrees in (
         # Both of the samples whose bound is not vacuous.

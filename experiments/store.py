@@ -4,7 +4,8 @@
     DIRECTORY/rows/MODEL/ATTRIBUTION/NORM/BEGIN-END.parquet   one part per batch
     DIRECTORY/pictures/MODEL-ATTRIBUTION-NORM-BEGIN.npz   images and maps of the first samples
 
-A part appears under its name only when it is complete. Nothing that is not the run's own is overwritten.
+A part appears under its name only when it is complete. Nothing that is not the run's own is overwritten. What lies
+between parts is computed by the next command; a cell is locked while its rows are computed.
 """
 
 import contextlib

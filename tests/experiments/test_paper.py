@@ -142,7 +142,7 @@ def test_claims_are_judged_by_the_figures():
     tightest = (
         "the tightest bound is only some ten-thousandths above the attack (Table 5; a minimum, which falls with n)"
     )
-    cosine = "Kendall grows with cosine similarity: T̂_c falls"
+    cosine = "Kendall grows with cosine similarity: T̂_c falls (Section 5.3)"
     assert held == {
         "few attacked attributions are outside of T_e (l2; at most 6.2 % in Table 3)": True,
         "none is outside of T'_e (l2)": False,
