@@ -1,6 +1,8 @@
 # make demo   bounds and attacks on real digits; writes results/demo/
 # make test   the test suite
-# make lint   ruff and pyright
+# make lint   ruff; make format mends what it can
+# make types  pyright
+# make wheel  the wheel, used outside of the checkout
 # make bench  benchmarks (minutes)
 #
 # Each target creates the environment it needs in .venv. To choose an interpreter: make demo PYTHON=python3.12

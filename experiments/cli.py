@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }[command]
     try:
         return run(rest)
-    except (StoreError, UsageError, ValueError, FileNotFoundError, FileExistsError) as error:
+    # Of packages that are optional.
+    except (StoreError, UsageError, ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
@@ -161,10 +162,18 @@ def _of_paper(kind: str, arguments: list[str]) -> int:
     from experiments import paper, paper_report
 
     names = paper.TABLES if kind == "table" else paper.FIGURES
+    prog = f"python -m experiments {kind}"
     parser = argparse.ArgumentParser(
-        prog=f"python -m experiments {kind}", description=_COMMANDS[kind], allow_abbrev=False, add_help=False
+        prog=prog,
+        description=_COMMANDS[kind],
+        epilog=f"`{prog} NAME --help` lists all options, which are those of `evaluate`.",
+        allow_abbrev=False,
+        add_help=False,
     )
-    parser.add_argument("name", choices=names, help=f"of the {kind}; all options are those of `evaluate`")
+    parser.add_argument("name", choices=names, help=f"of the {kind}")
+    if arguments[:1] in (["-h"], ["--help"]):
+        parser.print_help()
+        return 0
     given, rest = parser.parse_known_args(arguments)
     preset, config = parse_evaluate(rest, kind, paper.directory)
     _join(config.distributed)

@@ -35,7 +35,7 @@ _TRADES_SGD = {
 # paper does not give), and 10 path points.
 _IGR = {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 128, "epochs": 90, "schedule": "constant"}
 _IGR_TERM = {"strength": 1.0, "path_steps": 10}
-# m = 50 in the loss, a tenth of it on the way (RAR, on MNIST and Fashion-MNIST).
+# m = 50 in the loss, 10 of them inside of the attack (RAR, on MNIST and Fashion-MNIST).
 _PATH = {"path_steps": 50, "attack_path_steps": 10}
 
 GRAY: Mapping[str, dict[str, Any]] = {

@@ -461,6 +461,13 @@ def test_a_damaged_part_is_left_out_when_told_alone(copy, tmp_path, capsys):
     assert "all of its files are damaged" in capsys.readouterr().err
 
 
+def test_which_tables_there_are(capsys):
+    assert cli.main(["table", "--help"]) == 0
+    words = capsys.readouterr().out
+    assert "{2,3,4,5}" in words
+    assert "NAME --help" in words
+
+
 def test_what_there_is_not(tmp_path, capsys):
     output = ["--output", str(tmp_path / "none")]
     assert cli.main(["table", "3", "--dataset", "digits", "--preset", "cpu", *output]) == 2
