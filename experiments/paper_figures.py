@@ -67,7 +67,7 @@ def gaps(lines: pl.DataFrame) -> Figure:
                 quantiles = [float(value) for value in (part[column][0] or "").split()]
                 if quantiles:
                     label = _label(model) if style == "-" else "_strongest"
-                    axis.step(quantiles, LEVELS, color=look(model)[0], linestyle=style, linewidth=1.2, label=label)
+                    axis.plot(quantiles, LEVELS, color=look(model)[0], linestyle=style, linewidth=1.2, label=label)
         axis.axvline(0, color="#1a202c", linewidth=1)
         axis.set(xlabel="(bound - attack) / bound", ylabel="share of samples below", ylim=(0, 1))
 

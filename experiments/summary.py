@@ -9,7 +9,7 @@ GROUP = ["model", "norm", "epsilon", "attribution"]
 _SAMPLE = [*GROUP, "position"]
 
 # Shares of samples at which the gaps between bound and attack are kept, for figures without rows.
-LEVELS = tuple(i / 40 for i in range(41))
+LEVELS = tuple(i / 100 for i in range(101))
 
 # Differences of float32 attributions are exact to about 1e-5 of a deviation.
 ROUNDING = 1e-4
