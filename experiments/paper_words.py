@@ -108,9 +108,9 @@ NOT_SO = (
     " one competing label that the paper considers, the second best, that is so of any v in the linear model; the"
     " half-spaces of two labels can exclude both.",
     "T'_e scales T_e by what happens along one direction. It repairs that direction, and bounds no other: on five"
-    " samples that PGD takes beyond it, the remainder along the attack's own direction is about as large as the"
-    " linear change or larger, and along the bound's less than half of it (benchmarks/README.md has the numbers and"
-    " the command).",
+    " samples of MNIST that PGD takes beyond it, the remainder along the attack's own direction is about as large as"
+    " the linear change or larger, and along the bound's less than half of it (benchmarks/README.md has the numbers"
+    " and the command).",
     "Table 2 has the l-infinity radius 0.25 in its text; its entries for integrated gradients are those of Table 4 at"
     " 0.1, which is taken here for all three.",
     "The columns of Tables 3 and 4 for CIFAR-10 do not fit each other: T_e / sin(T_c), which is about the norm of"
