@@ -1,6 +1,7 @@
 """The three kinds of pictures: heat maps before and after, bound against attack, histogram of the gaps."""
 
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -130,7 +131,8 @@ def panels(samples: pl.DataFrame, title: str, draw: Any) -> Figure:
     rows = -(-len(groups) // columns)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * columns, 0.5 + 3.3 * rows), layout="constrained")
-        figure.suptitle(title, fontsize=11)
+        # A narrow figure has its legend beside the end of a long line.
+        figure.suptitle(textwrap.fill(title, 28 * columns), fontsize=11)
         axes: Any = figure.subplots(rows, columns, squeeze=False)
         for axis in axes.ravel()[len(groups) :]:
             axis.set_axis_off()
