@@ -64,7 +64,7 @@ def _bounds(lines: pl.DataFrame, suffix: str) -> list[_Found]:
 
     if len(l2):
         figure, share = _largest(l2, "paper_outside")
-        text = f"few attacked attributions are outside of T_e (l2; at most 6.2 % in Table 3){suffix}"
+        text = f"few attacked attributions are outside of T_e (l2; at most 6.2 % in Table 3, at its one radius){suffix}"
         judge(text, l2, figure, share <= 0.062)
         figure, share = _largest(l2, "paper_outside_corrected")
         judge(f"none is outside of T'_e (l2){suffix}", l2, figure, share == 0)
@@ -73,6 +73,8 @@ def _bounds(lines: pl.DataFrame, suffix: str) -> list[_Found]:
     if len(linf):
         which = "" if linf["theorem_2_active"].count() else ", here Corollary 1"
         figure, share = _largest(linf, "paper_outside")
+        all_kinds = int(linf["outside_count"].sum())
+        figure += f"; of all kinds of attacks {all_kinds:,} of {linf['attacks'].sum():,}" if all_kinds else ""
         judge(f"none is outside of the l-infinity bound{which}{suffix}", linf, figure, share == 0)
         figure, least = _smallest(linf, "r")
         judge(f"r > 0 (l-infinity{which}){suffix}", linf, figure, least > 0)
@@ -97,7 +99,8 @@ def _means(ig: pl.DataFrame) -> list[_Found]:
         figure = f"the smallest r is {row['r']:.2g} ({_row(row)}, {_norm(row['norm'])})"
         theirs = published.table(5).filter(pl.col("dataset") == published.dataset(str(ig["dataset"][0])))
         if len(theirs):
-            figure += f"; the paper's {theirs['r'].to_numpy().min():.4f}"
+            least = theirs.sort("r").row(0, named=True)
+            figure += f"; the paper's {least['r']:.4f} ({_norm(least['norm'])})"
         text = (
             "the tightest bound is only some ten-thousandths above the attack (Table 5; a minimum, which falls with n)"
         )
@@ -168,7 +171,9 @@ def _theory(ig: pl.DataFrame, dominant: Mapping[str, Mapping[str, float]]) -> li
     some = [value for model, value in dominant.items() if model in published.MODELS]
     if some:
         shares = [value["share"] for value in some]
-        figure = f"in {_at_least(shares)} of the rows that are not zero, of {len(shares)} defenses"
+        few, many = f"{100 * min(shares):.1f}", f"{100 * max(shares):.1f}"
+        span = few if few == many else f"{few} to {many}"
+        figure = f"in {span} % of the rows that are not zero, of {len(shares)} defenses"
         found.append(("P is diagonally dominant (Figure 1b)", pl.DataFrame(some), figure, min(shares) == 1))
     return found
 

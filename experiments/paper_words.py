@@ -68,7 +68,8 @@ ORDER = (
 CAPTIONS = {
     "2": (
         "A mark for each model, means over its samples; angles leave vacuous samples out, as in Table 4, and a model"
-        " without others has no mark. The paper's numbers have a panel of their own. Every panel has its own scales."
+        " whose every bound is vacuous has no mark: where all of ours are, the paper's panel stands alone. The paper's"
+        " numbers have a panel of their own. Every panel has its own scales."
     ),
     "gaps": (
         "The paper's Appendix D shows T_e less the mean deviation under its attack, and finds all positive and most"
