@@ -15,7 +15,6 @@ class Claim(NamedTuple):
     """A statement of the paper, and what a run says of it."""
 
     text: str
-    dataset: str
     n: str
     """Samples of each model."""
     figure: str
@@ -23,7 +22,7 @@ class Claim(NamedTuple):
     """``None``: what was seen could be chance."""
 
 
-# Before a data set and samples are known.
+# Before samples are counted.
 _Found = tuple[str, pl.DataFrame, str, bool | None]
 
 
@@ -44,7 +43,7 @@ def claims(ours: pl.DataFrame, dominant: Mapping[str, Mapping[str, float]], atta
         found += [*_bounds(ig, ""), *_bounds(others, ", saliency and input x gradient")]
         found += [*_means(ig), *_ranks(ours), *_orders(ours)]
     found += _theory(ig, dominant)
-    return [Claim(text, str(ours["dataset"][0]), samples(lines), figure, held) for text, lines, figure, held in found]
+    return [Claim(text, samples(lines), figure, held) for text, lines, figure, held in found]
 
 
 def samples(lines: pl.DataFrame) -> str:
@@ -60,7 +59,7 @@ def _bounds(lines: pl.DataFrame, suffix: str) -> list[_Found]:
 
     def judge(text: str, of: pl.DataFrame, figure: str, held: bool) -> None:
         # Of an attack that came to no number nothing is known.
-        found.append((text, of, figure, None if held and of["attacks_without"].sum() else held))
+        found.append((text, of, figure, None if held and of["attacks_not_finite"].sum() else held))
 
     if len(l2):
         figure, share = _largest(l2, "paper_outside")

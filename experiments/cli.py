@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }[command]
     try:
         return run(rest)
-    # Of packages that are optional.
+    # ImportError is that of an optional package, which says how to install it.
     except (StoreError, UsageError, ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

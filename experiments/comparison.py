@@ -222,7 +222,7 @@ def violations(ours: pl.DataFrame) -> tuple[str, list[list[str]]]:
     Returns:
       The totals in words, and a table (first row: the head) of the lines that have any; empty where none has.
     """
-    counts = ("attacks", "outside_count", "outside_within", "outside_corrected_count", "attacks_without")
+    counts = ("attacks", "outside_count", "outside_within", "outside_corrected_count", "attacks_not_finite")
     attacks, outside, within, corrected, without = (int(ours[name].sum()) for name in counts)
     text = (
         f"Of {attacks:,} attacks of all kinds and radii {outside:,} went beyond T_e and {corrected:,} beyond T'_e. The"

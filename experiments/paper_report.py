@@ -95,7 +95,11 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
 
 
 def table(number: str, store: Store) -> str:
-    """One table of a run beside the paper's, as Markdown."""
+    """One table of a run beside the paper's, as Markdown.
+
+    Raises:
+      StoreError: if the run has no rows.
+    """
     record = paper_record.collect(store)
     if record is None:
         raise StoreError(f"{store.directory} holds no rows yet.")
@@ -255,14 +259,15 @@ def _of_figures(record: Record) -> pl.DataFrame:
 
 
 def _figures(record: Record, directory: Path, images: Mapping[str, bytes]) -> list[Block]:
-    """Figures of a run that are drawn now, or were when its rows were at hand; and which are not."""
+    """Figures of a run: of its record, and of sweeps, also of those that are elsewhere by now; and which it lacks."""
     found, missing = [], []
     ig = _of_figures(record)
     for figure, title in FIGURES.items():
         name = f"{record.name}-{figure}"
         lines = ig.filter(pl.col("norm") == "linf") if figure == "2" else ig
         commands = _commands(record, "figure", figure, lines)
-        if name in images or (directory / "figures" / f"{name}.png").exists():
+        # What is drawn of the record is drawn now, or not at all: an older picture shows other rows.
+        if name in images or (figure in sweeps.SWEEPS and (directory / "figures" / f"{name}.png").exists()):
             said = "\n".join([*commands, paper_words.CAPTIONS[figure]])
             found.append(Block(3, f"{title}, {_name(record)}", said, figure=name))
         else:

@@ -174,7 +174,7 @@ def _violations(attacks: pl.DataFrame, bounds: pl.DataFrame, small_remainder: fl
         .with_columns(small=pl.col("remainder") < small_remainder, paper=_paper_attack())
     )
     # An attack without a number was not seen to stay within.
-    found = {"attacks": pl.len(), "attacks_without": pl.col("euclidean").is_null().sum()}
+    found = {"attacks": pl.len(), "attacks_not_finite": pl.col("euclidean").is_null().sum()}
     for name, limit in (("outside", "bound"), ("outside_corrected", "corrected")):
         excess = pl.col("euclidean") / pl.col(limit) - 1
         outside = excess > ROUNDING

@@ -78,7 +78,7 @@ def summary(**columns):
         {
             **given,
             "n": [7] * 6,
-            "attacks_without": [0] * 6,
+            "attacks_not_finite": [0] * 6,
             "outside_count": [0] * 6,
             "attacks": [9] * 6,
             **values,
@@ -188,7 +188,7 @@ def test_claims_are_judged_by_the_figures():
         "P is diagonally dominant (Figure 1b)",
     }
     # Of an attack that came to no number nothing is known.
-    without = ours.with_columns(attacks_without=pl.when(model="art").then(0).otherwise(1))
+    without = ours.with_columns(attacks_not_finite=pl.when(model="art").then(0).otherwise(1))
     verdicts = {claim.text: claim.held for claim in claims.claims(without, {})}
     assert verdicts["r > 0 (l2, to T'_e)"] is None
     assert verdicts["none is outside of T'_e (l2)"] is False

@@ -111,7 +111,7 @@ def line(rows):
         ("paper_degrees_bounded", 10 * (0.3 + 2.0 + 0.1) / 3),
         # Two starts of PGD and one of IFIA share what four rows have; the bound's own point took no time.
         ("attack_seconds", 4 * 0.3 / 3),
-        ("attacks_without", 0),
+        ("attacks_not_finite", 0),
     ],
 )
 def test_columns_by_hand(line, column, expected):
@@ -148,5 +148,5 @@ def test_attacks_without_a_number_are_counted(rows):
     lost = pl.when(pl.col("method") == "ifia", pl.col("position") < 2)
     damaged = rows.with_columns(euclidean=lost.then(pl.lit(math.nan, pl.Float32)).otherwise("euclidean"))
     line = summarize(damaged, 0.05)
-    assert line.select("attacks", "attacks_without").rows() == [(16, 2)]
+    assert line.select("attacks", "attacks_not_finite").rows() == [(16, 2)]
     assert "2 of the attacks came to no finite number" in violations(line)[0]
