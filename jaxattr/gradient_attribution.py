@@ -32,12 +32,20 @@ class GradientAttribution:
       field: ``(logits_fn, x, label) -> F(x)``, the gradient of some scalar function of x.
       baseline: ``m(x) = x - baseline``; ``None`` for ``m(x) = 1``. A number or an array shaped like x.
       complete: whether the map sums to ``f(x) - f(baseline)``, up to quadrature.
+      output: from logits function to the function that is explained; ``None`` for the logits themselves. ``field`` has
+        it applied already: this is for whoever has to look at the explained function.
     """
 
     def __init__(
-        self, name: str, field: Callable[[LogitsFn, Array, Any], Array], baseline: Any = None, complete: bool = False
+        self,
+        name: str,
+        field: Callable[[LogitsFn, Array, Any], Array],
+        baseline: Any = None,
+        complete: bool = False,
+        output: Callable[[LogitsFn], LogitsFn] | None = None,
     ):
         self.name, self.field, self.baseline, self.complete = name, field, baseline, complete
+        self.output = output
 
     def __repr__(self):
         return f"{type(self).__name__}({self.name!r})"

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks
-from jaxattr.balls import Ball, OverBall, require
+from jaxattr.balls import Ball, require
+from jaxattr.method import Method
 from jaxattr.types import Attack, LogitsFn
 
 Keep = Literal["last", "best", "best_label_kept"]
@@ -144,4 +145,4 @@ def projected_ascent(
             _, (chosen, _) = jax.lax.fori_loop(0, num_steps + 2, best_step, (x, nothing), unroll=unroll)
         return finish(logits_fn, ball, x, chosen, climb.merit)
 
-    return OverBall(attack, ball)
+    return Method("projected_ascent", attack, ball)

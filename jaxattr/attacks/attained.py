@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from jaxattr import _checks
 from jaxattr.attacks.ascent import AttackResult, finish, predict
-from jaxattr.balls import Ball, OverBall, require
+from jaxattr.balls import Ball, require
+from jaxattr.method import Method
 from jaxattr.metrics import euclidean
 from jaxattr.types import Attack, Attribution, Bound
 
@@ -61,4 +62,4 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
             moved = jnp.where(kept, moved, moved - 1 - jnp.max(moved))
         return finish(logits_fn, ball, x, points[jnp.argmax(moved)], merit)
 
-    return OverBall(attack, ball)
+    return Method("attained", attack, ball)

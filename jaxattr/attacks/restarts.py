@@ -3,7 +3,7 @@
 import jax
 
 from jaxattr import _checks
-from jaxattr.balls import OverBall
+from jaxattr.method import Method
 from jaxattr.types import Attack
 
 
@@ -34,4 +34,4 @@ def restarts(attack: Attack, num_restarts: int) -> Attack:
     def repeated(logits_fn, x, label, key):
         return jax.vmap(lambda k: attack(logits_fn, x, label, k))(jax.random.split(key, num_restarts))
 
-    return OverBall(repeated, getattr(attack, "ball", None))
+    return Method("restarts", repeated, getattr(attack, "ball", None))
