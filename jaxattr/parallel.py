@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
-from jaxattr import _checks
+from jaxattr import _checks, _xla
 from jaxattr.types import LogitsFn
 
 AXIS = "samples"
@@ -231,8 +231,7 @@ class SampleMap:
             return math.ceil(self._batch_size / devices) * devices
         size = rounded(min(MAX_BATCH_SIZE * devices, math.ceil(len(xs) / devices) * devices))
         while self._memory is not None:
-            analysis = self._executable(size, xs, labels, key).memory_analysis()
-            needed = 0 if analysis is None else analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+            needed = _xla.memory(self._executable(size, xs, labels, key)) or 0
             if needed <= self._memory:
                 break
             if size == devices:
