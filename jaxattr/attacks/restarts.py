@@ -3,14 +3,15 @@
 import jax
 
 from jaxattr import _checks
+from jaxattr.attacks.ascent import AttackResult
 from jaxattr.method import Method
 from jaxattr.types import Attack
 
 
-def restarts(attack: Attack, num_restarts: int) -> Attack:
+def restarts(attack: Attack, num_restarts: int) -> Method[AttackResult]:
     """Run an attack from several random starts, by ``vmap`` over keys.
 
-    All results are kept: paper 000 reports means over 20 attacks per sample, and the worst of them says more.
+    All results are kept: Wang and Kong 2023 report means over 20 attacks per sample, and the worst of them says more.
 
     Args:
       attack: ``(logits_fn, x, label, key) -> AttackResult``.
