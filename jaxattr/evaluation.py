@@ -1,11 +1,9 @@
 """Networks of batches, objectives and accuracies: what training and evaluation share."""
 
 import logging
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from types import MethodType
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -15,9 +13,28 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxattr import _checks
-from jaxattr._logits import predicted as predicted
-from jaxattr._logits import require_classes
+from jaxattr._compiled import compiled
+from jaxattr._logits import predicted, require_classes
 from jaxattr.types import Attack
+
+__all__ = [
+    "ApplyFn",
+    "Batch",
+    "MixedPrecision",
+    "Objective",
+    "Robustness",
+    "Variables",
+    "accuracy",
+    "arrays",
+    "check_classes",
+    "check_labels",
+    "frozen",
+    "full_precision",
+    "mixed_precision",
+    "predicted",
+    "robust_accuracy",
+    "robustness",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +147,7 @@ def check_classes(apply_fn: ApplyFn, variables: Variables, xs: Any) -> int:
     """
     batch = jax.ShapeDtypeStruct((1, *np.shape(xs)[1:]), jax.dtypes.canonicalize_dtype(xs.dtype))
     # Traced once for as long as the network lives, as the programs below are.
-    logits = _compiled(_logits_of, apply_fn).eval_shape(dict(variables), batch)
+    logits = compiled(_logits_of, apply_fn).eval_shape(dict(variables), batch)
     if getattr(logits, "ndim", None) != 2 or logits.shape[0] != 1:
         raise ValueError(
             f"`apply_fn` must return logits (n, classes) and updates, but of a batch {batch.shape} it returned logits"
@@ -187,7 +204,7 @@ def accuracy(apply_fn: ApplyFn, variables: Variables, data: Any, *, batch_size: 
     """
     xs, labels = arrays(data)
     check_labels(labels, check_classes(apply_fn, variables, xs))
-    program = _compiled(_predictions, apply_fn)
+    program = compiled(_predictions, apply_fn)
     found = _over_batches(lambda batch, _: program(variables, batch.x), xs, labels, None, batch_size)
     if np.any(found < 0):
         logger.warning("logits of %d of %d samples are not finite; they count as mistakes", (found < 0).sum(), len(xs))
@@ -253,7 +270,7 @@ def robustness(
     if ball is not None:
         ball.check_input(xs)
     check_labels(labels, check_classes(apply_fn, variables, xs))
-    program = _compiled(_attacked, apply_fn, attack)
+    program = compiled(_attacked, apply_fn, attack)
     found = _over_batches(
         lambda batch, keys: program(variables, batch.x, batch.label, keys), xs, labels, key, batch_size
     )
@@ -329,43 +346,6 @@ def _attacked(apply_fn: ApplyFn, attack: Attack, variables: Variables, xs: Array
     after = _predictions(apply_fn, variables, adversaries.reshape(-1, *xs.shape[1:]))
     before = _predictions(apply_fn, variables, xs)
     return jnp.concatenate([before[:, None], after.reshape(len(xs), -1), stalled[:, None].astype(jnp.int32)], axis=1)
-
-
-# Programs live as long as what they are of: weights inside of a closure are part of a compiled program, and a cache that
-# holds on to the closure would never free them.
-_PROGRAMS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
-def _compiled(function: Callable[..., Array], *static: Any) -> Callable[..., Array]:
-    """``jit(partial(function, *static))``, the same object for the same arguments while all of them live."""
-    if all(_has_value(one) for one in static):
-        return _compiled_for_values(function, *static)
-    try:
-        programs, references = _PROGRAMS, [weakref.ref(one) for one in static]
-        for one in static[:-1]:
-            programs = programs.setdefault(one, weakref.WeakKeyDictionary())
-        known = programs.setdefault(static[-1], {})
-    # An object that cannot be referred to weakly, or has no hash: it is compiled once for each call.
-    except TypeError:
-        return jax.jit(partial(function, *static))
-
-    def run(*arguments):
-        # A reference would be a strong one, from the value of the cache to its key.
-        return function(*(reference() for reference in references), *arguments)
-
-    if function not in known:
-        known[function] = jax.jit(run)
-    return known[function]
-
-
-def _has_value(static: Any) -> bool:
-    """Whether equality is by value, as of networks made of equal modules: such are kept, and hold no weights."""
-    return type(static).__eq__ is not object.__eq__ and not isinstance(static, MixedPrecision | MethodType)
-
-
-@lru_cache(maxsize=32)
-def _compiled_for_values(function: Callable[..., Array], *static: Any) -> Callable[..., Array]:
-    return jax.jit(partial(function, *static))
 
 
 def _over_batches(

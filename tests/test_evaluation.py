@@ -232,7 +232,7 @@ def test_a_network_of_one_logit_is_refused_with_its_cure():
 
 def test_a_network_of_single_samples_is_refused():
     with pytest.raises(ValueError, match=r"must return logits \(n, classes\).*returned logits \(3,\)"):
-        check_classes(lambda variables, xs: (xs[0], {}), EYE, np.eye(3, dtype=np.float32))
+        check_classes(lambda _, xs: (xs[0], {}), EYE, np.eye(3, dtype=np.float32))
 
 
 # Memory
@@ -264,7 +264,7 @@ def test_networks_made_of_equal_modules_share_a_program():
     class Made(NamedTuple):
         width: int
 
-        def __call__(self, variables, xs, *, train=False, key=None):
+        def __call__(self, variables, xs):
             traces.append(1)
             return xs @ variables["params"], {}
 
