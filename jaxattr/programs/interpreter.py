@@ -42,7 +42,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.core
 from jax.extend import source_info_util
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 Path: TypeAlias = tuple[int, ...]
 """Where an operation stands: its index, behind the indices of the operations that it is inside of.
@@ -50,6 +50,9 @@ Path: TypeAlias = tuple[int, ...]
 The bodies of ``while`` and ``cond`` are numbered: ``(4, 1, 0)`` is the first operation of the second body of the fifth
 operation. A path belongs to one program; another trace of the same function has the same ones.
 """
+
+Equation: TypeAlias = Any
+"""A ``jax.extend.core.JaxprEqn``. (JAX does not say of what type its variables are.)"""
 
 Rule: TypeAlias = Callable[..., Any]
 """``rule(interpreter, equation, *values) -> sequence of results | NotImplemented``."""
@@ -72,7 +75,7 @@ class Function(NamedTuple):
     file: str | None
 
 
-def body(equation: JaxprEqn) -> ClosedJaxpr | None:
+def body(equation: Equation) -> ClosedJaxpr | None:
     """The program that an operation runs once, of its operands; ``None`` for primitive operations and loops."""
     if equation.primitive.name in _LOOPS:
         return None
@@ -81,12 +84,17 @@ def body(equation: JaxprEqn) -> ClosedJaxpr | None:
         if isinstance(inner, Jaxpr | ClosedJaxpr):
             # One class since JAX 0.12.
             inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
-            if len(inner.jaxpr.invars) == len(equation.invars):
+            if equation.primitive.name == "shard_map" or _fits(equation.invars, inner.jaxpr.invars):
                 return inner
     return None
 
 
-def function(equation: JaxprEqn) -> Function | None:
+def _fits(outside: Sequence[Any], inside: Sequence[Any]) -> bool:
+    """Whether operands are those of a program; a reduction of arrays, say, is by a program of two numbers."""
+    return [atom.aval.shape for atom in outside] == [atom.aval.shape for atom in inside]
+
+
+def function(equation: Equation) -> Function | None:
     """The named function that an operation evaluates, or ``None``."""
     inner = body(equation)
     if inner is None:
@@ -102,7 +110,7 @@ def trace(fn: Callable[..., Any], *args: Any) -> tuple[ClosedJaxpr, Any]:
     return program, jax.tree.structure(shapes)
 
 
-def scan_operands(equation: JaxprEqn, values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+def scan_operands(equation: Equation, values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
     """Operands of a ``scan``: what it closes over, the first carry, and what it runs over."""
     program = equation.params["jaxpr"].jaxpr
 
@@ -114,7 +122,7 @@ def scan_operands(equation: JaxprEqn, values: Sequence[Any]) -> tuple[Sequence[A
     return values[:first_carry], values[first_carry:first_input], values[first_input:]
 
 
-def while_operands(equation: JaxprEqn, values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+def while_operands(equation: Equation, values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
     """Operands of a ``while_loop``: what its condition and its body close over, and the first state."""
     first = equation.params["cond_nconsts"]
     second = first + equation.params["body_nconsts"]
@@ -177,7 +185,7 @@ class Interpreter:
         """The value of a number that stands in a program."""
         return atom.val
 
-    def apply(self, equation: JaxprEqn, *values: Any) -> list[Any]:
+    def apply(self, equation: Equation, *values: Any) -> list[Any]:
         """The results of the operation at ``self.path``: by a rule, else by entering it, else as they are."""
         path = self.path
         if self._at is None or path in self._at:
@@ -192,19 +200,25 @@ class Interpreter:
             return self.enter(equation, *values)
         return self.bind(equation, *values)
 
-    def _asked(self, equation: JaxprEqn) -> list[Rule]:
+    def _asked(self, equation: Equation) -> list[Rule]:
         named = function(equation)
         found = (self.functions.get(named.name) if named else None, self.rules.get(equation.primitive.name))
         return [rule for rule in found if rule is not None]
 
-    def bind(self, equation: JaxprEqn, *values: Any) -> list[Any]:
+    def bind(self, equation: Equation, *values: Any) -> list[Any]:
         """The results of an operation as it is."""
         operands = {atom: value for atom, value in zip(equation.invars, values, strict=True) if isinstance(atom, Var)}
         about = self._about._replace(arg_names=None, result_paths=None)
         alone = Jaxpr((), list(operands), equation.outvars, [equation], equation.effects, about)
         return list(jax.core.eval_jaxpr(alone, (), *operands.values()))
 
-    def enter(self, equation: JaxprEqn, *values: Any) -> list[Any]:
+    def evaluator(self) -> "Interpreter":
+        """An interpreter without rules, which can :meth:`bind` operations of the program that this one walks."""
+        plain = Interpreter(at=())
+        plain._about = self._about
+        return plain
+
+    def enter(self, equation: Equation, *values: Any) -> list[Any]:
         """The results of an operation that holds programs, with the rules asked inside of them.
 
         Raises:
@@ -229,7 +243,7 @@ class Interpreter:
             return list(again(*values))
         return self.walk(inner, values, path)
 
-    def _scan(self, path: Path, equation: JaxprEqn, *values: Any) -> Sequence[Any]:
+    def _scan(self, path: Path, equation: Equation, *values: Any) -> Sequence[Any]:
         options, (constants, start, inputs) = equation.params, scan_operands(equation, values)
 
         def step(carry, each):
@@ -241,7 +255,7 @@ class Interpreter:
         )
         return [*end, *outputs]
 
-    def _while(self, path: Path, equation: JaxprEqn, *values: Any) -> Sequence[Any]:
+    def _while(self, path: Path, equation: Equation, *values: Any) -> Sequence[Any]:
         of_condition, of_body, start = while_operands(equation, values)
         condition, step = equation.params["cond_jaxpr"], equation.params["body_jaxpr"]
         return jax.lax.while_loop(
@@ -250,7 +264,7 @@ class Interpreter:
             tuple(start),
         )
 
-    def _cond(self, path: Path, equation: JaxprEqn, index: Any, *values: Any) -> Sequence[Any]:
+    def _cond(self, path: Path, equation: Equation, index: Any, *values: Any) -> Sequence[Any]:
         def branch(number, program):
             return lambda *inputs: tuple(self.walk(program, inputs, (*path, number)))
 
@@ -261,7 +275,7 @@ class Interpreter:
 class _as_traced:
     """What is traced inside keeps the source line, the name and the settings of an operation."""
 
-    def __init__(self, equation: JaxprEqn):
+    def __init__(self, equation: Equation):
         info = equation.source_info
         stack = source_info_util.current_name_stack() + info.name_stack
         self._contexts = (source_info_util.user_context(info.traceback, name_stack=stack), equation.ctx.manager)
