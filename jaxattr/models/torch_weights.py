@@ -97,6 +97,9 @@ class _Unpickler(pickle.Unpickler):
         return known.get((module_name, global_name), foreign)
 
     def persistent_load(self, pid: Any, /) -> Any:
+        # A whole module in the older format: a class and its source code.
+        if pid[0] == "module":
+            return pid[1]
         kind, dtype, key, _, size, *view = pid
         if isinstance(dtype, type) and issubclass(dtype, _Foreign):
             return dtype()
@@ -206,8 +209,9 @@ def _named_tensors(found: Any, entry: str | None) -> tuple[dict[str, _Tensor], l
     """Choose the state dictionary, and say what is left out, by name and kind."""
     _require_dictionary(found)
     left_out = []
-    if entry is not None or not _has_tensors(found):
-        inner = {name: value for name, value in found.items() if isinstance(value, dict) and _has_tensors(value)}
+    # A state dictionary has no dictionaries in it; a checkpoint can have tensors beside it.
+    inner = {name: value for name, value in found.items() if isinstance(value, dict) and _has_tensors(value)}
+    if entry is not None or inner or not _has_tensors(found):
         usual = [name for name in _USUAL if name in inner]
         if entry is None and (usual or len(inner) == 1):
             entry = usual[0] if usual else next(iter(inner))

@@ -120,7 +120,13 @@ def test_checkpoints_of_training_give_their_weights_and_say_what_is_left_out(tmp
     slots = b"}(" + constant(0) + b"}(" + constant("exp_avg") + moment + constant("step") + constant(7) + b"uu"
     optimizer = inner(state=slots, param_groups=constant([{"lr": 0.1, "betas": (0.9, 0.99)}]))
     options = b"cnowhere\nNamespace\n)\x81}(" + constant("lr") + constant(0.1) + b"ub"
-    entries = {"epoch": constant(3), "arch": constant("resnet18"), "optimizer": optimizer, "args": options}
+    entries = {
+        "epoch": constant(3),
+        "best": tensor((), (), legacy=legacy),
+        "arch": constant("resnet18"),
+        "optimizer": optimizer,
+        "args": options,
+    }
     weights = inner(**{"fc.weight": weight, "bn.num_batches_tracked": constant(5), "bn.extra": constant(None)})
     content = dictionary(**entries, **{name: weights})
     found = read(tmp_path, (in_legacy if legacy else in_zip)(content))
@@ -128,6 +134,7 @@ def test_checkpoints_of_training_give_their_weights_and_say_what_is_left_out(tmp
     np.testing.assert_array_equal(found["fc.weight"], NUMBERS)
     for part in (
         "'epoch' (int)",
+        "'best' (a tensor)",
         "'optimizer' (OrderedDict)",
         "'args' (nowhere.Namespace)",
         "'arch' (str)",
