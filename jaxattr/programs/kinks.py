@@ -44,8 +44,8 @@ def kinks(fn: Callable[[Any], Any], x: Any) -> list[Kink]:
     """List what is not twice differentiable between the input and the output of a function.
 
     Bounds need two derivatives of the network in its input. ReLU, max-pooling, ``abs``, ``clip``, ``sort``, rounding or
-    a choice that the input decides make its gradient jump. The derivative that JAX computes does not see jumps, and a bound
-    made from it is too small: 0 for the saliency of a ReLU network.
+    a choice that the input decides make its gradient jump. The derivative that JAX computes does not see the jump, and
+    a bound made from it is too small: 0 for the saliency of a ReLU network.
 
     ``fn`` is traced and not run. What counts is the function that JAX differentiates:
 

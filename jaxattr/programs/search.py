@@ -83,17 +83,14 @@ class Search(Interpreter):
             for v in equation.outvars
         ]
 
-    def kinked(self, equation: Equation, operands: Sequence[Value], operation: str = "") -> list[Value]:
-        """The results of an operation with a kink, or of a function that counts as one."""
-        term = self.term(self._kink(equation, operation) | _union(operands))
+    def kinked(
+        self, equation: Equation, operands: Sequence[Value], function: str = "", results: Sequence[Value] = ()
+    ) -> list[Value]:
+        """The results of an operation with a kink, or of a function that counts as one and has these results inside."""
+        term = self.term(self._kink(equation, function) | _union(operands))
         term.frozen = equation.primitive.name == "stop_gradient"
-        low, high = _interval(equation, operands)
-        return [
-            Value(True, term.kinks, low=low, high=high)
-            if values.is_discrete(var.aval)
-            else Value(True, terms={(term, values.whole(var.aval)): 1.0}, low=low, high=high)
-            for var in equation.outvars
-        ]
+        ranges = [(v.low, v.high) for v in results] or [_interval(equation, operands)] * len(equation.outvars)
+        return [_of_term(term, var.aval, within) for var, within in zip(equation.outvars, ranges, strict=True)]
 
     def term(self, kinks: int) -> Term:
         """The kinked number at ``self.path``, with these kinks, too."""
@@ -132,9 +129,9 @@ class Search(Interpreter):
         new = _union(results) & ~_union(operands)
         if custom and library is None and not new and named not in self._following:
             rule = self._of_derivative(equation, operands) & ~_union(operands)
-            return self.kinked(equation, results, named.name if named else "") if rule else results
+            return self.kinked(equation, operands, named.name if named else "", results) if rule else results
         if new and named and named.name in names.KINKED_FUNCTIONS:
-            return self.kinked(equation, operands, named.name)
+            return self.kinked(equation, operands, named.name, results)
         return results
 
     def _of_derivative(self, equation: Equation, operands: Sequence[Value]) -> int:
@@ -227,6 +224,13 @@ def _interval(equation: Equation, operands: Sequence[Value]) -> Interval:
     return intervals.interval(equation.primitive.name, equation, operands) if single else values.ANYTHING
 
 
+def _of_term(term: Term, aval: Any, within: Interval) -> Value:
+    """A kinked number; an integer has no terms that cancel."""
+    if values.is_discrete(aval):
+        return Value(True, term.kinks, low=within[0], high=within[1])
+    return Value(True, terms={(term, values.whole(aval)): 1.0}, low=within[0], high=within[1])
+
+
 def _union(results: Sequence[Value]) -> int:
     bits = 0
     for value in results:
@@ -305,8 +309,7 @@ def _select(search: Search, equation: Equation, by: Value, *cases: Value):
     if not by.depends or values.is_discrete(aval):
         return NotImplemented
     term = search.term(search.choice(equation, by) | _union(cases))
-    low, high = _interval(equation, [by, *cases])
-    return [Value(True, terms={(term, values.whole(aval)): 1.0}, low=low, high=high)]
+    return [_of_term(term, aval, _interval(equation, [by, *cases]))]
 
 
 def _linear_solve(search: Search, equation: Equation, *operands: Value):
