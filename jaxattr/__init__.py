@@ -24,6 +24,11 @@ from jaxattr.balls import LInf as LInf
 from jaxattr.jacobian import AttributionJacobian as AttributionJacobian
 from jaxattr.jacobian import attribution_jacobian as attribution_jacobian
 from jaxattr.parallel import over_samples as over_samples
+from jaxattr.programs.kinks import Kink as Kink
+from jaxattr.programs.kinks import kinks as kinks
+from jaxattr.programs.smooth import SmoothMatch as SmoothMatch
+from jaxattr.programs.smooth import smooth as smooth
+from jaxattr.programs.smooth import smooth_match as smooth_match
 
 if TYPE_CHECKING:
     from jaxattr import checkpoints as checkpoints

@@ -49,8 +49,8 @@ def _softplus_jvp(primals, tangents):
 
 
 def _lead(a: Array, b: Array) -> Array:
-    # Equal infinities lead by nothing.
-    return jnp.where(a == b, 0, a - b)
+    # Equal infinities lead by nothing. (Equal numbers do as well, but their difference has a derivative.)
+    return jnp.where(jnp.isinf(a) & (a == b), 0, a - b)
 
 
 @jax.custom_jvp

@@ -37,7 +37,7 @@ def where(chain: Sequence[Equation]) -> str:
     if place is not None:
         return place
     for file, name, _ in _frames(chain[0], None):
-        if package(file) not in (None, "jax", "jaxlib", "python"):
+        if package(file) not in (None, "jax", "jaxattr", "jaxlib", "python"):
             return f"{package(file)} {name}"
     named = function(chain[0])
     return f"jax {named.name if named else chain[0].primitive.name}"
