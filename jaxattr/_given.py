@@ -5,7 +5,6 @@ complain of something that the user never wrote.
 """
 
 import collections.abc
-import functools
 import importlib
 import inspect
 import sys
@@ -43,7 +42,7 @@ def attribution(value: Any, name: str = "attribute") -> Any:
       Traceback (most recent call last):
       TypeError: `attribute` must be an attribution ... got the constructor `saliency`, ... write `saliency()`.
     """
-    _refuse_common(value, name, _ATTRIBUTION)
+    _refuse_common(value, name, _ATTRIBUTION, "attributions")
     if is_method(value):
         raise TypeError(f"`{name}` must be {_ATTRIBUTION}; got {value!r}, which is a bound or an attack.")
     if not is_gradient_attribution(value):
@@ -53,7 +52,7 @@ def attribution(value: Any, name: str = "attribute") -> Any:
 
 def bound(value: Any, name: str = "bound") -> Any:
     """Return ``value`` if it can be called as a bound (or an attack: they take the same arguments)."""
-    _refuse_common(value, name, _BOUND)
+    _refuse_common(value, name, _BOUND, "bounds")
     if is_gradient_attribution(value):
         raise TypeError(f"`{name}` must be {_BOUND}; got the attribution {value!r}, of which a bound is built.")
     if not is_method(value):
@@ -63,7 +62,7 @@ def bound(value: Any, name: str = "bound") -> Any:
 
 def method(value: Any, name: str = "method") -> Any:
     """Return ``value`` if it can be called as an attribution, a bound or an attack."""
-    _refuse_common(value, name, _METHOD)
+    _refuse_common(value, name, _METHOD, *_PACKAGES)
     if not is_method(value) and not is_gradient_attribution(value):
         _takes(3, value, name, _METHOD)
     return value
@@ -93,6 +92,7 @@ def network(value: Any, name: str = "logits_fn") -> Any:
             f" made of both by `jaxattr.models.logits_fn(module, variables)`, or by"
             " `jax.tree_util.Partial(lambda variables, x: module.apply(variables, x[None])[0], variables)`."
         )
+    _refuse_constructor(value, name, "callable on one input")
     signature = signature_of(value)
     if signature is not None and not _binds(signature, 1):
         raise TypeError(
@@ -134,11 +134,13 @@ def takes(count: int, value: Any) -> bool:
     return signature is None or _binds(signature, count)
 
 
-def _refuse_common(value: Any, name: str, wanted: str) -> None:
+def _refuse_common(value: Any, name: str, wanted: str, *packages: str) -> None:
     if isinstance(value, str):
-        made = _constructors().get(value)
-        advice = f" It is built by `{made}`." if made else f" Known names are {', '.join(sorted(_constructors()))}."
-        raise TypeError(f"`{name}` must be {wanted}; got str: the name {value!r}, where the function is meant.{advice}")
+        known = _constructors(*packages)
+        advice = f"It is built by `{known[value]}`." if value in known else f"Known names are {', '.join(known)}."
+        raise TypeError(
+            f"`{name}` must be {wanted}; got str: the name {value!r}, where the function is meant. {advice}"
+        )
     if isinstance(value, type):
         raise TypeError(f"`{name}` must be {wanted}; got the class {value.__name__}, of which one has to be built.")
     if not callable(value):
@@ -147,6 +149,10 @@ def _refuse_common(value: Any, name: str, wanted: str) -> None:
         raise TypeError(f"`{name}` must be {wanted}; got the network {type(value).__name__}. The method goes first.")
     if is_method(value) or is_gradient_attribution(value):
         return
+    _refuse_constructor(value, name, wanted)
+
+
+def _refuse_constructor(value: Any, name: str, wanted: str) -> None:
     signature = signature_of(value)
     if signature is not None and _makes_a_function(signature.return_annotation):
         called = getattr(value, "__name__", repr(value))
@@ -188,12 +194,11 @@ def _makes_a_function(annotation: Any) -> bool:
     return origin is collections.abc.Callable or getattr(origin, "__name__", "") in ("GradientAttribution", "Method")
 
 
-@functools.cache
-def _constructors() -> dict[str, str]:
+def _constructors(*packages: str) -> dict[str, str]:
     """From the name of a method to the call that builds it."""
     return {
-        name: f"jaxattr.{package}.{name}{arguments}"
-        for package, arguments in _PACKAGES.items()
+        name: f"jaxattr.{package}.{name}{_PACKAGES[package]}"
+        for package in packages
         for name in importlib.import_module(f"jaxattr.{package}").REGISTRY
     }
 
