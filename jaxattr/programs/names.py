@@ -22,7 +22,7 @@ scatter-sub scatter_sub symmetric_product
 _MOVES = """
 broadcast_in_dim reshape transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice gather scatter
 concatenate pad rev copy copy_p convert_element_type reduce_precision real imag complex conj select_n split tile
-unstack is_finite optimization_barrier sharding_constraint mesh_cast pvary pcast pbroadcast all_gather
+stack unstack is_finite optimization_barrier sharding_constraint mesh_cast pvary pcast pbroadcast all_gather
 all_gather_invariant all_to_all ppermute device_put name annotate
 """
 # Factors are smooth where the matrix is not singular and no two eigenvalues meet.
