@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -59,7 +60,7 @@ def jaxattr_log_odds(logits: Float[Array, " classes"]) -> Float[Array, " classes
     return logits - jnp.where(leads, followers, without)
 
 
-def log_odds_of(logits: Float[Array, " classes"], label: Any) -> Float[Array, ""]:
+def log_odds_of(logits: Float[Array | np.ndarray, " classes"], label: Any) -> Float[Array, ""]:
     """The log-odds of one class; NaN for a label that turns out not to be there."""
     own = jnp.arange(logits.size) == label
     # A sum and no index: a batch of these has no gather, and its derivative no scatter.
@@ -67,12 +68,12 @@ def log_odds_of(logits: Float[Array, " classes"], label: Any) -> Float[Array, ""
     return chosen - jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits))
 
 
-def cross_entropy(logits: Float[Array, " classes"], label: Any) -> Float[Array, ""]:
+def cross_entropy(logits: Float[Array | np.ndarray, " classes"], label: Any) -> Float[Array, ""]:
     """``-log softmax(f)_y`` of one sample."""
     return jaxattr_softplus(-log_odds_of(logits, label))
 
 
-def log_softmax(logits: Float[Array, " classes"]) -> Float[Array, " classes"]:
+def log_softmax(logits: Float[Array | np.ndarray, " classes"]) -> Float[Array, " classes"]:
     """``log softmax(f)`` of one sample."""
     return -jaxattr_softplus(-jaxattr_log_odds(logits))
 
@@ -84,7 +85,7 @@ def divergence(log_p: Float[Array, " classes"], log_q: Float[Array, " classes"])
     return jnp.sum(jnp.where(p > 0, p * (log_p - log_q), 0))
 
 
-def predicted(logits: Float[Array, "*batch classes"]) -> Int[Array, "*batch"]:
+def predicted(logits: Float[Array | np.ndarray, "*batch classes"]) -> Int[Array, "*batch"]:
     """The predicted class, the lower one of equals; -1 where logits are NaN or infinite and nothing is predicted.
 
     A single class of ``-inf`` is one that the network rules out, and no fault.

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-from jaxattr import _logits
+from jaxattr import _checks, _logits, networks
 from jaxattr.gradient_attribution import GradientAttribution
 from jaxattr.types import Attribution, LogitsFn
 
@@ -37,8 +37,9 @@ def _wrapper(transform: Callable[[Array], Array]) -> Output:
     @functools.wraps(transform)
     def wrap(logits_fn: LogitsFn) -> LogitsFn:
         # A callable pytree carries its weights along, and stays one; a plain function stays a plain function.
-        if isinstance(logits_fn, Partial):
-            return Partial(evaluate, logits_fn)
+        network = networks.as_pytree(logits_fn)
+        if networks.is_callable_pytree(network):
+            return Partial(evaluate, network)
         return functools.partial(evaluate, logits_fn)
 
     return wrap
@@ -153,10 +154,7 @@ def explaining(attribute: Attribution, output: Output) -> Attribution:
       >>> explained(logits_fn, jnp.array([0.0]), 0).tolist()  # 2 p (1 - p)
       [0.5]
     """
-    if not callable(attribute):
-        raise TypeError(
-            f"`attribute` must be an attribution such as `jaxattr.attributions.saliency()`, got {attribute!r}."
-        )
+    _checks.attribution(attribute)
     if not callable(output):
         raise TypeError(f"`output` must be a wrapper such as jaxattr.outputs.probability, got {output!r}.")
     if isinstance(attribute, GradientAttribution):

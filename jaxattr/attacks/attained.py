@@ -40,6 +40,8 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
       0.2
     """
     require(ball)
+    _checks.attribution(attribute)
+    _checks.bound(bound)
 
     def attack(logits_fn, x, label, key) -> AttackResult:
         x = _checks.sample(x)

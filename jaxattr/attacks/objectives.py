@@ -247,6 +247,7 @@ def deviation(
       >>> climb.merit(jnp.array([3.0, 4.0])).tolist()
       5.0
     """
+    _checks.attribution(attribute)
     if not isinstance(dissimilarity, Dissimilarity):
         raise TypeError(
             "`dissimilarity` must be a Dissimilarity such as `jaxattr.attacks.euclidean()`, with parentheses, got"
@@ -301,7 +302,7 @@ def _lead(logits: Array, label: Any) -> Array:
     return jnp.max(jnp.where(own, -jnp.inf, logits)) - _checks.of_class(logits, label)
 
 
-def _at_least(count: int, logits_fn: LogitsFn, x: Array, name: str) -> None:
+def _at_least(count: int, logits_fn: LogitsFn, x: Any, name: str) -> None:
     """Refuse a network with fewer logits than the objective compares."""
     classes = _checks.num_classes(logits_fn, x)
     _logits.require_classes(classes, name)

@@ -30,6 +30,7 @@ def restarts(attack: Attack, num_restarts: int) -> Method[AttackResult]:
       >>> jax.jit(attack, static_argnums=0)(lambda x: x, jnp.full(2, 0.5), 0, jax.random.key(0)).x.shape
       (3, 2)
     """
+    _checks.attack(attack)
     _checks.positive_int("num_restarts", num_restarts)
 
     def repeated(logits_fn, x, label, key):

@@ -59,6 +59,7 @@ def aat(
       >>> float(aux["metrics"]["pearson_distance"])  # a linear network's saliency does not move
       0.0
     """
+    _checks.attribution(attribute)
     _checks.non_negative("strength", strength)
     climbed = deviation(attack_attribute or attribute, dissimilarity or pearson(), kinks=kinks, method="aat")
     attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
@@ -114,6 +115,7 @@ def adv_aat(
       >>> round(float(loss), 4)  # adversarial training's, for the saliency does not move
       0.7981
     """
+    _checks.attribution(attribute)
     _checks.non_negative("strength", strength)
     climbed = weighted_sum(
         [

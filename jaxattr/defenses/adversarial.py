@@ -1,6 +1,7 @@
 """Adversarial training (AT)."""
 
-from jaxattr.defenses.attacked import AttackedObjective, correct, cross_entropy, require_attack
+from jaxattr import _checks
+from jaxattr.defenses.attacked import AttackedObjective, correct, cross_entropy
 from jaxattr.types import Attack
 
 
@@ -36,7 +37,7 @@ def adversarial(attack: Attack) -> AttackedObjective:
       >>> round(float(loss), 4)  # log(1 + exp(0.2)): the logits become 0.4 and 0.6
       0.7981
     """
-    require_attack(attack)
+    _checks.attack(attack)
 
     def loss(apply_fn, variables, batch, adversaries, key):
         logits, updates = apply_fn(variables, adversaries, train=True, key=key)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.lax import stop_gradient
 
-from jaxattr import _checks, _logits, attacks, metrics
+from jaxattr import _checks, _logits, metrics
 from jaxattr.balls import Ball
 from jaxattr.evaluation import ApplyFn, Batch, Variables, frozen, full_precision, predicted
 from jaxattr.types import Attack
@@ -118,19 +118,6 @@ def check_inputs(xs: Any, ball: Ball | None = None) -> None:
     _checks.sample(xs[0])
     if ball is not None:
         ball.check_input(xs)
-
-
-def require_attack(attack: Any, name: str = "attack") -> Attack:
-    """Return ``attack``, or raise ``TypeError`` if it is a name, or a constructor without its parentheses."""
-    accepted = "an attack such as `jaxattr.attacks.pgd(jaxattr.LInf(8 / 255))`"
-    if isinstance(attack, str) or not callable(attack):
-        raise TypeError(f"`{name}` must be {accepted}, got {attack!r}.")
-    for known, constructor in attacks.REGISTRY.items():
-        if attack is constructor:
-            raise TypeError(
-                f"`{name}` must be {accepted}, got the constructor `{known}` itself, without its arguments."
-            )
-    return attack
 
 
 def cosine_distance(a: Array, b: Array) -> Array:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from jaxattr import _checks
-from jaxattr.defenses.attacked import AttackedObjective, cosine_distance, over_batch, require_attack
+from jaxattr.defenses.attacked import AttackedObjective, cosine_distance, over_batch
 from jaxattr.evaluation import Objective
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
@@ -57,9 +57,10 @@ def igr(
       >>> float(aux["metrics"]["cosine_distance"])  # a linear network's saliency does not turn
       0.0
     """
+    _checks.attribution(attribute)
     _checks.non_negative("strength", strength)
     if attack is not None:
-        require_attack(attack)
+        _checks.attack(attack)
     if isinstance(base, AttackedObjective):
         attacked_base = base if attack is None else dataclasses.replace(base, attack=attack)
     elif attack is not None:
