@@ -23,6 +23,7 @@ class Search(Interpreter):
         super().__init__()
         self._found: dict[Path, tuple[int, str, tuple[Equation, ...]]] = {}
         self._terms: dict[Path, Term] = {}
+        self._shared: dict[Value, list[tuple[str, Any, Term]]] = {}
         self._chain: list[Equation] = []
         self._comparisons = 0
         self._following: list[Function | None] = []
@@ -87,10 +88,21 @@ class Search(Interpreter):
         self, equation: Equation, operands: Sequence[Value], function: str = "", results: Sequence[Value] = ()
     ) -> list[Value]:
         """The results of an operation with a kink, or of a function that counts as one and has these results inside."""
+        if equation.primitive.name in ("reduce_max", "stop_gradient"):
+            self._share(equation, operands)
         term = self.term(self._kink(equation, function) | _union(operands))
         term.frozen = equation.primitive.name == "stop_gradient"
         ranges = [(v.low, v.high) for v in results] or [_interval(equation, operands)] * len(equation.outvars)
         return [_of_term(term, var.aval, within) for var, within in zip(equation.outvars, ranges, strict=True)]
+
+    def _share(self, equation: Equation, operands: Sequence[Value]) -> None:
+        """Let the same maximum, written twice, be one term."""
+        term = self._terms.setdefault(self.path, Term(0))
+        for other, options, found in self._shared.get(operands[0], ()):
+            if (other, options) == (equation.primitive.name, equation.params):
+                self._terms[self.path] = found
+                return
+        self._shared.setdefault(operands[0], []).append((equation.primitive.name, equation.params, term))
 
     def term(self, kinks: int) -> Term:
         """The kinked number at ``self.path``, with these kinks, too."""

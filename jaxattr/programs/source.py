@@ -10,7 +10,8 @@ from typing import Any
 from jaxattr.programs.interpreter import Equation, Function, function
 
 # Frames of these packages are not the user's.
-_LIBRARIES = "jaxattr jax jaxlib flax equinox haiku optax chex jaxtyping beartype numpy einops absl"
+_OF_NETWORKS = ("jaxattr", "flax", "equinox", "haiku", "optax")
+_LIBRARIES = (*_OF_NETWORKS, "jax", "jaxlib", "chex", "jaxtyping", "beartype", "numpy", "einops", "absl")
 
 
 def where(chain: Sequence[Equation]) -> str:
@@ -59,7 +60,7 @@ def package(file: str) -> str | None:
 @functools.cache
 def _folders() -> list[tuple[str, str]]:
     found = []
-    for name in _LIBRARIES.split():
+    for name in _LIBRARIES:
         # Finds the package and does not import it.
         spec = importlib.util.find_spec(name)
         found += [(name, folder + os.sep) for folder in (spec and spec.submodule_search_locations) or ()]

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from jaxattr.programs.interpreter import Equation
 from jaxattr.programs.values import SAME, Layout, Term, Terms, Value, is_infinite
@@ -61,11 +62,12 @@ def _moved(name: str, equation: Equation, index: int, value: Value) -> tuple[Ter
     return kept, lost
 
 
-def _dropped(gone: Sequence[int]) -> Callable[[int], int | None]:
+def _dropped(gone: Iterable[Any]) -> Callable[[int], int | None]:
+    gone = {int(axis) for axis in gone}
     return lambda axis: None if axis in gone else axis - sum(other < axis for other in gone)
 
 
-def _inserted(new: Sequence[int], rank: int) -> Callable[[int], int | None]:
+def _inserted(new: Iterable[Any], rank: int) -> Callable[[int], int | None]:
     return [axis for axis in range(rank) if axis not in new].__getitem__
 
 
