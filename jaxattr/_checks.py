@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxattr._given import attribution, bound, method, network  # noqa: F401 (all checks under one name)
+from jaxattr._given import attack, attribution, bound, method, network  # noqa: F401 (all checks under one name)
 from jaxattr.types import LogitsFn
 
 
@@ -106,6 +106,20 @@ def label(logits_fn: LogitsFn, x: Array, y: Any) -> Array:
     if is_concrete(y) and not 0 <= int(y) < classes:
         raise ValueError(f"`label` must be between 0 and {classes - 1} ({classes} logits), got {int(y)}.")
     return jnp.asarray(y)
+
+
+def key(value: Any) -> Any:
+    """Return ``value`` if it is one random key, typed or as plain numbers."""
+    dtype, shape = getattr(value, "dtype", None), np.shape(value) if hasattr(value, "shape") else None
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and dtype != np.uint32:
+        raise TypeError(f"`key` must be a random key, `jax.random.key(0)`, got {type(value).__name__}.")
+    if shape != () if typed else len(shape or ()) != 1:
+        raise ValueError(
+            f"`key` must be ONE random key, got an array of shape {shape}. Every sample gets its own of it inside of"
+            " `jaxattr.over_samples`; several keys for one sample are a `jax.vmap`."
+        )
+    return value
 
 
 def of_class(outputs: Array, y: Array) -> Array:

@@ -18,6 +18,7 @@ from jaxattr.types import Attack, Attribution, Bound
 
 _ATTRIBUTION = "an attribution `attribute(logits_fn, x, label) -> map`, such as `jaxattr.attributions.saliency()`"
 _BOUND = "a bound `bound(logits_fn, x, label, key)`, such as `jaxattr.bounds.singular_value(attribute, ball)`"
+_ATTACK = "an attack `attack(logits_fn, x, label, key)`, such as `jaxattr.attacks.pgd(jaxattr.LInf(8 / 255))`"
 _METHOD = (
     "an attribution, a bound or an attack, such as `jaxattr.attributions.saliency()` or `jaxattr.attacks.pgd(ball)`"
 )
@@ -57,6 +58,16 @@ def bound(value: Any, name: str = "bound") -> Any:
         raise TypeError(f"`{name}` must be {_BOUND}; got the attribution {value!r}, of which a bound is built.")
     if not is_method(value):
         _takes(4, value, name, _BOUND)
+    return value
+
+
+def attack(value: Any, name: str = "attack") -> Any:
+    """Return ``value`` if it can be called as an attack."""
+    _refuse_common(value, name, _ATTACK, "attacks")
+    if is_gradient_attribution(value):
+        raise TypeError(f"`{name}` must be {_ATTACK}; got the attribution {value!r}.")
+    if not is_method(value):
+        _takes(4, value, name, _ATTACK)
     return value
 
 
@@ -128,10 +139,10 @@ def signature_of(value: Any) -> inspect.Signature | None:
         return None
 
 
-def takes(count: int, value: Any) -> bool:
-    """Whether a callable can be called with ``count`` positional arguments, as far as its signature is known."""
+def takes(count: int, value: Any, **keywords: Any) -> bool:
+    """Whether a callable can be called with ``count`` arguments, ``keywords`` among them, as far as is known."""
     signature = signature_of(value)
-    return signature is None or _binds(signature, count)
+    return signature is None or _binds(signature, count, **keywords)
 
 
 def _refuse_common(value: Any, name: str, wanted: str, *packages: str) -> None:

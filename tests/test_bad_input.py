@@ -318,7 +318,7 @@ XS = np.full((3, *tables.SHAPE), 0.5, np.float32)
 
 
 def test_over_samples_wants_a_method():
-    with pytest.raises(TypeError, match="`method` must be an attribution, a bound or an attack, got str"):
+    with pytest.raises(TypeError, match=r"`method` must be an attribution.*got str: 'saliency'.*built by `jaxattr.attributions.saliency\(\)`"):
         lifted("saliency")
 
 
@@ -360,10 +360,9 @@ def test_over_samples_of_a_model_that_is_none():
 
 
 def test_over_samples_with_and_without_a_key():
-    with pytest.raises(TypeError, match="key"):
+    with pytest.raises(TypeError, match="`pgd` draws random numbers and needs a key"):
         lifted(METHODS["pgd_l2"](0.1))(XS, [0, 1, 2])
-    with pytest.raises(TypeError, match=r"key|argument"):
-        lifted()(XS, [0, 1, 2], KEY)
+    np.testing.assert_array_equal(lifted()(XS, [0, 1, 2], KEY), lifted()(XS, [0, 1, 2]))
 
 
 @pytest.mark.parametrize("start", [-1, 4, 1.5])
