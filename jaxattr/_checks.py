@@ -122,7 +122,7 @@ def key(value: Any) -> Any:
     return value
 
 
-def of_class(outputs: Array, y: Array) -> Array:
+def of_class(outputs: Array, y: Array | int) -> Array:
     """``outputs[y]``, and NaN in value and all derivatives for a label that turns out not to be there.
 
     Indexing clamps a traced index; the result would silently be about another class.

@@ -1,6 +1,7 @@
 """The two views of an attribution that metrics compare: signed features, and pixels."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -51,7 +52,7 @@ def feature_map(g: Float[Array, "*shape"]) -> Float[Array, " features"]:
     return _check.one_map(g, "g").ravel()
 
 
-def pixel_map(g: Float[Array, "*shape"]) -> Float[Array, "*pixels"]:
+def pixel_map(g: Float[Array | np.ndarray, "*shape"]) -> Float[Array, "*pixels"]:
     """Absolute attribution per pixel, with mean 1.
 
     ``S_p = sum_c |g_{p,c}|``, then ``S <- N S / sum(S)`` over the N pixels, as in the released code

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -42,7 +43,7 @@ def top_k_indices(values: Float[Array, "*shape"], k: int) -> Int[Array, " k"]:
 def top_k_intersection(
     a: Float[Array, "*shape"],
     b: Float[Array, "*shape"],
-    k: int,
+    k: int | np.integer,
     map: Literal["feature", "pixel"] = "feature",
 ) -> Float[Array, ""]:
     """Share of the k most important entries that two attributions have in common.
