@@ -22,6 +22,9 @@ def interval(name: str, equation: Equation, values: Sequence[Value]) -> Interval
     return ANYTHING if math.isnan(low) or math.isnan(high) else (low, high)
 
 
+_LEAST = math.ulp(0.0)
+
+
 def _monotone(function: Callable[[float], float], least: float = -math.inf) -> Callable[..., Interval]:
     def of(_, x: Value) -> Interval:
         return function(max(x.low, least)), function(max(x.high, least))
@@ -34,7 +37,8 @@ def _fixed(low: float, high: float) -> Callable[..., Interval]:
 
 
 def _exp(x: float) -> float:
-    return math.inf if x > 700 else math.exp(x)
+    # Never 0.
+    return math.inf if x > 700 else max(math.exp(x), _LEAST)
 
 
 def _log(x: float) -> float:
@@ -112,6 +116,8 @@ def _compare(decide: Callable[[Value, Value], bool | None]) -> Callable[..., Int
 def _less(a: Value, b: Value) -> bool | None:
     if a.high < b.low:
         return True
+    if a.number == 0 and is_norm(b):
+        return True
     # Numbers are finite, as far as derivatives are concerned.
     if a.low >= b.high or b.high == -math.inf or a.low == math.inf:
         return False
@@ -122,6 +128,8 @@ def _equal(a: Value, b: Value) -> bool | None:
     if same(a, b):
         # x == x asks whether x is a number.
         return True
+    if (a.number == 0 and is_norm(b)) or (b.number == 0 and is_norm(a)):
+        return False
     if a.high < b.low or b.high < a.low or is_infinite(a) != is_infinite(b):
         return False
     return True if a.number is not None and a.number == b.number else None
@@ -191,7 +199,7 @@ _INTERVALS: dict[str, Callable[..., Interval]] = {
     "log1p": _monotone(lambda x: _log(1 + x)),
     "sqrt": _monotone(math.sqrt, 0.0),
     "rsqrt": _fixed(0.0, math.inf),
-    "logistic": _fixed(0.0, 1.0),
+    "logistic": _fixed(_LEAST, 1.0),
     "erfc": _fixed(0.0, 2.0),
     "cosh": _fixed(1.0, math.inf),
     "max": lambda _, a, b: (max(a.low, b.low), max(a.high, b.high)),

@@ -52,7 +52,7 @@ def kinks(fn: Callable[[Any], Any], x: Any) -> list[Kink]:
     * A kink that only decides an integer output, such as a predicted label, is none.
     * Kinks that cancel are none: the maximum that a softmax or a logsumexp subtracts, whoever wrote it.
     * Nor are operations that never switch: ``max(0, variance)``, ``clip(sigmoid(x), 0, 1)``, the test for NaN or
-      infinity, a floor of at most 1e-5 under a norm.
+      infinity, a floor of at most 1e-5 under a norm, a norm's test for 0.
     * ``sqrt``, ``log``, division and powers are singular at single points, where results are not finite. They count as
       smooth.
     * What passes ``stop_gradient`` (a straight-through estimator, say) changes the function and not the derivative that

@@ -299,8 +299,11 @@ def _abs(search: Search, equation: Equation, x: Value):
 def _sign(search: Search, equation: Equation, x: Value):
     if values.is_complex(equation.invars[0].aval):
         return search.smooth(equation, [x])
-    if x.low >= 0 or x.high <= 0:
-        number = 1.0 if x.low >= 0 else -1.0
+    # A kinked number may be 0 everywhere on one side of its kink; a smooth one is 0 at single points, or always.
+    above, below = x.low >= 0, x.high <= 0
+    smooth = not x.kinks and (x.exponential or not x.terms)
+    if (above or below) and (smooth or x.low * x.high > 0):
+        number = 1.0 if above else -1.0
         return [Value(low=number, high=number)]
     return NotImplemented
 

@@ -13,6 +13,8 @@ from jaxattr.programs.interpreter import Equation, Function, function
 _OF_NETWORKS = ("jaxattr", "flax", "equinox", "haiku", "optax")
 _LIBRARIES = (*_OF_NETWORKS, "jax", "jaxlib", "chex", "jaxtyping", "beartype", "numpy", "einops", "absl")
 
+_HERE = os.path.dirname(__file__) + os.sep
+
 
 def where(chain: Sequence[Equation]) -> str:
     """The user's file, line and function of an operation.
@@ -38,7 +40,7 @@ def where(chain: Sequence[Equation]) -> str:
     if place is not None:
         return place
     for file, name, _ in _frames(chain[0], None):
-        if package(file) not in (None, "jax", "jaxattr", "jaxlib", "python"):
+        if package(file) in _OF_NETWORKS and not file.startswith(_HERE):
             return f"{package(file)} {name}"
     named = function(chain[0])
     return f"jax {named.name if named else chain[0].primitive.name}"

@@ -93,6 +93,8 @@ SMOOTH = {
     "a label beside the logits": lambda x: (jnp.tanh(x), jnp.argmax(x), lax.top_k(x, 2)[1]),
     "stacked": lambda x: jnp.stack([jnp.sin(x), x]),
     "concatenated and padded": lambda x: jnp.pad(jnp.concatenate([x, x**2]), 1),
+    "sign of a square": lambda x: jnp.sign(x**2) * x,
+    "norm made safe": lambda x: x / jnp.where(jnp.linalg.norm(x) == 0, 1, jnp.linalg.norm(x)),
     "dead code": lambda x: (jnp.abs(x), x)[1],
     "times zero": lambda x: x**2 + 0 * jnp.abs(x),
     "cancelled": cancelled,
@@ -102,6 +104,7 @@ SMOOTH = {
     "softmax in vmap": jax.vmap(jax.nn.softmax),
     "gradient of a softmax": jax.grad(lambda x: jax.nn.softmax(x)[0, 0]),
     "gradient of a log-softmax": jax.grad(lambda x: jax.nn.log_softmax(x)[0, 0]),
+    "gradient of a logsumexp": jax.grad(jax.nn.logsumexp),
     "gradient of softplus": jax.grad(lambda x: jnp.sum(jax.nn.softplus(x))),
     "maximum subtracted from the logits": lambda x: x - lax.stop_gradient(jnp.max(x)),
     "standard deviation": lambda x: jnp.std(x, -1),
@@ -129,6 +132,11 @@ def test_a_kink_before_a_softmax_is_named_and_its_stabilizer_is_not():
     assert operations(lambda x: jax.nn.softmax(jax.nn.relu(x))) == ["relu"]
     assert operations(lambda x: jax.nn.softmax(jnp.where(x > 0, x, -jnp.inf))) == ["select_n"]
     assert operations(lambda x: jax.nn.logsumexp(jnp.max(x, -1))) == ["reduce_max"]
+
+
+def test_a_sign_of_what_is_zero_on_one_side_of_a_kink_is_named():
+    assert operations(lambda x: jnp.sign(jax.nn.relu(x)) * x) == ["relu", "sign"]
+    assert operations(lambda x: (jax.nn.relu(x) > 0) * x) == ["relu", "gt"]
 
 
 def test_a_maximum_cancels_along_its_own_axes_only():
