@@ -124,7 +124,7 @@ def _of_dtype(dtype, weights, x):
     return tables.logits(weights, x.astype(dtype))
 
 
-@every
+@representative
 @pytest.mark.parametrize(
     ("of_input", "of_network"),
     [("bfloat16", "float32"), ("bfloat16", "bfloat16"), ("float32", "float16"), ("float32", "float64")],
