@@ -2,7 +2,6 @@
 
 from jaxattr.models.adapters import apply_fn as apply_fn
 from jaxattr.models.adapters import init as init
-from jaxattr.models.adapters import is_smooth as is_smooth
 from jaxattr.models.adapters import logits_fn as logits_fn
 from jaxattr.models.conv_net import ConvNet as ConvNet
 from jaxattr.models.convolutions import convolution as convolution

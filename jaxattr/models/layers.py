@@ -101,7 +101,7 @@ def pool(
     window: Sequence[int] = (2, 2),
     strides: Sequence[int] | None = None,
     padding: str | Sequence[tuple[int, int]] = "VALID",
-) -> Float[Array | np.ndarray, "n h_out w_out c"]:
+) -> Float[Array, "n h_out w_out c"]:
     r"""Reduce windows of pixels to one pixel each; by default 2 x 2, where an odd last row or column is dropped.
 
     ``average`` is the mean, ``max`` the maximum (not smooth, so that bounds refuse it), and ``logsumexp`` lies between
@@ -132,9 +132,9 @@ def pool(
       (1, 4, 4, 1)
     """
     check_pooling(kind, temperature)
+    x = jnp.asarray(x)
     if kind == "stride":
         return x
-    x = jnp.asarray(x)
     windows = _windows_over(x, window, window if strides is None else strides, padding)
     if kind == "max":
         return lax.reduce_window(x, -jnp.inf, lax.max, windows.sizes, windows.strides, windows.padding)

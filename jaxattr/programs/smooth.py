@@ -13,6 +13,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 from jax.tree_util import Partial
 
+from jaxattr import networks
 from jaxattr._logits import predicted
 from jaxattr.programs import interpreter, kinks
 from jaxattr.programs._stand_ins import Smoother
@@ -61,10 +62,11 @@ def smooth(
     window of n entries; its second derivatives grow with ``beta``, and bounds with them.
 
     **What is returned** is called as ``fn`` is, with any arguments. A ``jax.tree_util.Partial`` stays one, of the same
-    arrays, and every other callable pytree (an Equinox module, a registered dataclass) becomes a ``Partial`` with its
-    arrays as leaves: weights stay arguments of compiled programs. The twin is traced when ``fn`` would be, and works
-    under ``jit``, ``vmap``, ``grad`` and in loops. Operations that depend on weights alone are left as they are;
-    of a function that takes its weights as an argument, that argument is an input like others.
+    arrays, and every other network that holds its arrays apart (an Equinox or NNX module, a registered dataclass, a
+    bound linen module) becomes a ``Partial`` with its arrays as leaves: weights stay arguments of compiled programs.
+    The twin is traced when ``fn`` would be, and works under ``jit``, ``vmap``, ``grad`` and in loops. Operations that
+    depend on weights alone are left as they are; of a function that takes its weights as an argument, that argument is
+    an input like others.
 
     Args:
       fn: any JAX function. Differentiate the twin, not ``fn``: a derivative of ReLU is a step.
@@ -180,7 +182,7 @@ def smooth_match(
     if not isinstance(one, jax.ShapeDtypeStruct) or one.ndim > 1 or one.size == 0:
         raise ValueError(f"a network of one input must return its logits, of shape (classes,); `fn` returns {one}.")
     # Weights and beta are arguments: the grid is one compilation, and no program holds the weights.
-    arrays, again = _split(fn)
+    arrays, again = _split(networks.as_pytree(fn))
     original = np.asarray(jax.jit(lambda arrays, xs: _decisions(again(arrays), xs))(arrays, samples))
     of_twin = jax.jit(lambda beta, arrays, xs: _decisions(_twin(again(arrays), beta, pooling), xs))
     table = []
@@ -275,10 +277,12 @@ def _twin(fn: Callable[..., Any], beta: Any, pooling: Pooling) -> Callable[..., 
         raise TypeError(f"`fn` must be a function, got {type(fn).__name__}.")
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` is {pooling!r}; accepted are {', '.join(map(repr, POOLINGS))}.")
+    # Whatever has arrays that are known to be apart becomes a pytree of them: a bound linen module, say.
+    fn = networks.as_pytree(fn)
     if isinstance(fn, Partial):
         twin = Twin(fn.func, beta, pooling, len(fn.args), tuple(fn.keywords))
         return Partial(twin, *fn.args, **fn.keywords)
-    if not jax.tree_util.treedef_is_leaf(jax.tree.structure(fn)):
+    if networks.is_callable_pytree(fn):
         return Partial(Twin(None, beta, pooling, 1), fn)
     return Twin(fn, beta, pooling)
 

@@ -1,3 +1,7 @@
+import functools
+
+import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +81,48 @@ def test_pooling_against_numpy_and_its_limits():
     # log-mean-exp is within t log 4 of the maximum, and within var / (2 t) of the mean.
     np.testing.assert_allclose(pool(x, "logsumexp", 1e-4), expected["max"], atol=2e-4)
     np.testing.assert_allclose(pool(x, "logsumexp", 1e3), expected["average"], atol=1e-2)
-    assert pool(x, "stride") is x
+    np.testing.assert_array_equal(pool(x, "stride"), x)
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "padding"),
+    [((3, 3), (2, 2), "SAME"), ((2, 3), None, "VALID"), ((3, 2), (1, 2), ((1, 0), (0, 2))), ((2, 2), (1, 1), "VALID")],
+)
+def test_pooling_over_any_window_against_flax(window, strides, padding):
+    """Values, and derivatives to the second order."""
+    steps = window if strides is None else strides
+
+    def mean(z):
+        return nn.avg_pool(z, window, steps, padding, count_include_pad=False)
+
+    hand = {
+        "average": mean,
+        "max": lambda z: nn.max_pool(z, window, steps, padding),
+        "logsumexp": lambda z: 0.5 * jnp.log(mean(jnp.exp(z / 0.5))),
+    }
+
+    def derivatives(function, x):
+        gradient = jax.grad(lambda x: jnp.sum(jnp.sin(function(x))))
+        return function(x), *jax.jvp(gradient, (x,), (jnp.cos(7 * x),))
+
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 6, 2)))
+        for kind, function in hand.items():
+            ours = functools.partial(pool, kind=kind, temperature=0.5, window=window, strides=strides, padding=padding)
+            # JAX has no second derivative of max-pooling in this order.
+            of = derivatives if kind != "max" else lambda f, x: f(x)
+            both = jax.jit(lambda x, f=(ours, function), of=of: [of(each, x) for each in f])(x)
+            chex.assert_trees_all_close(*both, rtol=1e-10, atol=1e-12)
+
+
+def test_pooling_refuses_windows_that_are_none():
+    x = jnp.zeros((1, 4, 4, 1))
+    for options in ({"window": 2}, {"window": (2, 0)}, {"strides": (1, 1, 1)}, {"strides": (1.0, 1.0)}):
+        with pytest.raises(ValueError, match="give two positive integers"):
+            pool(x, **options)
+    for padding in ("CIRCULAR", ((1, 1),), (1, 1), ((0, -1), (0, 0))):
+        with pytest.raises(ValueError, match="give 'VALID', 'SAME', or two pairs"):
+            pool(x, padding=padding)
 
 
 def test_only_max_pooling_makes_the_gradient_jump_at_ties():

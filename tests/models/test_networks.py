@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxattr as ja
 from jaxattr import models
 
 SMOOTH = {
@@ -42,7 +43,6 @@ def test_every_architecture_is_among_the_smooth_ones():
 @pytest.mark.parametrize("name", SMOOTH)
 def test_hessian_agrees_with_differences_of_the_gradient(name):
     model, shape = SMOOTH[name]
-    assert models.is_smooth(model)
     with jax.enable_x64(True):
         variables = randomized(model, shape, np.float64)
         logits_fn = models.logits_fn(model, variables)
@@ -67,11 +67,20 @@ def test_hessian_agrees_with_differences_of_the_gradient(name):
         assert error < 1e-5 * jnp.abs(product).max(), float(error)
 
 
-def test_smoothness_is_told():
-    assert not models.is_smooth(models.MLP(beta=None))
-    assert not models.is_smooth(models.SmallCNN(pooling="max"))
-    with pytest.raises(TypeError, match="nothing is known about Dense"):
-        models.is_smooth(__import__("flax.linen", fromlist=["Dense"]).Dense(3))
+@pytest.mark.parametrize("name", SMOOTH)
+def test_kinks_are_those_that_were_asked_for(name):
+    model, shape = SMOOTH[name]
+    x = jax.ShapeDtypeStruct(shape, np.float32)
+
+    def kinks(model):
+        variables = jax.eval_shape(lambda key: models.init(model, key, shape), jax.random.key(0))
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), variables)
+        return {kink.operation for kink in ja.kinks(models.logits_fn(model, zeros), x)}
+
+    assert kinks(model) == set()
+    assert kinks(model.clone(beta=None)) == {"clip" if "efficientnet" in name else "relu"}
+    if hasattr(model, "pooling"):
+        assert kinks(model.clone(pooling="max")) == {"reduce_window_max"}
 
 
 @pytest.mark.parametrize("pooling", models.POOLINGS)

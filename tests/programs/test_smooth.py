@@ -412,6 +412,14 @@ def test_other_callable_pytrees_keep_their_arrays_as_leaves():
     np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(moved, x), plus(jnp.array([0.2, -0.4])), rtol=1e-6)
 
 
+def test_a_bound_linen_module_is_unbound():
+    model = frameworks.Head(nn.relu)
+    variables = model.init(frameworks.KEY, jnp.ones(4))
+    twin = ja.smooth(model.bind(variables), jnp.ones(4))
+    chex.assert_trees_all_equal(jax.tree.leaves(twin), jax.tree.leaves(variables))
+    np.testing.assert_allclose(twin(jnp.ones(4)), frameworks.Head(plus).apply(variables, jnp.ones(4)), rtol=1e-5)
+
+
 def test_half_precision_stays():
     @jax.jit
     @ja.smooth
