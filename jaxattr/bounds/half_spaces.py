@@ -167,7 +167,7 @@ def best_dual(
 
 def upper_value(
     gram: Callable[[Array], Array],
-    forms: Float[Array, "k n+1"],
+    forms: Float[Array, "k m"],
     dual: Dual,
     key: Array,
     *,

@@ -11,7 +11,7 @@ SALIENCY = ja.attributions.saliency()
 X = np.linspace(0.1, 0.9, 6)
 RADII = jnp.array([0.01, 0.1, 0.3])
 BUILD = {
-    "singular_value": lambda epsilon: ja.bounds.singular_value(SALIENCY, ja.L2(epsilon)),
+    "singular_value": lambda epsilon: ja.bounds.singular_value(SALIENCY, ja.L2(epsilon), method="dense"),
     "entrywise": lambda epsilon: ja.bounds.entrywise(SALIENCY, ja.LInf(epsilon)),
 }
 

@@ -1,0 +1,193 @@
+"""A bound hides nothing: what contradicts it stays visible, what is not a number is none, kinks are counted."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import quadratic, symmetric
+
+import jaxattr as ja
+
+KEY = jax.random.key(0)
+SALIENCY = ja.attributions.saliency()
+L2, LINF = ja.L2(0.1), ja.LInf(0.1)
+X = jnp.linspace(0.2, 0.8, 4)
+LOGITS_FN = quadratic(symmetric(0, 4), np.ones(4), jnp.float32)
+
+
+def rectified(x):
+    """A network with a kink: its saliency is constant between them."""
+    return jnp.stack([jnp.sum(jax.nn.relu(x - 0.5)) + x[0], jnp.sum(x) / 4])
+
+
+def bounds(**options):
+    """Every bound of a deviation, and what is made of them."""
+    b = ja.bounds
+    singular = b.singular_value(SALIENCY, L2, method="dense", **options)
+    entrywise = b.entrywise(SALIENCY, LINF, **options)
+    return {
+        "singular_value": b.singular_value(SALIENCY, L2, num_steps=4, **options),
+        "singular_value, dense": singular,
+        "norm_relaxation": b.norm_relaxation(SALIENCY, LINF, num_steps=4, **options),
+        "entrywise": entrywise,
+        "semidefinite": b.semidefinite(SALIENCY, LINF, method="products", num_steps=4, rounds=2, **options),
+        "semidefinite, dense": b.semidefinite(SALIENCY, LINF, method="dense", rounds=2, **options),
+        "smallest": b.smallest(b.norm_relaxation(SALIENCY, LINF, method="dense", **options), entrywise),
+        "corrected": b.corrected(singular, SALIENCY, **options),
+        "label_constrained": b.label_constrained(SALIENCY, L2, method="dense", **options),
+    }
+
+
+NAMES = list(bounds())
+
+
+def inner(found):
+    return found if isinstance(found, ja.bounds.DeviationBound) else found.bound
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sample_that_is_not_a_number_has_no_bound_and_no_direction(name):
+    run = jax.jit(bounds()[name])
+    found = run(LOGITS_FN, X.at[1].set(jnp.nan), 0, KEY)
+    for result in {id(each): each for each in (inner(found), found) if hasattr(each, "euclidean")}.values():
+        for field in ("euclidean", "cosine", "degrees"):
+            assert np.isnan(getattr(result, field)), field
+        assert bool(result.vacuous)
+    assert np.isnan(inner(found).direction).all()
+    assert np.isnan(inner(found).euclidean_attained)
+    if name == "corrected":
+        assert np.isnan([found.constant, found.constant_plus, found.remainder]).all()
+    sound = inner(run(LOGITS_FN, X, 0, KEY))
+    assert np.isfinite(sound.direction).all()
+    assert 0 < float(sound.euclidean_attained) <= float(sound.euclidean)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kinks_are_refused(name):
+    with pytest.raises(ValueError, match=r"needs two derivatives .* 1 operation \(1 x relu"):
+        jax.eval_shape(lambda x: bounds()[name](rectified, x, 0, KEY), X)
+
+
+@pytest.mark.parametrize("name", ["singular_value, dense", "entrywise", "smallest", "corrected", "label_constrained"])
+def test_kinks_that_are_allowed_are_counted(name):
+    allowed = bounds(kinks="allow")[name]
+    found = inner(jax.jit(lambda x: allowed(rectified, x, 0, KEY))(X))
+    assert found.kinks.dtype == jnp.int32
+    assert int(found.kinks) == 1
+    # The slope between kinks is zero, and says nothing of any radius.
+    if found.two_sided:
+        assert float(found.slope) == 0
+        assert np.isnan(ja.bounds.largest_epsilon(found, euclidean=0.1))
+
+
+def test_kinks_of_composed_methods_and_of_ranks():
+    with pytest.raises(ValueError, match="`rank_guarantee` needs two derivatives"):
+        ja.bounds.rank_guarantee(SALIENCY, L2)(rectified, X, 0)
+    found = ja.bounds.rank_guarantee(SALIENCY, L2, kinks="allow")(rectified, X, 0)
+    assert int(found.kinks) == 1
+    # Allowed by the bound alone, the rest still refuses.
+    base = ja.bounds.singular_value(SALIENCY, L2, kinks="allow")
+    with pytest.raises(ValueError, match="`corrected` needs two derivatives"):
+        jax.eval_shape(lambda x: ja.bounds.corrected(base, SALIENCY)(rectified, x, 0, KEY), X)
+    with pytest.raises(ValueError, match="`label_constrained` needs two derivatives"):
+        jax.eval_shape(lambda x: ja.bounds.label_constrained(SALIENCY, L2, base=base)(rectified, x, 0, KEY), X)
+    for constructor in (ja.bounds.rank_guarantee, ja.bounds.label_constrained):
+        with pytest.raises(ValueError, match="`kinks` must be one of 'refuse', 'allow'"):
+            constructor(SALIENCY, L2, kinks="never")(LOGITS_FN, X, 0, KEY)
+
+
+def test_evidence_against_a_bound_is_not_clipped():
+    found = ja.bounds.DeviationBound.from_slope(
+        "mine", L2, value=X, direction=X, slope=1.0, attained_slope=1.5, confidence=1.0, products=1
+    )
+    assert float(found.euclidean) == pytest.approx(0.1)
+    assert float(found.euclidean_attained) == pytest.approx(0.15)
+
+    def low(*arguments):
+        return dataclasses.replace(base(*arguments), euclidean=jnp.float32(0.01), slope=jnp.float32(0.1))
+
+    base = ja.bounds.entrywise(SALIENCY, LINF)
+    both = ja.bounds.smallest(low, base)(LOGITS_FN, X, 0, KEY)
+    plain = base(LOGITS_FN, X, 0, KEY)
+    assert float(both.euclidean) == pytest.approx(0.01)
+    assert float(both.euclidean_attained) == pytest.approx(float(plain.euclidean_attained), rel=1e-5)
+    assert float(both.euclidean_attained) > float(both.euclidean)
+
+
+def test_what_needs_no_key_needs_none():
+    dense = ja.bounds.singular_value(SALIENCY, L2, method="dense")
+    for method in (
+        ja.bounds.rank_guarantee(SALIENCY, L2),
+        ja.bounds.corrected(dense, SALIENCY),
+        ja.bounds.smallest(dense, dense),
+    ):
+        assert not method.needs_key
+        with_key, without = method(LOGITS_FN, X, 0, KEY), method(LOGITS_FN, X, 0)
+        jax.tree.map(np.testing.assert_array_equal, with_key, without)
+    assert ja.bounds.smallest(dense, ja.bounds.singular_value(SALIENCY, L2)).needs_key
+    with pytest.raises(TypeError, match="`label_constrained` draws random numbers and needs a key"):
+        ja.bounds.label_constrained(SALIENCY, L2)(LOGITS_FN, X, 0)
+
+
+def test_arguments_in_the_wrong_place_are_named():
+    bound = ja.bounds.singular_value(SALIENCY, L2)
+    with pytest.raises(TypeError, match=r"the other way round: write `corrected\(singular_value\(...\), attribute\)"):
+        ja.bounds.corrected(SALIENCY, bound)
+    with pytest.raises(TypeError, match=r"`attribute` must be .* write `saliency\(\)`"):
+        ja.bounds.corrected(bound, ja.attributions.saliency)
+    with pytest.raises(TypeError, match=r"`bound` must be .* write `singular_value\(...\)`"):
+        ja.bounds.corrected(ja.bounds.singular_value, SALIENCY)
+    with pytest.raises(TypeError, match=r"`bounds\[1\]` must be a bound .* got the attribution"):
+        ja.bounds.smallest(bound, SALIENCY)
+    with pytest.raises(TypeError, match=r"`base` must be a bound .* got the attribution"):
+        ja.bounds.label_constrained(SALIENCY, L2, base=SALIENCY)
+    for constructor in (ja.bounds.rank_guarantee, ja.bounds.label_constrained):
+        with pytest.raises(TypeError, match=r"`attribute` must be .* write `saliency\(\)`"):
+            constructor(ja.attributions.saliency, L2)
+    attack = ja.attacks.pgd(L2, num_steps=1)
+    for method, argument in (
+        (ja.bounds.corrected(attack, SALIENCY), "`bound` of `corrected`"),
+        (ja.bounds.smallest(bound, attack), r"`bounds\[1\]` of `smallest`"),
+        (ja.bounds.label_constrained(SALIENCY, L2, base=attack), "`base` of `label_constrained`"),
+    ):
+        with pytest.raises(TypeError, match=rf"{argument} must return a DeviationBound.* returned AttackResult"):
+            jax.eval_shape(lambda x, method=method: method(LOGITS_FN, x, 0, KEY), X)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_sixteen_bits(dtype):
+    """An input or a network of 16 bits: numbers of 32, and margins that are not rounded once more."""
+
+    def narrow(x):
+        return LOGITS_FN(x.astype(jnp.float32)).astype(dtype)
+
+    reference = ja.bounds.label_region(LOGITS_FN, X, 0)
+    for logits_fn, x in ((LOGITS_FN, X.astype(dtype)), (narrow, X)):
+        region = ja.bounds.label_region(logits_fn, x, 0)
+        assert region.normals.dtype == region.margins.dtype == jnp.float32
+        np.testing.assert_allclose(region.margins, reference.margins, rtol=0.05)
+        found = jax.eval_shape(
+            lambda z, f=logits_fn: ja.bounds.label_constrained(SALIENCY, L2, method="products", num_steps=3)(
+                f, z, 0, KEY
+            ),
+            x,
+        )
+        assert found.bound.euclidean.dtype == jnp.float32
+        assert ja.bounds.rank_guarantee(SALIENCY, L2)(logits_fn, x, 0).kendall_tau.dtype == jnp.float32
+    # Ranks of a network of 16 bits are guaranteed to these only.
+    close = quadratic(np.zeros((4, 4)) + 1e-3 * np.eye(4), [1.0, 1.001, 2.0, 3.0], jnp.float32)
+    exact = ja.bounds.rank_guarantee(SALIENCY, ja.L2(1e-3))(close, X, 0)
+    rounded = ja.bounds.rank_guarantee(SALIENCY, ja.L2(1e-3))(lambda x: close(x).astype(dtype), X, 0)
+    assert float(rounded.fixed_pairs) < float(exact.fixed_pairs) == 1
+
+
+@pytest.mark.parametrize("method", ["products", "dense"])
+def test_a_network_of_wider_numbers_than_its_input(method):
+    with jax.enable_x64(True):
+        wide = quadratic(symmetric(0, 4), np.ones(4), jnp.float64)
+        bound = ja.bounds.label_constrained(SALIENCY, L2, method=method, num_steps=3)
+        found = jax.eval_shape(lambda x: bound(wide, x, 0, KEY), X)
+        assert found.bound.euclidean.dtype == jnp.float32
+        assert ja.bounds.rank_guarantee(SALIENCY, L2)(wide, X, 0).kendall_tau.dtype == jnp.float32
