@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxattr import packed
+
 SPLITS = ("train", "test")
 PREPARED = ("cifar10", "cifar10_jpeg", "fashion_mnist", "mnist", "oxford_flowers12")
 """Data sets of images that are read from a directory prepared by TFDS."""
@@ -78,7 +80,8 @@ def load(
       name: one of :data:`NAMES`.
       split: ``"train"`` or ``"test"``.
       data_dir: where TFDS has prepared its data; default: the environment variable
-        ``TFDS_DATA_DIR``, then TFDS's own default, ``~/tensorflow_datasets``.
+        ``TFDS_DATA_DIR``, then TFDS's own default, ``~/tensorflow_datasets``. A file ``NAME.npz`` in
+        it, as ``python -m experiments pack-data`` writes them, is read first, without TFDS.
       limit: read no more than the first ``limit`` samples. The order is that of the prepared files,
         and the same data set prepared elsewhere can have another.
       download: let TFDS fetch and prepare what is missing (needs TensorFlow and a network).
@@ -102,6 +105,9 @@ def load(
         raise ValueError(f"unknown split {split!r}; {name} has {' and '.join(SPLITS)}.")
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` is {limit}; give a positive number, or None for all samples.")
+    file = None if name == "digits" else packed.find(name, data_dir or os.environ.get("TFDS_DATA_DIR"))
+    if file is not None:
+        return _packed(file, split, limit)
     data = _digits(split) if name == "digits" else _prepared(name, split, data_dir, limit, download)
     return data if limit is None else data.take(limit)
 
@@ -120,6 +126,39 @@ def _digits(split: str) -> Dataset:
         name=f"digits/{split}",
         class_names=tuple(str(label) for label in source.target_names),
     )
+
+
+def _packed(file: Path, split: str, limit: int | None) -> Dataset:
+    """A split of a packed file, which has the images and the order of the data set that it was made of."""
+    pixels, label, names = packed.read(file, split, limit)
+    return Dataset(pixels.astype(np.float32) / 255, label, len(names), f"{file.stem}/{split}", names)
+
+
+def encoded(
+    name: str, split: str, data_dir: str | os.PathLike | None = None, limit: int | None = None
+) -> tuple[list[bytes], Int[np.ndarray, "n"]]:
+    """Read the images of a prepared data set as they are stored, which JPEG loses nothing of, and their labels.
+
+    Args:
+      name: one of :data:`PREPARED`.
+      split: ``"train"`` or ``"test"``.
+      data_dir: as in :func:`load`, not packed.
+      limit: no more than the first so many samples.
+
+    Raises:
+      FileNotFoundError: if the data set is not prepared in ``data_dir``.
+    """
+    _require("array_record", "PIL")
+    import tensorflow_datasets as tfds  # noqa: PLC0415  (slow to import, needed by few)
+
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets").expanduser()
+    directory = _version_directory(root / name)
+    if directory is None:
+        raise FileNotFoundError(_advice(name, root))
+    builder: Any = tfds.builder_from_directory(directory)
+    source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    found = source.__getitems__(range(len(source) if limit is None else min(limit, len(source))))
+    return [example["image"] for example in found], np.asarray([example["label"] for example in found], np.int32)
 
 
 def _prepared(name: str, split: str, data_dir: str | os.PathLike | None, limit: int | None, download: bool) -> Dataset:
