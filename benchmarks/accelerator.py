@@ -26,7 +26,7 @@ from benchmarks import _trainings
 from benchmarks._queue import Job, Queue, read
 
 OPTIONAL = {
-    "tensorflow_datasets": "data come packed (`python -m experiments pack-data`), or those of other data sets are missing",
+    "tensorflow_datasets": "data have to be packed (`python -m experiments pack-data`)",
     "array_record": "as without tensorflow_datasets",
     "PIL": "no CIFAR-10",
     "sklearn": "no digits",
@@ -72,7 +72,7 @@ def _there(name: str) -> bool:
 
 
 def archive(folder: Path, target: Path) -> None:
-    """All results in one file, without checkpoints, for places that hand back few files; networks in files of their own.
+    """All results in one file, and networks in one per data set, for places that hand back few files; no checkpoints.
 
     Args:
       folder: of results.

@@ -1,8 +1,8 @@
-"""Data sets packed into one file each, for machines that have none of the packages that read prepared ones.
+"""Data sets packed into one file each, for machines without the packages that read prepared ones.
 
-A file ``NAME.npz`` holds, for each split, ``SPLIT_label`` and either ``SPLIT_x``, the pixels as bytes, or ``SPLIT_jpeg``
-and ``SPLIT_ends``, the images as they are stored, one after the other, and where each ends; and ``class_names``. Reading
-one needs NumPy, and Pillow for the latter. ``python -m experiments pack-data`` writes them.
+A file ``NAME.npz`` holds ``class_names`` and, for each split, ``SPLIT_label`` and either ``SPLIT_x``, the pixels as
+bytes, or ``SPLIT_jpeg`` and ``SPLIT_ends``, the images as they are stored, one after the other, and where each ends.
+Reading one needs NumPy, and Pillow for the latter. ``python -m experiments pack-data`` writes them.
 """
 
 import io
