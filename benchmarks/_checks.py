@@ -33,7 +33,7 @@ def tests(context: Context) -> dict[str, Any]:
     files = [name for name in (FILES[:1] if context.tiny else FILES) if (ROOT / name).exists()]
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--tb=line", *files]
     if importlib.util.find_spec("xdist") is not None:
-        command += ["-n", str(min(8, os.cpu_count() or 1))]
+        command += ["-n", str(min(6, os.cpu_count() or 1))]
     variables = os.environ | {"JAXATTR_TEST_PLATFORM": platform, "JAX_PLATFORMS": platform}
     log = context.folder / "tests.log"
     complete = True

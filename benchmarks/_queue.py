@@ -55,6 +55,7 @@ class Context:
       size: ``"full"`` or ``"tiny"``.
       data_dir: where data sets are.
       seconds: until it is stopped.
+      share: that it is worth, which is more where another call of the queue is to go on with it.
       before: what an earlier call of the same job saved.
     """
 
@@ -63,6 +64,7 @@ class Context:
     size: str
     data_dir: str | None
     seconds: float
+    share: float
     before: dict[str, Any]
     started: float = dataclasses.field(default_factory=time.monotonic)
 
@@ -110,10 +112,10 @@ class _Worker:
         self._process.start()
         theirs.close()
 
-    def begin(self, job: Job, seconds: float) -> None:
+    def begin(self, job: Job, seconds: float, share: float) -> None:
         """Start a job."""
         self.job, self.began, self.deadline = job, time.monotonic(), time.monotonic() + seconds
-        self._ours.send((job, seconds))
+        self._ours.send((job, seconds, share))
 
     def outcome(self) -> tuple[str, Any] | None:
         """``(status, result or words)`` of a job that has come to an end, None while it runs."""
@@ -159,12 +161,12 @@ def _work(
     threading.Thread(target=watch, daemon=True).start()
     while True:
         try:
-            job, seconds = connection.recv()
+            job, seconds, share = connection.recv()
         except EOFError:
             return
         print(f"--- {job.name}, {seconds:.0f} s", flush=True)
         record = read(folder, job.name)
-        context = Context(folder, job.name, size, data_dir, seconds, record.get("result") or {})
+        context = Context(folder, job.name, size, data_dir, seconds, share, record.get("result") or {})
         try:
             module, _, name = job.function.partition(":")
             function: Callable[..., Any] = getattr(importlib.import_module(module), name)
@@ -185,6 +187,7 @@ class Queue:
       data_dir: where data sets are.
       workers: processes that train at the same time.
       environment: variables of the workers.
+      again: another call will go on with what this one does not finish.
       after: called after each job.
     """
 
@@ -197,10 +200,11 @@ class Queue:
         data_dir: str | None,
         workers: int,
         environment: Mapping[str, str],
+        again: bool = False,
         after: Callable[[], None] = lambda: None,
     ):
         self.jobs, self.folder, self.size, self.data_dir = jobs, folder, size, data_dir
-        self.workers, self.environment, self.after = workers, environment, after
+        self.workers, self.environment, self.again, self.after = workers, environment, again, after
 
     def run(self, budget: float) -> dict[str, str]:
         """Work until every job is done or the budget, in seconds, is spent; the status of each job by name."""
@@ -237,7 +241,7 @@ class Queue:
             seconds = min(job.seconds, left)
             status[job.name] = "running"
             print(f"{job.name}: at most {seconds:.0f} s of {left:.0f}", flush=True)
-            free.begin(waiting.pop(0), seconds)
+            free.begin(waiting.pop(0), seconds, job.seconds if self.again else seconds)
 
     def _collect(self, pool: list[_Worker], status: dict[str, str]) -> None:
         for worker in pool:
