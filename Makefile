@@ -5,15 +5,25 @@
 # make wheel  the wheel, used outside of the checkout
 # make bench  benchmarks (minutes)
 #
-# Each target creates the environment it needs in .venv. To choose an interpreter: make demo PYTHON=python3.12
+# Each target creates the environment it needs in .venv. To choose an interpreter and the place of its environment:
+#     make test PYTHON=python3.12 VENV=.venv312
+# Python 3.11 gets JAX 0.10, newer ones get the newest JAX: the two sets of versions in constraints.txt.
 
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-# The first interpreter that is new enough, unless PYTHON says which.
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
+# The first interpreter that is new enough, and runs (the name alone may be a stub that says "not found").
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	if $$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
+else ifneq ($(wildcard $(BIN)/python),)
+# An environment that is there already is not made anew, and must not pass for another interpreter's.
+VERSION := import sys; print(sys.version_info[:2])
+ifneq ($(shell $(PYTHON) -c '$(VERSION)'),$(shell $(BIN)/python -c '$(VERSION)'))
+$(error $(VENV) is not of the version of $(PYTHON): add VENV=another-folder, or `make clean` first)
+endif
+endif
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -30,7 +40,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.lint $(VENV)/.test
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
@@ -46,12 +56,13 @@ wheel: $(VENV)/.test
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/wheel/site build/wheel/*.whl
-	cd build/wheel && PYTHONSAFEPATH=1 PYTHONPATH=site ../../$(BIN)/python -c \
+	test -f build/wheel/site/jaxattr/py.typed
+	cd build/wheel && PYTHONSAFEPATH=1 PYTHONPATH=site $(abspath $(BIN))/python -c \
 		"import jaxattr as ja; assert 'site' in ja.__file__, ja.__file__; ja.fit, ja.models, ja.data, ja.defenses, ja.checkpoints; [ja.zoo.load(name) for name in ja.zoo.names()] or exit('no weights')"
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "jaxattr needs Python 3.11 or newer; none was found. Install one, or: make PYTHON=/path/to/python" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "jaxattr needs Python 3.11 or newer with venv (on Debian and Ubuntu: apt install python3-venv); none was found. Install one, or: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "'$(PYTHON) -m venv' failed: there is no such interpreter, or (on Debian and Ubuntu) apt install python3-venv" >&2; exit 1; }
 
 $(VENV)/.experiments $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing the '$*' environment into $(VENV) (minutes, once)"

@@ -31,7 +31,18 @@ def tests(context: Context) -> dict[str, Any]:
     """Run them until the time is over; counts, and names of those that failed."""
     platform = "cpu" if jax.default_backend() == "cpu" else "cuda"
     files = [name for name in (FILES[:1] if context.tiny else FILES) if (ROOT / name).exists()]
-    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "no:benchmark", "--tb=line", *files]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-v",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+        "--tb=line",
+        *files,
+    ]
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(min(6, os.cpu_count() or 1))]
     variables = os.environ | {"JAXATTR_TEST_PLATFORM": platform, "JAX_PLATFORMS": platform}

@@ -12,10 +12,12 @@ from experiments.recipes import Training
 def measure(apply_fn: Any, variables: Any, test: Any, options: Training) -> dict[str, Any]:
     """Clean and PGD accuracy on as many test samples as the options say, and how they were measured."""
     chosen = first(test, options.accuracy_samples)
-    accuracy, under_pgd = clean_and_attacked(apply_fn, variables, chosen, options)
+    found = clean_and_attacked(apply_fn, variables, chosen, options)
     return {
-        "accuracy": accuracy,
-        "pgd_accuracy": under_pgd,
+        "accuracy": found.accuracy,
+        "pgd_accuracy": found.robust_accuracy,
+        # Part of no accuracy under attack: samples that PGD could not try, and those without finite logits.
+        **({"pgd_untried": found.stalled, "not_finite": found.not_finite} if found.stalled + found.not_finite else {}),
         "pgd": {
             "norm": "linf",
             "epsilon": options.pgd_epsilon,
@@ -32,20 +34,21 @@ def measure(apply_fn: Any, variables: Any, test: Any, options: Training) -> dict
 def in_words(card: dict[str, Any]) -> str:
     """The accuracies of a card, in a sentence."""
     part = "all" if card["full_test_set"] else "the first"
-    pgd = card["pgd"]
+    pgd, untried = card["pgd"], card.get("pgd_untried", 0) + card.get("not_finite", 0)
     return (
         f"on {part} {card['test_samples']:,} test samples accuracy {100 * card['accuracy']:.1f} %, and"
         f" {100 * card['pgd_accuracy']:.1f} % under PGD-{pgd['steps']} (l-infinity {pgd['epsilon']:.3g})"
+        + (
+            f"; {untried} samples could not be attacked, or have no finite logits, and count as not robust"
+            * (untried > 0)
+        )
     )
 
 
-def clean_and_attacked(apply_fn: Any, variables: Any, data: Any, options: Training) -> tuple[float, float]:
-    """Accuracy, and accuracy under PGD."""
+def clean_and_attacked(apply_fn: Any, variables: Any, data: Any, options: Training) -> ja.evaluation.Robustness:
+    """Accuracy, accuracy under PGD, and the samples that count for neither."""
     attack = _attack(float(options.pgd_epsilon or 0), int(options.pgd_steps or 1))
-    return (
-        ja.training.accuracy(apply_fn, variables, data),
-        ja.training.robust_accuracy(apply_fn, variables, data, attack, jax.random.key(options.seed)),
-    )
+    return ja.evaluation.robustness(apply_fn, variables, data, attack, jax.random.key(options.seed))
 
 
 @functools.lru_cache

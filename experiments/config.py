@@ -24,6 +24,8 @@ class Config:
     NOT_HASHED: ClassVar[tuple[str, ...]] = (
         *("output", "data_dir", "batch_size", "pictures", "workers"),
         *("num_samples", "defenses", "attributions", "distributed", "skip_damaged"),
+        # Of a smooth network it changes nothing; another is refused, or has its number of kinks beside every table.
+        "kinks",
     )
 
     output: str | None = None
@@ -92,6 +94,9 @@ class Config:
     """Processes, each with another pair of attribution and norm; one on an accelerator."""
     distributed: bool = False
     """One of several processes: call jax.distributed.initialize(), which finds Slurm, Open MPI and Kubernetes."""
+    kinks: Literal["refuse", "allow"] = "refuse"
+    """A network that is not twice differentiable in its input (ReLU, max-pooling) is refused, since no bound of it
+    holds. With `allow` it is computed all the same, and tables and page say so."""
     skip_damaged: bool = False
     """Go on without the samples of files of rows that cannot be read."""
     pictures: int = 4

@@ -46,6 +46,8 @@ def evaluate(config: Config, pairs: Sequence[tuple[str, str]] | None = None) -> 
     workers = _workers(config)
     with _stage(store.directory, "training"):
         run_all(obtain, [(config, defense) for defense in config.defenses], workers)
+    for defense in config.defenses:
+        networks.count_kinks(store.directory / "models" / defense, config.kinks)
     with _stage(store.directory, "bounds and attacks"):
         if pairs is None:
             # The dearest first, so that no process is left alone with it at the end.
@@ -77,7 +79,8 @@ def first_correct(network: networks.Network, data: Any, config: Config) -> np.nd
     # Rounding decides of samples near the border: a run may go on where that is coarser.
     with jax.default_matmul_precision("highest"):
         for where, logits in ja.over_samples(_logits, classify, batch_size=at_once).batches(data.x, data.label):
-            correct = np.append(correct, where.start + np.flatnonzero(logits.argmax(axis=1) == data.label[where]))
+            right = ja.evaluation.predicted(logits) == data.label[where]
+            correct = np.append(correct, where.start + np.flatnonzero(right))
             if config.num_samples is not None and len(correct) >= config.num_samples:
                 break
     correct = correct[: config.num_samples]
@@ -149,7 +152,7 @@ def _take(stack: contextlib.ExitStack, cell: Cell, samples: list[int]) -> list[s
 
 
 def _batches(
-    lifted: Mapping[str, ja.parallel.SampleMap], gaps: Sequence[slice], xs: np.ndarray, labels: np.ndarray, key: Any
+    lifted: Mapping[str, ja.samples.SampleMap], gaps: Sequence[slice], xs: np.ndarray, labels: np.ndarray, key: Any
 ) -> Iterator[tuple[slice, dict[str, Any], dict[str, float]]]:
     """Bounds and attacks of what is missing, batch by batch, with the seconds per sample of each program."""
     for gap in gaps:
@@ -179,7 +182,7 @@ def _joined(bounds: dict[str, Any], attacks: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ranks(
-    lifted: ja.parallel.SampleMap, where: slice, xs: np.ndarray, labels: np.ndarray, config: Config
+    lifted: ja.samples.SampleMap, where: slice, xs: np.ndarray, labels: np.ndarray, config: Config
 ) -> dict[str, np.ndarray]:
     """Guaranteed ranks of a batch, (samples, radii): of the run's first samples, NaN for the others."""
     count = min(max(0, config.rank_samples - where.start), where.stop - where.start)
@@ -207,17 +210,12 @@ def _workers(config: Config) -> int:
 
 
 @functools.lru_cache
-def _comparison(config: Config) -> ja.parallel.SampleMap:
+def _comparison(config: Config) -> ja.samples.ArrayMap:
     """The metrics, lifted once for all attributions and norms of a run."""
-    return ja.over_samples(compare_program(config), _no_model, batch_size=config.batch_size)
+    return ja.map_samples(compare_program(config), batch_size=config.batch_size)
 
 
-def _no_model(x):
-    """``over_samples`` wants a classifier, and metrics need none."""
-    return x.ravel()
-
-
-def _metrics(compare: ja.parallel.SampleMap, result: dict[str, Any]) -> dict[str, np.ndarray]:
+def _metrics(compare: ja.samples.ArrayMap, result: dict[str, Any]) -> dict[str, np.ndarray]:
     """The metrics of all maps of a batch, (samples, radii, attacks), and what the attacks themselves report."""
     maps, before = result["maps"], result["before"]
     n, radii, attacks = maps.shape[:3]
@@ -225,7 +223,7 @@ def _metrics(compare: ja.parallel.SampleMap, result: dict[str, Any]) -> dict[str
     moved = (result["distance"] != 0).reshape(n, radii, attacks, *(1 for _ in before.shape[1:]))
     maps = np.where(moved, maps, before[:, None, None])
     stacked = np.concatenate([before[:, None], maps.reshape(n, radii * attacks, *before.shape[1:])], axis=1)
-    values = compare(stacked, np.zeros(n, np.int32))
+    values = compare(stacked)
     shaped = {name: value.reshape(n, radii, attacks) for name, value in values.items()}
     return {**shaped, "label_kept": result["label_kept"], "distance": result["distance"]}
 

@@ -24,6 +24,8 @@ from experiments import accuracies, objectives, recipes
 from experiments.datasets import fill, known
 from experiments.recipes import Training
 from experiments.record import StoreError, config_hash, environment, hashed, on_first, open_run, write_text
+from jaxattr.programs import guard
+from jaxattr.programs.guard import Kinks
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +114,27 @@ def load(directory: Path) -> Network:
     """
     trained = ja.zoo.load(NAME, directory)
     return Network(trained.card["defense"], trained.model, trained.variables, trained.card["weights"])
+
+
+def count_kinks(directory: Path, kinks: Kinks = "allow") -> int:
+    """Count the operations of a network that are not twice differentiable in its input.
+
+    Args:
+      directory: of a training that is complete.
+      kinks: ``refuse`` any in the words of every bound, before anything is compiled, or ``allow`` them.
+
+    Raises:
+      ValueError: if there are any and they are refused; the message names them.
+    """
+    network, card = load(directory), ja.zoo.read_card(directory / f"{NAME}.json")
+    classify = ja.models.logits_fn(network.model, network.variables)
+    x = np.zeros(tuple(card["data"]["shape"]), np.float32)
+    try:
+        return guard.check(ja.attributions.saliency(), classify, x, kinks, method="evaluate")
+    except ValueError as error:
+        raise ValueError(
+            f"{network.name}: {error}\nOn the command line that is `--kinks allow`; tables and page then say so."
+        ) from error
 
 
 def adopt(name: str, directory: Path) -> None:
@@ -242,8 +265,12 @@ def _fit(model: Any, config: TrainConfig, data: Any, test: Any, folder: Path, pr
     watched = accuracies.first(test, fill(options.evaluate_samples, options.accuracy_samples))
 
     def evaluate(variables):
-        accuracy, under_pgd = accuracies.clean_and_attacked(apply_fn, variables, watched, options)
-        return {"test_accuracy": accuracy, "test_pgd_accuracy": under_pgd, "test_samples": len(watched.x)}
+        found = accuracies.clean_and_attacked(apply_fn, variables, watched, options)
+        return {
+            "test_accuracy": found.accuracy,
+            "test_pgd_accuracy": found.robust_accuracy,
+            "test_samples": len(watched.x),
+        }
 
     return ja.fit(
         objectives.build(config.defense, options, known(config.dataset)),

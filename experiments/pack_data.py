@@ -18,7 +18,7 @@ ENCODED = ("cifar10_jpeg", "oxford_flowers12")
 def pack(
     names: Sequence[str], output: Path, *, data_dir: str | None = None, train_samples: int | None = None
 ) -> list[Path]:
-    """Pack data sets; what is there already stays, and is named.
+    """Pack images and their classes; what is there already stays, and is named. Boxes around objects are left out.
 
     Args:
       names: of data sets that TFDS has prepared.
@@ -30,13 +30,12 @@ def pack(
       The files.
 
     Raises:
-      ValueError: for a data set that is not read from prepared files.
+      ValueError: for a data set that is not of images in prepared files.
       FileNotFoundError: if one is not prepared.
       FileExistsError: if a file is there already.
     """
-    for name in names:
-        if name not in ja.data.PREPARED:
-            raise ValueError(f"`datasets` has {name!r}; accepted are {', '.join(ja.data.PREPARED)}.")
+    if "digits" in names:
+        raise ValueError("`datasets` has 'digits', which comes with scikit-learn; give names of prepared data sets.")
     files = [output / f"{name}.npz" for name in names]
     there = [str(path) for path in files if path.exists()]
     if there:
@@ -49,6 +48,10 @@ def pack(
                 classes = ja.data.load(name, split, data_dir, limit=1).class_names
             else:
                 data = ja.data.load(name, split, data_dir, limit)
+                if data.x.ndim != 4:
+                    raise ValueError(
+                        f"{name} holds vectors of {data.x.shape[1]} features, and images alone are packed."
+                    )
                 splits[split], classes = (np.round(255 * data.x).astype(np.uint8), data.label), data.class_names
         packed.write(path, splits, classes)
         log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)

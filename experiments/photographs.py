@@ -62,7 +62,7 @@ def port(directory: Path) -> None:
         variables = jax.tree.map(np.asarray, ja.models.efficientnet_lite0_variables())
         model = ja.models.EfficientNetLite0()
         card = {
-            "data": {"name": "imagenet"},
+            "data": {"name": "imagenet", "shape": [SIZE, SIZE, 3]},
             "defense": "natural",
             "model": {"name": "efficientnet_lite0", "options": {"beta": model.beta, "cap": model.cap}},
             "source": "published ImageNet weights, with smooth activations",

@@ -69,13 +69,13 @@ def bounds_program(name: str, norm: str, epsilons: tuple[float, ...], config: Co
         names = bound_names(norm, x.size, config)
         dense = norm == "linf" and x.size <= config.dense_up_to
         # One matrix for all bounds, which are of the linear model alone.
-        bounded = _linear_model(attribute, logits_fn, x, label) if dense else attribute
+        bounded = _linear_model(attribute, logits_fn, x, label, config) if dense else attribute
 
         def at_radius(epsilon):
             ball = make_ball(epsilon)
             bounds = _bounds(names, bounded, ball, logits_fn, x, label, key, dense, config)
             main = bounds[main_bound(names)]
-            corrected = ja.bounds.corrected(lambda *_: main, attribute)(logits_fn, x, label, key)
+            corrected = ja.bounds.corrected(lambda *_: main, attribute, kinks=config.kinks)(logits_fn, x, label, key)
             step = epsilon * main.direction
             # The furthest of all that is allowed on both sides, and both of its ends.
             two_sided = [bound for bound in bounds.values() if bound.two_sided]
@@ -135,11 +135,15 @@ def rank_program(name: str, norm: str, epsilons: tuple[float, ...], config: Conf
     make_ball = ja.balls.BALLS[norm]
 
     def program(logits_fn, x, label, key):
-        linear = _linear_model(attribute, logits_fn, x, label)
+        linear = _linear_model(attribute, logits_fn, x, label, config)
 
         def at_radius(epsilon):
             guarantee = ja.bounds.rank_guarantee(
-                linear, make_ball(epsilon), k=int(config.top_k or 1), within_box=norm == "linf"
+                linear,
+                make_ball(epsilon),
+                k=int(config.top_k or 1),
+                within_box=norm == "linf",
+                kinks=config.kinks,
             )(logits_fn, x, label, key)
             return {
                 "kendall_guaranteed": guarantee.kendall_tau,
@@ -152,14 +156,14 @@ def rank_program(name: str, norm: str, epsilons: tuple[float, ...], config: Conf
 
 
 def compare_program(config: Config) -> Callable[..., dict[str, Array]]:
-    """Build ``compare(_, maps, _) -> dict`` for :func:`jaxattr.over_samples`: all metrics of all maps of one sample.
+    """Build ``compare(maps) -> dict`` for :func:`jaxattr.map_samples`: all metrics of all maps of one sample.
 
     ``maps`` has the clean attribution first; the values are of the others, in their order.
     """
     metrics = ja.metrics
     k, kind = int(config.top_k or 0), config.top_k_map or "pixel"
 
-    def compare(_, maps, __):
+    def compare(maps):
         clean, reference = maps[0], jnp.abs(maps[0])
 
         def one(other):
@@ -179,9 +183,9 @@ def compare_program(config: Config) -> Callable[..., dict[str, Array]]:
     return compare
 
 
-def _linear_model(attribute, logits_fn, x, label) -> Callable[..., Array]:
+def _linear_model(attribute, logits_fn, x, label, config: Config) -> Callable[..., Array]:
     """The attribution ``g(x) + J (z - x)`` with J as a matrix: what every bound here is exact for."""
-    jacobian = ja.attribution_jacobian(attribute, logits_fn, x, label)
+    jacobian = ja.attribution_jacobian(attribute, logits_fn, x, label, kinks=config.kinks)
     matrix = jacobian.dense(32)
 
     def linear(_, z, __):
@@ -193,14 +197,15 @@ def _linear_model(attribute, logits_fn, x, label) -> Callable[..., Array]:
 def _bounds(
     names: tuple[str, ...], attribute, ball, logits_fn, x, label, key, dense: bool, config: Config
 ) -> dict[str, ja.bounds.DeviationBound]:
-    solver: Any = {"method": config.sigma_method, "num_steps": config.lanczos_steps, "confidence": config.confidence}
-    relaxed: Any = (
-        {"method": "dense"} if dense else {"num_steps": config.lanczos_steps, "confidence": config.confidence}
-    )
+    # All steps: a bound that stopped within a percent is good enough to use, and too coarse for the gaps of a table.
+    krylov: Any = {"num_steps": config.lanczos_steps, "confidence": config.confidence, "tolerance": 0.0}
+    allowed: Any = {"kinks": config.kinks}
+    solver: Any = {"method": config.sigma_method, **krylov, **allowed}
+    relaxed: Any = {**({"method": "dense"} if dense else {"method": "products", **krylov}), **allowed}
     make = {
         "singular_value": lambda: ja.bounds.singular_value(attribute, ball, **solver),
         "norm_relaxation": lambda: ja.bounds.norm_relaxation(attribute, ball, **solver),
-        "entrywise": lambda: ja.bounds.entrywise(attribute, ball),
+        "entrywise": lambda: ja.bounds.entrywise(attribute, ball, **allowed),
         "semidefinite": lambda: ja.bounds.semidefinite(attribute, ball, **relaxed),
         "semidefinite_box": lambda: ja.bounds.semidefinite(attribute, ball, within_box=True, **relaxed),
     }
@@ -217,13 +222,15 @@ def _bounds(
 
 def _at(points: Array, attribute, ball, logits_fn, x, label) -> dict[str, Array]:
     """What perturbed inputs do."""
-    predicted = jnp.argmax(logits_fn(x))
+    clean_label = ja.evaluation.predicted(logits_fn(x))
 
     def one(z: Array) -> dict[str, Array]:
+        # Logits that are not finite predict no class, and keep none.
+        there = ja.evaluation.predicted(logits_fn(z))
         return {
             "perturbed": z,
             "maps": attribute(logits_fn, z, label),
-            "label_kept": jnp.argmax(logits_fn(z)) == predicted,
+            "label_kept": (there == clean_label) & (there >= 0),
             "distance": ball.norm(z - x),
         }
 
@@ -254,7 +261,8 @@ def _attack(attribute, ball, logits_fn, x, label, key, config: Config) -> Array:
     def explanation(climbs_ranks, key):
         # Not two attacks but two dissimilarities of one: its loop is compiled once, in half the time.
         dissimilarity = _either(climbs_ranks, top_k, ja.attacks.euclidean())
-        return ja.attacks.ifia(ball, attribute, dissimilarity, num_steps=config.ifia_steps)(logits_fn, x, label, key).x
+        attack = ja.attacks.ifia(ball, attribute, dissimilarity, num_steps=config.ifia_steps, kinks=config.kinks)
+        return attack(logits_fn, x, label, key).x
 
     prediction = ja.attacks.restarts(ja.attacks.pgd(ball, num_steps=config.pgd_steps), config.restarts)
     key_prediction, key_explanation = jax.random.split(key)

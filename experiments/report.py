@@ -57,7 +57,7 @@ def command_of(store: Store) -> str:
 
 
 def _models(store: Store) -> str:
-    """Accuracies of the models, from their cards, as far as they were measured."""
+    """Accuracies of the models, from their cards, as far as they were measured, and the kinks that were allowed."""
     lines = ["| model | accuracy | under PGD, l-infinity |", "| --- | --: | --: |"]
     lines += [
         f"| {name} | {100 * card['accuracy']:.1f} % | {100 * card['pgd_accuracy']:.1f} %"
@@ -65,7 +65,21 @@ def _models(store: Store) -> str:
         for name, card in networks.cards(store.directory / "models").items()
         if "accuracy" in card
     ]
-    return "\n".join(lines) + "\n"
+    warning = _not_smooth(store)
+    return "\n".join([*lines, "", f"**{warning}**", ""] if warning else [*lines, ""])
+
+
+def _not_smooth(store: Store) -> str:
+    """A warning of networks whose kinks were allowed; empty where all are smooth."""
+    directory = store.directory / "models"
+    counts = {name: networks.count_kinks(directory / name) for name in networks.cards(directory)}
+    rough = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
+    if not rough:
+        return ""
+    return (
+        f"Not smooth: {rough}, in brackets how many operations are not twice differentiable in the input. Attributions"
+        " of such networks jump: their bounds hold for their Jacobians alone, and for no perturbation."
+    )
 
 
 def _figures(store: Store, samples: pl.DataFrame) -> list[tuple[str, str, bytes]]:
@@ -105,6 +119,7 @@ def _page(store: Store, command: str, tables: str, drawn: list[tuple[str, str, b
         command=command,
         claim=CLAIM,
         models=_parse(_models(store)),
+        not_smooth=_not_smooth(store),
         sections=[_section(text) for text in tables.split("### ")[1:]],
         figures=[(name, kind, base64.b64encode(image).decode()) for name, kind, image in drawn],
     )

@@ -6,7 +6,8 @@ Three kinds of method, each a pure function of one sample, built by a constructo
     bound    (logits_fn, x, label, key)  -> DeviationBound      jaxattr.bounds
     attack   (logits_fn, x, label, key)  -> AttackResult        jaxattr.attacks
 
-``over_samples(method, logits_fn)(xs, labels, key)`` runs any of them over a data set and all devices.
+``over_samples(method, logits_fn)(xs, labels, key)`` runs any of them over a data set and all devices, and
+``map_samples(metric)(*arrays)`` what compares their results.
 """
 
 import importlib
@@ -23,7 +24,13 @@ from jaxattr.balls import L2 as L2
 from jaxattr.balls import LInf as LInf
 from jaxattr.jacobian import AttributionJacobian as AttributionJacobian
 from jaxattr.jacobian import attribution_jacobian as attribution_jacobian
-from jaxattr.parallel import over_samples as over_samples
+from jaxattr.programs.kinks import Kink as Kink
+from jaxattr.programs.kinks import kinks as kinks
+from jaxattr.programs.smooth import SmoothMatch as SmoothMatch
+from jaxattr.programs.smooth import smooth as smooth
+from jaxattr.programs.smooth import smooth_match as smooth_match
+from jaxattr.samples import map_samples as map_samples
+from jaxattr.samples import over_samples as over_samples
 
 if TYPE_CHECKING:
     from jaxattr import checkpoints as checkpoints

@@ -5,6 +5,7 @@ Values that are still abstract (inside ``jit``, ``vmap``, ``grad``) pass: inside
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxattr._given import attack, attribution, bound, method, network  # noqa: F401 (all checks under one name)
 from jaxattr.types import LogitsFn
 
 
@@ -59,17 +61,35 @@ def choice(name: str, value: str, accepted: Any) -> str:
 
 
 def sample(x: Any) -> Array:
-    """Return one input as an array of floating-point numbers."""
+    """Return one input (or a batch) as an array of floating-point numbers of at least 32 bits.
+
+    Sixteen bits become float32: decompositions have no such type, and a slope computed in it is off by 0.4 %, which no
+    bound accounts for. The network may compute in any type of its own.
+    """
     if not hasattr(x, "dtype"):
+        if isinstance(x, Mapping) or callable(x):
+            raise TypeError(f"`x` must be an array of floating-point numbers, got {type(x).__name__}.")
         x = np.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"`x` must be an array of floating-point numbers, got dtype {x.dtype}. Images of integers in"
-            " [0, 255] become valid inputs by `x.astype('float32') / 255`."
+            f"`x` must be an array of floating-point numbers, got dtype {x.dtype}.{_cure_of_dtype(x.dtype)}"
         )
     if x.size == 0:
         raise ValueError(f"`x` must hold at least one feature, got shape {x.shape}.")
-    return jnp.asarray(x)
+    # NumPy's wide types become what JAX's mode makes of them.
+    x = jnp.asarray(x)
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def _cure_of_dtype(dtype: Any) -> str:
+    if jnp.issubdtype(dtype, jnp.bool_) or jnp.issubdtype(dtype, jnp.integer):
+        return (
+            " Images of integers in [0, 255] become valid inputs by `x.astype('float32') / 255`; tokens by their"
+            " embedding, with a network that takes embeddings."
+        )
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return " A complex signal becomes one by its parts, `jnp.stack([x.real, x.imag])`."
+    return ""
 
 
 def label(logits_fn: LogitsFn, x: Array, y: Any) -> Array:
@@ -88,7 +108,21 @@ def label(logits_fn: LogitsFn, x: Array, y: Any) -> Array:
     return jnp.asarray(y)
 
 
-def of_class(outputs: Array, y: Array) -> Array:
+def key(value: Any) -> Any:
+    """Return ``value`` if it is one random key, typed or as plain numbers."""
+    dtype, shape = getattr(value, "dtype", None), np.shape(value) if hasattr(value, "shape") else None
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and dtype != np.uint32:
+        raise TypeError(f"`key` must be a random key, `jax.random.key(0)`, got {type(value).__name__}.")
+    if shape != () if typed else len(shape or ()) != 1:
+        raise ValueError(
+            f"`key` must be ONE random key, got an array of shape {shape}. Every sample gets its own of it inside of"
+            " `jaxattr.over_samples`; several keys for one sample are a `jax.vmap`."
+        )
+    return value
+
+
+def of_class(outputs: Array, y: Array | int) -> Array:
     """``outputs[y]``, and NaN in value and all derivatives for a label that turns out not to be there.
 
     Indexing clamps a traced index; the result would silently be about another class.
@@ -99,26 +133,59 @@ def of_class(outputs: Array, y: Array) -> Array:
 
 def num_classes(logits_fn: LogitsFn, x: Any) -> int:
     """The number of logits of ``logits_fn(x)``, checked without computing them."""
-    if not callable(logits_fn):
-        raise TypeError(
-            f"`logits_fn` must be callable on one input, got {type(logits_fn).__name__}. For a Flax module:"
-            " `jax.tree_util.Partial(apply, variables)` or `lambda x: model.apply(variables, x[None])[0]`."
-        )
+    network(logits_fn)
     try:
         out = jax.eval_shape(logits_fn, x)
     except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
         raise ValueError(
-            f"`logits_fn` failed on ONE input of shape {x.shape}: {type(error).__name__}: {str(error).splitlines()[0]}"
-            " Accepted is a function of one sample, without a batch axis; a Flax module becomes one by"
-            " `jax.tree_util.Partial(apply, variables)` or `jaxattr.models.logits_fn(model, variables)`."
+            f"`logits_fn` failed on ONE input of shape {x.shape}: {type(error).__name__}: {first} "
+            f"{_cure(logits_fn, x, error)}"
         ) from error
     if not hasattr(out, "shape") or len(out.shape) != 1:
         shape = getattr(out, "shape", type(out).__name__)
         raise ValueError(
             f"`logits_fn` must map ONE input of shape {x.shape} to a vector of logits (classes,), but it returned"
-            f" {shape}. For a model of batches: `lambda x: model.apply(variables, x[None])[0]`."
+            f" {shape}. {_cure(logits_fn, x, None)}"
         )
     return out.shape[0]
+
+
+def _cure(logits_fn: LogitsFn, x: Any, error: Exception | None) -> str:
+    """What to do about a network that does not map one input to logits: one advice for each cause."""
+    cause = type(error).__name__
+    training = cause in ("TraceContextError", "ModifyScopeVariableError", "InvalidRngError")
+    if training or (error is not None and "non-deterministic mode" in str(error)):
+        return (
+            "The network is in training mode (dropout or running statistics are on); attributions are of one function:"
+            " `model.eval()` for NNX, `equinox.nn.inference_mode(model)`, `train=False` or `deterministic=True` for"
+            " Flax linen."
+        )
+    if isinstance(error, (jax.errors.JAXTypeError, jax.errors.JAXIndexError)):
+        return "It has to be a function that JAX can trace: `jax.numpy` in place of NumPy, no `if` on values of x."
+    if _is_vector(lambda z: logits_fn(z[None])[0], x):
+        return (
+            "It takes a batch; a function of one sample, without a batch axis, is made of it by"
+            " `jax.tree_util.Partial(lambda f, x: f(x[None])[0], logits_fn)` where it is a pytree, by"
+            " `lambda x: logits_fn(x[None])[0]` otherwise."
+        )
+    if x.ndim and _is_vector(logits_fn, jax.ShapeDtypeStruct(x.shape[1:], x.dtype)):
+        return (
+            f"It takes one of the {x.shape[0]} rows of `x`: for a batch of samples lift the method by"
+            " `jaxattr.over_samples(method, logits_fn)(xs, labels, key)` or `jax.vmap`."
+        )
+    if error is None:
+        return "For a model of batches: `lambda x: model.apply(variables, x[None])[0]`."
+    return "Accepted is a function of one sample, without a batch axis: check that `logits_fn(x)` runs by itself."
+
+
+def _is_vector(function: Any, x: Any) -> bool:
+    try:
+        out = jax.eval_shape(function, x)
+    # Whatever it is: this was not the cause.
+    except Exception:
+        return False
+    return hasattr(out, "shape") and len(out.shape) == 1
 
 
 def attribution_map(value: Any, x: Array) -> Array:

@@ -6,7 +6,6 @@ normalizes inside itself.
 """
 
 import abc
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -17,7 +16,6 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxattr import _checks, _numerics
-from jaxattr.types import LogitsFn
 
 DEFAULT_BOX = (0.0, 1.0)
 
@@ -256,22 +254,6 @@ def require(ball: Any) -> Ball:
     if not isinstance(ball, Ball):
         raise TypeError(f"`ball` must be `jaxattr.L2(epsilon)` or `jaxattr.LInf(epsilon)`, got {ball!r}.")
     return ball
-
-
-class OverBall:
-    """A bound or an attack that says over which ball it is, so that whoever runs it can check inputs first.
-
-    Inside of compiled code an input outside of the box cannot be refused any more.
-    """
-
-    def __init__(self, function: Callable[..., Any], ball: Ball | None):
-        self._function, self.ball = function, ball
-
-    def __call__(self, logits_fn: LogitsFn, x: Array, label: Any, key: Array) -> Any:
-        """The result for one sample."""
-        if self.ball is not None:
-            self.ball.check_input(_checks.sample(x))
-        return self._function(logits_fn, x, label, key)
 
 
 BALLS: dict[str, type[Ball]] = {"l2": L2, "linf": LInf}

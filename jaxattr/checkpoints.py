@@ -105,15 +105,26 @@ class Checkpoints:
           FileNotFoundError: if there is no checkpoint.
           ValueError: if the newest one is damaged or of another shape than ``like``; it is named.
         """
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        parts, step = self._restore(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
+        return parts["state"], parts["meta"], step
+
+    def meta(self) -> tuple[dict[str, Any], int]:
+        """Read the dictionary that was saved with the newest state, and its step, without reading the state.
+
+        Raises:
+          FileNotFoundError: if there is no checkpoint.
+          ValueError: if the newest one is damaged; it is named.
+        """
+        parts, step = self._restore(meta=ocp.args.JsonRestore())
+        return parts["meta"], step
+
+    def _restore(self, **parts: Any) -> tuple[Any, int]:
         step = self.latest_step()
         if step is None:
             raise FileNotFoundError(f"there is no checkpoint in {self.directory}.")
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore()),
-            )
+            return self._manager.restore(step, args=ocp.args.Composite(**parts)), step
         # Damage shows as nearly any type of exception, from four libraries.
         except Exception as error:
             earlier = [other for other in self._manager.all_steps() if other < step]
@@ -124,7 +135,6 @@ class Checkpoints:
                 "another directory. "
                 f"({type(error).__name__}: {error})"
             ) from error
-        return restored["state"], restored["meta"], step
 
     def close(self) -> None:
         """Release the directory; also done at the end of a ``with`` block."""

@@ -30,14 +30,23 @@ class GradientAttribution:
     Args:
       name: of the method, for tables and messages.
       field: ``(logits_fn, x, label) -> F(x)``, the gradient of some scalar function of x.
-      baseline: ``m(x) = x - baseline``; ``None`` for ``m(x) = 1``. A number or an array shaped like x.
+      baseline: ``m(x) = x - baseline``; ``None`` for ``m(x) = 1``. A number or an array that
+        broadcasts to x's shape.
       complete: whether the map sums to ``f(x) - f(baseline)``, up to quadrature.
+      output: from logits function to the function that is explained; ``None`` for the logits themselves. ``field`` has
+        it applied already: this is for whoever has to look at the explained function.
     """
 
     def __init__(
-        self, name: str, field: Callable[[LogitsFn, Array, Any], Array], baseline: Any = None, complete: bool = False
+        self,
+        name: str,
+        field: Callable[[LogitsFn, Array, Any], Array],
+        baseline: Any = None,
+        complete: bool = False,
+        output: Callable[[LogitsFn], LogitsFn] | None = None,
     ):
         self.name, self.field, self.baseline, self.complete = name, field, baseline, complete
+        self.output = output
 
     def __repr__(self):
         return f"{type(self).__name__}({self.name!r})"
@@ -51,13 +60,23 @@ class GradientAttribution:
         """``x - baseline``, or ``None`` where nothing multiplies the field."""
         return None if self.baseline is None else x - broadcast_baseline(self.baseline, x)
 
-    def __call__(self, logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any) -> Float[Array, "*shape"]:
+    def __call__(
+        self, logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any, key: Array | None = None
+    ) -> Float[Array, "*shape"]:
         """The attribution of one sample.
+
+        Args:
+          logits_fn: classifier of one input.
+          x: the sample.
+          label: class whose output is explained.
+          key: ignored, so that every method is called alike: an attribution that averages over noise has fixed it at
+            construction.
 
         Raises:
           ValueError: if the label is out of range, or the shapes of model, input or baseline do not fit.
           TypeError: if the input is not floating-point or the label not an integer.
         """
+        del key
         x = _checks.sample(x)
         label = _checks.label(logits_fn, x, label)
         multiplier = self.multiplier(x)
@@ -66,8 +85,25 @@ class GradientAttribution:
 
 
 def broadcast_baseline(baseline: Any, x: Array) -> Array:
-    """The baseline as an array shaped like ``x``."""
-    shape = np.shape(baseline)
-    if shape not in ((), x.shape):
-        raise ValueError(f"`baseline` must be a number or an array of the input's shape {x.shape}, got shape {shape}.")
-    return jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+    """The baseline as an array shaped like ``x``: a number, one value a channel, or an input of its own.
+
+    Raises:
+      ValueError: if it does not broadcast to the input's shape.
+      TypeError: if it holds no real numbers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> broadcast_baseline([0.1, 0.2, 0.3], jnp.zeros((8, 8, 3))).shape
+      (8, 8, 3)
+    """
+    values = baseline if hasattr(baseline, "dtype") else np.asarray(baseline)
+    if not jnp.issubdtype(values.dtype, jnp.number) or jnp.issubdtype(values.dtype, jnp.complexfloating):
+        raise TypeError(f"`baseline` must hold real numbers, got {baseline!r}.")
+    shape = tuple(values.shape)
+    fits = len(shape) <= x.ndim and all(a in (1, b) for a, b in zip(shape[::-1], x.shape[::-1], strict=False))
+    if not fits:
+        raise ValueError(
+            f"`baseline` must be a number or an array that broadcasts to the input's shape {x.shape}, such as one value"
+            f" a channel, {x.shape[-1:]}; got shape {shape}."
+        )
+    return jnp.broadcast_to(jnp.asarray(values, x.dtype), x.shape)

@@ -17,6 +17,8 @@ from jaxtyping import Float, Int
 from jaxattr import _checks, _numerics
 from jaxattr.chunking import map_over
 from jaxattr.gradient_attribution import GradientAttribution
+from jaxattr.programs import guard
+from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attribution, LogitsFn
 
 
@@ -29,6 +31,8 @@ class AttributionJacobian(NamedTuple):
       rmatvec: ``u -> J^T u``.
       symmetric: whether J is known to be symmetric, so that ``rmatvec`` is ``matvec``.
       parts: ``(hessian, multiplier, gradient)`` of ``J = diag(multiplier) H + diag(gradient)``, or ``None``.
+      kinks: how many operations between input and explained output are not twice differentiable; zero unless they were
+        allowed.
     """
 
     value: Array
@@ -36,6 +40,7 @@ class AttributionJacobian(NamedTuple):
     rmatvec: Callable[[Array], Array]
     symmetric: bool
     parts: tuple[Callable[[Array], Array], Array, Array] | None = None
+    kinks: int = 0
 
     def gram(self, v: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """``P v = J^T (J v)``."""
@@ -114,7 +119,14 @@ def _rows(product: Callable[[Array], Array], shape: tuple[int, ...], active: Arr
 
 
 def attribution_jacobian(
-    attribute: Attribution, logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any, *, linearize: bool = True
+    attribute: Attribution,
+    logits_fn: LogitsFn,
+    x: Float[Array, "*shape"],
+    label: Any,
+    *,
+    linearize: bool = True,
+    kinks: Kinks = "refuse",
+    method: str = "attribution_jacobian",
 ) -> AttributionJacobian:
     """The Jacobian of an attribution at one sample, by products.
 
@@ -129,12 +141,16 @@ def attribution_jacobian(
       label: class whose output is explained.
       linearize: keep what all products share (the forward and backward pass at x, at every path point for IG). It is
         about twice as fast for many products and holds memory in proportion to the path points; ``False`` recomputes.
+      kinks: what to do with a network that is not twice differentiable in x, such as one with ReLU or max-pooling:
+        ``refuse``, or ``allow``, which computes the derivative almost everywhere, of which no bound follows.
+      method: who asks, for messages.
 
     Returns:
       An :class:`AttributionJacobian`: ``.value``, ``.matvec(v)``, ``.rmatvec(u)``, ``.dense()``.
 
     Raises:
-      ValueError: if the label is out of range, or shapes of model, input and attribution do not fit.
+      ValueError: if the label is out of range, shapes of model, input and attribution do not fit, or the network has
+        kinks.
       TypeError: if the input is not floating-point or the label not an integer.
 
     Example:
@@ -147,9 +163,12 @@ def attribution_jacobian(
     """
     x = _checks.sample(x)
     label = _checks.label(logits_fn, x, label)
+    found = guard.check(attribute, logits_fn, x, kinks, method=method)
     if isinstance(attribute, GradientAttribution):
-        return _structured(attribute, logits_fn, x, label, linearize)
-    return _generic(attribute, logits_fn, x, label)
+        jacobian = _structured(attribute, logits_fn, x, label, linearize)
+    else:
+        jacobian = _generic(attribute, logits_fn, x, label)
+    return jacobian._replace(kinks=found)
 
 
 def _structured(attribute, logits_fn, x, label, linearize) -> AttributionJacobian:

@@ -14,12 +14,13 @@ Bounds scale with the explained output. Probabilities saturate, which changes Ja
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
+from jaxattr import _checks, _logits, networks
 from jaxattr.gradient_attribution import GradientAttribution
 from jaxattr.types import Attribution, LogitsFn
 
@@ -28,47 +29,100 @@ Output = Callable[[LogitsFn], LogitsFn]
 
 def _wrapper(transform: Callable[[Array], Array]) -> Output:
     def evaluate(logits_fn: LogitsFn, x: Array) -> Array:
-        return transform(logits_fn(x))
+        logits = logits_fn(x)
+        if transform is not _identity:
+            _logits.require_classes(logits.size, f"outputs.{transform.__name__}")
+        return transform(logits)
 
     @functools.wraps(transform)
     def wrap(logits_fn: LogitsFn) -> LogitsFn:
-        # A Partial carries its weights as a pytree, and stays one; a plain function stays a plain function.
-        if isinstance(logits_fn, Partial):
-            return Partial(evaluate, logits_fn)
+        # A callable pytree carries its weights along, and stays one; a plain function stays a plain function.
+        network = networks.as_pytree(logits_fn)
+        if networks.is_callable_pytree(network):
+            return Partial(evaluate, network)
         return functools.partial(evaluate, logits_fn)
 
     return wrap
 
 
-@_wrapper
-def logit(logits: Array) -> Array:
+def _identity(logits: Array) -> Array:
     """The logits as they are, ``f_y(x)``."""
     return logits
 
 
+_identity.__name__ = "logit"
+logit = _wrapper(_identity)
+
+
 @_wrapper
 def probability(logits: Array) -> Array:
-    """``softmax(f(x))_y``."""
-    return jax.nn.softmax(logits)
+    """The probability of class y, ``p_y = softmax(f(x))_y``.
+
+    It is computed as ``sigmoid(o_y)`` from the log-odds: of a confident prediction ``1 - p_y`` is rounded to 0, and the
+    gradient of a softmax with it (in float32 12 % off where the label is 15 ahead, and 94 % from 20 on). Here value,
+    gradient and Hessian products keep their relative precision while ``p_y`` and ``1 - p_y`` are above about 1e-33;
+    beyond, parts of a float32 gradient are flushed to zero.
+
+    Raises:
+      ValueError: on call, if the network has one logit.
+    """
+    return _logits.jaxattr_sigmoid(_logits.jaxattr_log_odds(logits))
 
 
 @_wrapper
 def log_probability(logits: Array) -> Array:
-    """``log softmax(f(x))_y``."""
-    return jax.nn.log_softmax(logits)
+    """The logarithm of the probability of class y, ``log softmax(f(x))_y``; precise as :func:`probability` is.
+
+    Raises:
+      ValueError: on call, if the network has one logit.
+    """
+    return _logits.log_softmax(logits)
 
 
 @_wrapper
 def loss(logits: Array) -> Array:
-    """Cross-entropy of class y, ``-log softmax(f(x))_y``. The predicted class has the SMALLEST entry."""
-    return -jax.nn.log_softmax(logits)
+    """The cross-entropy of class y, ``-log softmax(f(x))_y``. The predicted class has the SMALLEST entry.
+
+    Precise as :func:`probability` is.
+
+    Raises:
+      ValueError: on call, if the network has one logit.
+    """
+    return -_logits.log_softmax(logits)
 
 
 @_wrapper
 def margin(logits: Array) -> Array:
-    """``f_y(x) - max_{j != y} f_j(x)``, positive for the predicted class only."""
+    """The margin of class y, ``f_y(x) - max_{j != y} f_j(x)``, positive for the predicted class only.
+
+    With three classes or more the maximum has a kink where the runner-up changes, and bounds refuse it;
+    :func:`log_odds` is its smooth stand-in.
+
+    Raises:
+      ValueError: on call, if the network has one logit.
+    """
     others = jnp.where(jnp.eye(logits.size, dtype=bool), -jnp.inf, logits)
     return logits - jnp.max(others, axis=1)
+
+
+@_wrapper
+def log_odds(logits: Array) -> Array:
+    """The log-odds of class y, ``o_y = f_y(x) - log sum_{j != y} exp(f_j(x)) = log(p_y / (1 - p_y))``.
+
+    A smooth margin: ``margin - log(classes - 1) <= log_odds <= margin``, equal to the margin for two classes. It does
+    not saturate as probabilities do.
+
+    Raises:
+      ValueError: on call, if the network has one logit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> odds = ja.outputs.log_odds(lambda x: jnp.array([3.0, 0.0, 0.0]))
+      >>> round(float(odds(jnp.zeros(1))[0]), 4)  # 3 - log 2
+      2.3069
+    """
+    return _logits.jaxattr_log_odds(logits)
 
 
 REGISTRY: dict[str, Output] = {
@@ -77,6 +131,7 @@ REGISTRY: dict[str, Output] = {
     "log_probability": log_probability,
     "loss": loss,
     "margin": margin,
+    "log_odds": log_odds,
 }
 
 
@@ -99,14 +154,25 @@ def explaining(attribute: Attribution, output: Output) -> Attribution:
       >>> explained(logits_fn, jnp.array([0.0]), 0).tolist()  # 2 p (1 - p)
       [0.5]
     """
+    _checks.attribution(attribute)
     if not callable(output):
         raise TypeError(f"`output` must be a wrapper such as jaxattr.outputs.probability, got {output!r}.")
     if isinstance(attribute, GradientAttribution):
-        field = attribute.field
+        field, inner = attribute.field, attribute.output
+
+        def explained(logits_fn: LogitsFn) -> LogitsFn:
+            return output(logits_fn) if inner is None else inner(output(logits_fn))
+
         return GradientAttribution(
             attribute.name,
             lambda logits_fn, x, label: field(output(logits_fn), x, label),
             baseline=attribute.baseline,
             complete=False,
+            output=explained,
         )
-    return lambda logits_fn, x, label: attribute(output(logits_fn), x, label)
+
+    def explained_map(logits_fn: LogitsFn, x: Array, label: Any, key: Array | None = None) -> Array:
+        del key
+        return attribute(output(logits_fn), x, label)
+
+    return explained_map

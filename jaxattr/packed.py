@@ -42,14 +42,21 @@ def read(path: Path, split: str, limit: int | None = None) -> Split:
       limit: no more than the first so many samples.
 
     Raises:
-      ValueError: if it is damaged, or no packed data set; the message names it.
+      ValueError: if there is no such split, or the file is damaged or no packed data set; the message names it.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
+            there = sorted(name.removesuffix("_label") for name in arrays if name.endswith("_label"))
+            if there and split not in there:
+                raise LookupError(f"the split {split!r} is not in {path}, which has {' and '.join(there)}.")
             label, names = arrays[f"{split}_label"][:limit], arrays["class_names"]
             pixels = arrays[f"{split}_x"][:limit] if f"{split}_x" in arrays else _decoded(arrays, split, len(label))
-    except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged, or holds no packed {split} split ({error!r}); pack it again.") from error
+    except LookupError as error:
+        if isinstance(error, KeyError):
+            raise ValueError(f"{path} holds no packed data set ({error}); pack it again.") from error
+        raise ValueError(str(error)) from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); pack it again.") from error
     if pixels.ndim != 4 or pixels.dtype != np.uint8 or len(pixels) != len(label):
         raise ValueError(f"{path} holds {split} images {pixels.shape} {pixels.dtype} and labels {label.shape}.")
     return Split(pixels, label.astype(np.int32), tuple(str(word) for word in names))

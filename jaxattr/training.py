@@ -12,7 +12,6 @@ after the other, as ``lax.map`` and ``scan`` do, gathers the batch on every devi
 
 import logging
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -23,16 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-from jaxattr import parallel
+from jaxattr import _identity, _training_data, parallel
 from jaxattr.evaluation import (
     ApplyFn,
     Batch,
     Objective,
     Variables,
     accuracy,
-    arrays,
     robust_accuracy,
 )
 from jaxattr.history import History
@@ -82,6 +80,8 @@ class _State(NamedTuple):
     # The first step whose loss or gradient was not finite, -1 for none: the device keeps watch at
     # every step, and the host looks at intervals only.
     failed: Int[Array, ""]
+    # Whether the loss of that step was finite, and its gradient alone was not.
+    loss_was_finite: Bool[Array, ""]
 
 
 def fit(
@@ -111,7 +111,8 @@ def fit(
     and randomness of a step depend on ``key`` and the number of the step alone, so a run that was
     killed and is started again with the same arguments continues from its last checkpoint and ends
     with the parameters that it would have had: the same on the same devices, and equal to rounding
-    on others.
+    on others. Whether they are the same is looked at: a checkpoint knows the fingerprints of inputs, labels and initial
+    weights, in their order, and of the programs of objective, network and optimizer, with all numbers in them.
 
     With ``checkpoint_dir``, SIGTERM (a preempted or timed out job) saves the state after the step
     or evaluation under way, calls the handler that was there before, if any, and raises
@@ -127,7 +128,8 @@ def fit(
       apply_fn: the network, such as ``ja.models.apply_fn(model)``.
       variables: where training starts, a dictionary with ``"params"``; it is not changed.
       data: anything with arrays ``x`` and ``label``, such as :class:`jaxattr.data.Dataset` or
-        :class:`Batch`.
+        :class:`Batch`: finite floating-point numbers, inside of the box of the objective's attack if it has one, and
+        classes that the network has a logit for.
       optimizer: an Optax transformation; schedules count steps.
       batch_size: samples per step, over all devices.
       key: of the order of the samples, dropout, and attacks in training.
@@ -151,12 +153,13 @@ def fit(
       The variables after the last step (copies on one device), the number of steps, and the history.
 
     Raises:
-      ValueError: for arguments that do not fit together, a batch that the devices cannot share
-        evenly, or a checkpoint or log of another run.
+      TypeError: if inputs are not floating-point numbers.
+      ValueError: for arguments that do not fit together, inputs outside of the box or not finite, labels that do not
+        exist, a batch that the devices cannot share evenly, or a checkpoint or log of another run.
       FileExistsError: if the log or curves exist and there is no ``checkpoint_dir`` to continue
         from.
-      FloatingPointError: if a loss or gradient is not finite; the message names the step and the
-        last checkpoint.
+      FloatingPointError: if a loss or gradient is not finite; the message names the step, what may be the cause, and
+        the last checkpoint.
       ImportError: if ``tensorboard`` is given without tensorboardX.
       Interrupted: after SIGTERM, as above; a ``SystemExit``.
 
@@ -170,9 +173,8 @@ def fit(
       >>> result.step, accuracy(ja.models.apply_fn(model), result.variables, corners)
       (30, 1.0)
     """
-    # As JAX would take them: without 64-bit mode, float64 inputs become float32.
-    xs, labels = (a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays(data))
-    _check(variables, len(xs), batch_size, epochs, steps)
+    _training_data.require_arguments(variables, len(data.x), batch_size, epochs, steps)
+    xs, labels = _training_data.samples(objective, apply_fn, variables, data, batch_size)
     per_epoch = len(xs) // batch_size
     total = steps if steps is not None else per_epoch * (epochs or 0)
     intervals = {"checkpoint_every": checkpoint_every, "evaluate_every": evaluate_every, "log_every": log_every}
@@ -180,28 +182,22 @@ def fit(
     on = parallel.batch_mesh(batch_size, devices)
     # Two streams: without the split, epoch 3 and step 3 would draw from the same key.
     order_key, step_key = jax.random.split(key)
-    update = _update(objective, apply_fn, optimizer, on, jax.random.key_impl(step_key))
+    gradient = _gradient(objective, apply_fn, jax.random.key_impl(step_key))
+    update = _update(gradient, optimizer, on)
     key_data = parallel.replicated(np.asarray(jax.random.key_data(step_key)), on)
     state = _initial(variables, optimizer, on)
-    # What has to be the same for a restart to be exact, beside the shapes that Orbax compares.
-    identity = {
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "batch_size": batch_size,
-        "samples": len(xs),
-        "labels": zlib.crc32(labels.astype(np.int32).tobytes()),
-    }
 
     with ExitStack() as stack:
-        checkpoints, preemption, meta = None, None, {}
+        checkpoints, preemption, identity, meta = None, None, {}, {}
         if checkpoint_dir is not None:
             from jaxattr.checkpoints import Checkpoints, Preemption  # noqa: PLC0415  (Orbax is slow to import)
 
             checkpoints = stack.enter_context(Checkpoints(checkpoint_dir))
             preemption = stack.enter_context(Preemption())
+            identity = _identity.of_run(gradient, optimizer, _variables(state, on), xs, labels, batch_size, key)
             state, meta = _resume(checkpoints, state, identity, total)
         start = int(state.step)
-        history = meta.get("history", [])
-        record = stack.enter_context(History(history, log, tensorboard, total, per_epoch, progress))
+        record = stack.enter_context(History(meta.get("history", []), log, tensorboard, total, per_epoch, progress))
         record.open(start, resumable=checkpoints is not None)
         if evaluate is not None and meta.get("unevaluated"):
             record.write(start, evaluate(_variables(state, on)))
@@ -220,7 +216,7 @@ def fit(
             if not (cuts or stop or evaluates or due(log_every)):
                 continue
             # Here the host waits for the device. Nothing that failed is logged or saved.
-            _check_finite(int(state.failed), checkpoints)
+            _check_finite(state, checkpoints)
             # A checkpoint cuts the means of the metrics, or a restart would change them.
             if cuts or due(log_every):
                 record.write(step + 1, _means(pending))
@@ -251,6 +247,7 @@ def _initial(variables: Variables, optimizer: optax.GradientTransformation, on: 
             collections=collections,
             opt_state=optimizer.init(params),
             failed=jnp.asarray(-1),
+            loss_was_finite=jnp.asarray(True),
         )
         # The loop donates its buffers: these belong to the caller, and some optimizers share them.
         return jax.tree.map(jnp.copy, state)
@@ -262,25 +259,34 @@ def _variables(state: _State, on: Mesh) -> dict[str, Any]:
     return parallel.local({"params": state.params, **state.collections}, on)
 
 
-def _update(objective: Objective, apply_fn: ApplyFn, optimizer: optax.GradientTransformation, on: Mesh, key_impl: Any):
-    @partial(jax.jit, donate_argnums=0, out_shardings=parallel.whole(on))
-    def update(state: _State, batch: Batch, key_data: Array):
-        key = jax.random.wrap_key_data(key_data, impl=key_impl)
+def _gradient(objective: Objective, apply_fn: ApplyFn, key_impl: Any) -> Callable[..., Any]:
+    """``((loss, aux), gradient of the parameters)`` of a batch at a step."""
+
+    def gradient(params, collections, step, batch: Batch, key_data: Array):
+        key = jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=key_impl), step)
 
         def loss_fn(params):
-            variables = {**state.collections, "params": params}
-            return objective(apply_fn, variables, batch, jax.random.fold_in(key, state.step))
+            return objective(apply_fn, {**collections, "params": params}, batch, key)
 
-        (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        return jax.value_and_grad(loss_fn, has_aux=True)(params)
+
+    return gradient
+
+
+def _update(gradient: Callable[..., Any], optimizer: optax.GradientTransformation, on: Mesh):
+    @partial(jax.jit, donate_argnums=0, out_shardings=parallel.whole(on))
+    def update(state: _State, batch: Batch, key_data: Array):
+        (loss, aux), grads = gradient(state.params, state.collections, state.step, batch, key_data)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         grad_norm = optax.tree.norm(grads)
-        fine = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        fails = (state.failed < 0) & ~(jnp.isfinite(loss) & jnp.isfinite(grad_norm))
         state = _State(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             collections={**state.collections, **aux["updates"]},
             opt_state=opt_state,
-            failed=jnp.where((state.failed < 0) & ~fine, state.step + 1, state.failed),
+            failed=jnp.where(fails, state.step + 1, state.failed),
+            loss_was_finite=jnp.where(fails, jnp.isfinite(loss), state.loss_was_finite),
         )
         return state, {"loss": loss, "grad_norm": grad_norm, **aux["metrics"]}
 
@@ -303,25 +309,20 @@ def _batches(
 def _resume(checkpoints: "Checkpoints", state: _State, identity: Mapping[str, Any], total: int):
     if checkpoints.latest_step() is None:
         return state, {}
-    kept, meta, step = checkpoints.restore(_kept(state))
-    was = meta["identity"]
-    changed = [name for name, value in identity.items() if was.get(name) != value]
-    if changed:
-        raise ValueError(
-            f"{checkpoints.path(step)} was written by a run with another {', '.join(changed)} "
-            f"({[was.get(name) for name in changed]} and not {[identity[n] for n in changed]}), so "
-            "continuing would not be exact; use the same arguments, or another directory."
-        )
+    # Before the state is read: that of another optimizer has another shape.
+    meta, step = checkpoints.meta()
+    _identity.require_same(meta["identity"], identity, checkpoints.path(step))
     if step > total:
         raise ValueError(
             f"{checkpoints.directory} holds a run of {step} steps already, more than the {total} "
             "asked for; ask for more, or choose another directory."
         )
+    kept, meta, _ = checkpoints.restore(_kept(state))
     return state._replace(**kept), meta
 
 
 def _kept(state: _State) -> dict[str, Any]:
-    return {name: value for name, value in state._asdict().items() if name != "failed"}
+    return {name: value for name, value in state._asdict().items() if name not in ("failed", "loss_was_finite")}
 
 
 def _values(pending: list[Mapping[str, Any]]) -> list[dict[str, float]]:
@@ -343,7 +344,8 @@ def _leave(checkpoints: "Checkpoints", preemption: "Preemption") -> NoReturn:
     raise Interrupted(step, path)
 
 
-def _check_finite(failed: int, checkpoints: "Checkpoints | None") -> None:
+def _check_finite(state: _State, checkpoints: "Checkpoints | None") -> None:
+    failed = int(state.failed)
     if failed < 0:
         return
     good = None if checkpoints is None else checkpoints.latest_step()
@@ -351,20 +353,9 @@ def _check_finite(failed: int, checkpoints: "Checkpoints | None") -> None:
     if checkpoints is not None and good is not None:
         where = f"the last good checkpoint is {checkpoints.path(good)}"
     raise FloatingPointError(
-        f"the loss or its gradient was not finite at step {failed}; {where}. A smaller learning "
-        "rate or gradient clipping (optax.clip_by_global_norm) may help."
+        f"the loss or its gradient was not finite at step {failed}; {where}. "
+        f"{_training_data.cause(failed, bool(state.loss_was_finite))}"
     )
-
-
-def _check(variables, n: int, batch_size: int, epochs: int | None, steps: int | None) -> None:
-    if "params" not in variables:
-        raise ValueError(f"`variables` needs 'params', got {list(variables)}.")
-    if not 1 <= batch_size <= n:
-        raise ValueError(f"`batch_size` is {batch_size}; accepted is 1 to {n}, all samples.")
-    if (epochs is None) == (steps is None):
-        raise ValueError(f"give either `epochs` or `steps`, got {epochs=} and {steps=}.")
-    if min(length for length in (epochs, steps) if length is not None) < 0:
-        raise ValueError(f"the length of training is negative: {epochs=}, {steps=}.")
 
 
 def _interval(name: str, every: int | None, default: int) -> int:

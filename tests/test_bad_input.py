@@ -62,10 +62,13 @@ def test_label_that_is_no_integer(name, label):
 
 
 @every
-@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool", "complex64"])
-def test_images_of_integers(name, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "cure"),
+    [("uint8", "/ 255"), ("int32", "/ 255.*tokens by their embedding"), ("bool", "/ 255"), ("complex64", "x.imag")],
+)
+def test_inputs_that_are_no_real_numbers(name, dtype, cure):
     x = np.ones(tables.SHAPE, dtype)
-    with pytest.raises(TypeError, match=rf"`x` must be .* floating-point numbers, got dtype {dtype}.*/ 255"):
+    with pytest.raises(TypeError, match=rf"`x` must be .* floating-point numbers, got dtype {dtype}.*{cure}"):
         call(name, x=x)
 
 
@@ -293,7 +296,9 @@ def test_a_dissimilarity_that_is_none(dissimilarity):
 
 def test_a_baseline_of_another_shape():
     attribute = ja.attributions.integrated_gradients(baseline=np.zeros(5))
-    with pytest.raises(ValueError, match=r"`baseline` .* shape \(2, 3\), got shape \(5,\)"):
+    with pytest.raises(
+        ValueError, match=r"`baseline` .* broadcasts to .* shape \(2, 3\).* channel, \(3,\); got shape \(5,\)"
+    ):
         attribute(model("softplus").logits_fn, model("softplus").xs[0], 0)
 
 
@@ -313,7 +318,7 @@ XS = np.full((3, *tables.SHAPE), 0.5, np.float32)
 
 
 def test_over_samples_wants_a_method():
-    with pytest.raises(TypeError, match="`method` must be an attribution, a bound or an attack, got str"):
+    with pytest.raises(TypeError, match=r"`method` must be an attribution.*got str: 'saliency'.*built by `jaxattr.attributions.saliency\(\)`"):
         lifted("saliency")
 
 
@@ -355,10 +360,9 @@ def test_over_samples_of_a_model_that_is_none():
 
 
 def test_over_samples_with_and_without_a_key():
-    with pytest.raises(TypeError, match="key"):
+    with pytest.raises(TypeError, match="`pgd` draws random numbers and needs a key"):
         lifted(METHODS["pgd_l2"](0.1))(XS, [0, 1, 2])
-    with pytest.raises(TypeError, match=r"key|argument"):
-        lifted()(XS, [0, 1, 2], KEY)
+    np.testing.assert_array_equal(lifted()(XS, [0, 1, 2], KEY), lifted()(XS, [0, 1, 2]))
 
 
 @pytest.mark.parametrize("start", [-1, 4, 1.5])

@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ def expected_values(logits):
         "log_probability": log_softmax,
         "loss": -log_softmax,
         "margin": np.array(margins),
+        "log_odds": np.array([logits[j] - scipy.special.logsumexp(np.delete(logits, j)) for j in range(len(logits))]),
     }
 
 
@@ -45,6 +47,7 @@ def test_gradients_in_closed_form(name):
             "probability": np.diag(p) - np.outer(p, p),
             "log_probability": np.eye(3) - p,
             "loss": p - np.eye(3),
+            "log_odds": np.eye(3) - np.where(np.eye(3), 0, p / (1 - p)[:, None]),
             "margin": np.eye(3) - np.eye(3)[[np.argmax(np.where(np.arange(3) == j, -np.inf, logits)) for j in LABELS]],
         }[name]
         found = jax.jit(jax.jacrev(ja.outputs.REGISTRY[name](logits_fn)))(x)
@@ -96,7 +99,8 @@ def test_explaining_agrees_with_wrapping_the_logits(attribution, name):
                 "wrapped": attribute(output(logits_fn), x, 2),
                 "explained": explained(logits_fn, x, 2),
                 "generic": generic(logits_fn, x, 2),
-                "jacobian": ja.attribution_jacobian(explained, logits_fn, x, 2).dense(),
+                # Beside the kink of the margin's maximum all of these are the derivative.
+                "jacobian": ja.attribution_jacobian(explained, logits_fn, x, 2, kinks="allow").dense(),
                 "differentiated": jax.jacfwd(lambda z: attribute(output(logits_fn), z, 2))(x),
             }
 
@@ -123,3 +127,119 @@ def test_completeness_gap_is_of_the_explained_output():
 def test_bad_output_is_refused():
     with pytest.raises(TypeError, match="wrapper"):
         ja.outputs.explaining(ja.attributions.saliency(), "probability")
+    with pytest.raises(TypeError, match="`attribute` must be an attribution"):
+        ja.outputs.explaining("saliency", ja.outputs.probability)
+
+
+def test_explaining_twice_tells_the_function_that_is_explained():
+    """What is not twice differentiable is looked for in that function."""
+    inner = ja.outputs.explaining(ja.attributions.saliency(), ja.outputs.log_odds)
+    twice = ja.outputs.explaining(inner, lambda logits_fn: lambda x: 2 * logits_fn(x))
+    logits_fn, x = network(1, (4, 5, 3)), jnp.array([0.1, 0.9, 0.4, 0.3])
+    expected = jax.grad(lambda z: ja.outputs.log_odds(lambda x: 2 * logits_fn(x))(z)[1])(x)
+    np.testing.assert_allclose(twice(logits_fn, x, 1), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.grad(lambda z: twice.output(logits_fn)(z)[1])(x), expected, rtol=1e-5)
+    assert ja.attributions.saliency().output is None
+
+
+CONFIDENT = ("probability", "log_probability", "loss", "log_odds")
+
+
+def confident(gap, weights, x):
+    """Ten classes, of which class 0 is ahead by about ``gap``."""
+    hidden, out = weights
+    return out @ jnp.tanh(hidden @ (x - 0.5)) + gap * jnp.eye(10, dtype=x.dtype)[0]
+
+
+def log_odds_by_differences(logits, label):
+    """All K x K differences: nothing can cancel that has not been subtracted."""
+    gaps = jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits - logits[label])
+    return -jax.nn.logsumexp(gaps)
+
+
+IN_FLOAT64 = {
+    "probability": lambda odds: jnp.exp(-jnp.logaddexp(0, -odds)),
+    "log_probability": lambda odds: -jnp.logaddexp(0, -odds),
+    "loss": lambda odds: jnp.logaddexp(0, -odds),
+    "log_odds": lambda odds: odds,
+}
+
+
+@functools.cache
+def derivatives(exact):
+    """``(gap, label, weights, x, v) -> {name: (value, gradient, Hessian product)}``, compiled once for all gaps."""
+
+    def output(name, logits_fn, z, label):
+        if exact:
+            return IN_FLOAT64[name](log_odds_by_differences(logits_fn(z), label))
+        return ja.outputs.REGISTRY[name](logits_fn)(z)[label]
+
+    def of_all(gap, label, weights, x, v):
+        logits_fn = functools.partial(confident, gap, weights)
+        found = {}
+        for name in CONFIDENT:
+            value = functools.partial(output, name, logits_fn, label=label)
+            found[name] = (value(x), *jax.jvp(jax.grad(value), (x,), (v,)))
+        return found
+
+    return jax.jit(of_all)
+
+
+def test_confident_predictions_against_float64():
+    """Values, gradients and Hessian products; softmax has lost the gradient of class 0 from a gap of 17 on."""
+    rng = np.random.default_rng(0)
+    arguments = (rng.normal(size=(30, 20)), rng.normal(size=(10, 30)) * 0.3), *rng.uniform(size=(2, 20))
+    for gap, label in itertools.product((2.0, 10.0, 15.0, 20.0, 40.0, 60.0, 80.0), (0, 1)):
+        single = derivatives(False)(
+            jnp.float32(gap), label, *jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), arguments)
+        )
+        with jax.enable_x64(True):
+            reference = jax.tree.map(np.asarray, derivatives(True)(gap, label, *arguments))
+        for name in CONFIDENT:
+            # Of a gradient of the order of 1e-35 parts are below the smallest float32 and flushed to zero.
+            tolerance = 1e-2 if gap == 80 and name != "log_odds" else 2e-5
+            for value, expected in zip(single[name], reference[name], strict=True):
+                error = np.linalg.norm(np.asarray(value, float) - expected) / np.linalg.norm(expected)
+                assert error < tolerance, (name, gap, label, error)
+
+
+@pytest.mark.parametrize("gap", [10.0, 15.0, 17.0, 30.0, 80.0])
+def test_bounds_of_a_probability_in_closed_form(gap):
+    """p = sigmoid(gap + w.(z - x)): the map is p (1 - p) w, and J = p (1 - p) (1 - 2 p) w w^T."""
+    w, x = np.random.default_rng(0).normal(size=20).astype(np.float32), jnp.full(20, 0.5)
+    explained = ja.outputs.explaining(ja.attributions.saliency(), ja.outputs.probability)
+    bound = ja.bounds.singular_value(explained, ja.L2(0.5), method="dense")
+
+    def logits_fn(z):
+        return jnp.stack([w @ (z - x) + gap, 0 * z[0]])
+
+    found = jax.jit(lambda x: bound(logits_fn, x, 0, jax.random.key(0)))(x)
+    q, length = 1 / (1 + np.exp(gap)), np.linalg.norm(w)
+    assert float(found.attribution_norm) == pytest.approx((1 - q) * q * length, rel=1e-4)
+    assert float(found.euclidean) == pytest.approx((1 - q) * q * abs(2 * q - 1) * length**2 * 0.5, rel=1e-4)
+
+
+def test_classes_that_are_ruled_out():
+    """Logits of minus infinity are probabilities of 0, with gradients that are numbers."""
+
+    def logits_fn(x):
+        return jnp.stack([x[0], 2 * x[1], -jnp.inf])
+
+    x = jnp.array([0.3, 0.4])
+    expected = scipy.special.softmax([0.3, 0.8, -np.inf])
+    np.testing.assert_allclose(ja.outputs.probability(logits_fn)(x), expected, rtol=1e-6)
+    gradient = jax.grad(lambda z: ja.outputs.log_probability(logits_fn)(z)[0])(x)
+    assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("name", sorted(set(ja.outputs.REGISTRY) - {"logit"}))
+def test_one_logit_is_refused_with_its_cure(name):
+    def one(x):
+        return jnp.sum(x)[None]
+
+    with pytest.raises(ValueError, match=rf"`outputs.{name}` .* at least 2, but the network has 1.*jnp.concatenate"):
+        ja.outputs.REGISTRY[name](one)(jnp.ones(3))
+    # What the message says.
+    two = ja.outputs.REGISTRY[name](lambda x: jnp.concatenate([jnp.zeros_like(one(x)), one(x)], axis=-1))
+    assert two(jnp.ones(3)).shape == (2,)
+    assert float(ja.outputs.logit(one)(jnp.ones(3))[0]) == 3

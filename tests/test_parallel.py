@@ -139,7 +139,7 @@ def test_progress_counts_samples_done(start, expected):
 def test_progress_without_a_terminal_is_a_line_every_tenth(caplog, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     logits_fn, xs, labels = data()
-    with caplog.at_level(logging.INFO, logger="jaxattr.parallel"):
+    with caplog.at_level(logging.INFO, logger="jaxattr.batches"):
         ja.over_samples(SALIENCY, logits_fn, batch_size=1, devices=jax.devices()[:1], progress=True)(xs, labels)
     assert [record.message for record in caplog.records][-1] == f"{N} of {N} samples"
     assert 10 <= len(caplog.records) <= 11
@@ -171,7 +171,7 @@ def test_a_memory_budget_shrinks_the_batch_and_not_the_numbers():
 
 def test_one_sample_that_does_not_fit_is_run_and_said(caplog):
     logits_fn, xs, labels = data(3)
-    with caplog.at_level(logging.WARNING, logger="jaxattr.parallel"):
+    with caplog.at_level(logging.WARNING, logger="jaxattr.batches"):
         result = ja.over_samples(big, logits_fn, memory=1e3, devices=jax.devices()[:1])(xs, labels)
     assert np.all(np.isfinite(result))
     assert "above the budget" in caplog.text

@@ -48,6 +48,7 @@ def make_data(n=50):
 def train(variables, **changes):
     options = {
         "objective": natural(),
+        "data": make_data(),
         "optimizer": optax.adam(optax.cosine_decay_schedule(0.05, 60)),
         "batch_size": 16,
         "epochs": 6,  # of three steps: two samples are left over in each
@@ -55,7 +56,7 @@ def train(variables, **changes):
         "log_every": 5,
     }
     options |= changes
-    return fit(options.pop("objective"), APPLY, variables, make_data(), **options)
+    return fit(options.pop("objective"), APPLY, variables, options.pop("data"), **options)
 
 
 def comparable(history):

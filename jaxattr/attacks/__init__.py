@@ -12,9 +12,12 @@ from jaxattr.attacks.dissimilarity import pearson as pearson
 from jaxattr.attacks.dissimilarity import targeted as targeted
 from jaxattr.attacks.dissimilarity import top_k as top_k
 from jaxattr.attacks.ifia import ifia as ifia
+from jaxattr.attacks.objectives import OBJECTIVES as OBJECTIVES
 from jaxattr.attacks.objectives import cross_entropy as cross_entropy
 from jaxattr.attacks.objectives import deviation as deviation
+from jaxattr.attacks.objectives import difference_of_logits_ratio as difference_of_logits_ratio
 from jaxattr.attacks.objectives import kl_divergence as kl_divergence
+from jaxattr.attacks.objectives import margin as margin
 from jaxattr.attacks.objectives import weighted_sum as weighted_sum
 from jaxattr.attacks.pgd import pgd as pgd
 from jaxattr.attacks.restarts import restarts as restarts

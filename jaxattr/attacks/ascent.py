@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxattr import _checks
-from jaxattr.balls import Ball, OverBall, require
-from jaxattr.types import Attack, LogitsFn
+from jaxattr import _checks, _logits
+from jaxattr.balls import Ball, require
+from jaxattr.method import Method
+from jaxattr.types import LogitsFn
 
 Keep = Literal["last", "best", "best_label_kept"]
 
@@ -24,10 +25,18 @@ class Climb(NamedTuple):
     Attributes:
       merit: ``x' -> scalar``, by which iterates are compared; larger is a stronger attack.
       merit_and_gradient: ``x' -> (merit, direction of ascent)``. The gradient may be that of a smooth stand-in.
+      steer: ``x' -> (score, direction)`` for loops that compare and normalize anyway: an increasing function of the
+        merit and a positive multiple of the gradient, neither of which vanishes where a confident network makes
+        those of ``merit_and_gradient`` underflow. ``None`` takes the latter.
+      even: whether ``x - d`` is as good as ``x + d`` to leading order, as for a distance between attributions.
+      kinks: how many operations of the network are not twice differentiable, where that was asked and allowed.
     """
 
     merit: Callable[[Array], Array]
     merit_and_gradient: Callable[[Array], tuple[Array, Array]]
+    steer: Callable[[Array], tuple[Array, Array]] | None = None
+    even: bool = False
+    kinks: int = 0
 
 
 Objective = Callable[[LogitsFn, Array, Any], Climb]
@@ -35,15 +44,19 @@ Objective = Callable[[LogitsFn, Array, Any], Climb]
 
 
 class AttackResult(NamedTuple):
-    """What an attack found. Everything is recomputed at the returned ``x``, after it has been projected once more.
+    """The outcome of an attack. Everything is recomputed at the returned ``x``, after one more projection.
 
     Attributes:
       x: the perturbed input, inside of ball and box.
       objective: the attack's own measure of success there.
-      label: the class predicted there.
+      label: the class predicted there; -1 where the logits are not finite and no class is predicted.
       label_kept: whether that is the class predicted for the clean sample; never where logits or input are not
         finite, or the clean sample is outside of the box.
       distance: norm of the perturbation, at most epsilon.
+      stalled: whether the attack could not try: at every step all entries of the gradient were zero or not finite. The
+        result then says nothing about robustness.
+      kinks: how many operations of the network are not twice differentiable, for attacks that differentiate an
+        attribution with ``kinks="allow"``; 0 for all others.
     """
 
     x: Array
@@ -51,24 +64,77 @@ class AttackResult(NamedTuple):
     label: Array
     label_kept: Array
     distance: Array
+    stalled: Array
+    kinks: Array
 
 
 def predict(logits_fn: LogitsFn, x: Array) -> Array:
-    """The predicted class."""
-    return jnp.argmax(logits_fn(x)).astype(jnp.int32)
+    """The predicted class, -1 where the logits are not finite.
+
+    Raises:
+      ValueError: if there is one logit.
+    """
+    logits = logits_fn(x)
+    _logits.require_classes(logits.shape[-1], "an attack")
+    return _logits.predicted(logits)
 
 
 def finish(
-    logits_fn: LogitsFn, ball: Ball, x: Array, perturbed: Array, merit: Callable[[Array], Array]
+    logits_fn: LogitsFn,
+    ball: Ball,
+    x: Array,
+    perturbed: Array,
+    merit: Callable[[Array], Array],
+    *,
+    stalled: Any = False,
+    kinks: Any = 0,
 ) -> AttackResult:
     """Project once more, and recompute what is said about the result."""
     perturbed = ball.project_input(x, perturbed)
     label = predict(logits_fn, perturbed)
-    kept = label == predict(logits_fn, x)
-    # argmax takes NaN for a class, and clipping brings an input from outside of the box back from afar: neither keeps
-    # anything.
-    kept &= ball.contains(x, perturbed) & jnp.all(jnp.isfinite(logits_fn(perturbed)))
-    return AttackResult(perturbed, merit(perturbed), label, kept, ball.norm(perturbed - x))
+    # Clipping brings an input from outside of the box back from afar: that keeps nothing.
+    kept = (label == predict(logits_fn, x)) & (label >= 0) & ball.contains(x, perturbed)
+    distance = ball.norm(perturbed - x)
+    return AttackResult(
+        perturbed, merit(perturbed), label, kept, distance, jnp.asarray(stalled, bool), jnp.asarray(kinks, jnp.int32)
+    )
+
+
+class _Walk(NamedTuple):
+    """The state of the loop.
+
+    Attributes:
+      current: the iterate.
+      chosen: the one to return: the best so far, or for ``last`` the last with a finite merit.
+      score: of ``chosen``.
+      anchor: the last iterate that kept the label.
+      mirrored: whether an iterate has lost the label already.
+      stalled: whether no step so far had a usable gradient.
+    """
+
+    current: Array
+    chosen: Array
+    score: Array
+    anchor: Array
+    mirrored: Array
+    stalled: Array
+
+
+def _require_climb(climb: Any) -> Climb:
+    if not isinstance(climb, Climb):
+        raise TypeError(
+            f"`objective` must return a `jaxattr.attacks.Climb` for one sample, got {type(climb).__name__}. Accepted"
+            " are objectives such as `jaxattr.attacks.cross_entropy()`, with parentheses."
+        )
+    return climb
+
+
+def _start(ball: Ball, x: Array, random_start: bool | float, key: Any) -> Array:
+    if random_start is False:
+        return x
+    if random_start is True:
+        return ball.project_input(x, x + ball.sample(key, x.shape, x.dtype))
+    return ball.project_input(x, x + random_start * jax.random.normal(key, x.shape, x.dtype))
 
 
 def projected_ascent(
@@ -81,8 +147,14 @@ def projected_ascent(
     random_start: bool | float,
     keep: Keep,
     unroll: int = 1,
-) -> Attack:
+    name: str = "projected_ascent",
+) -> Method[AttackResult]:
     """``x_{t+1} = project(x_t + step_size * steepest(grad objective(x_t)))``, and the iterate that is worth keeping.
+
+    Entries of the gradient that are not finite count as zero. With ``keep="best_label_kept"`` the constraint steers as
+    well as selects: an iterate that has lost the label goes half of the way back to the last one that had it. The first
+    time, where the objective is a distance, it goes to the opposite point ``x - (x_t - x)`` instead: to first order one
+    of the two keeps the label, and both are as far.
 
     Args:
       objective: what is climbed.
@@ -92,9 +164,10 @@ def projected_ascent(
       default_step: step size as a share of epsilon, where ``step_size`` is ``None``.
       random_start: start uniformly in the ball (then in the box) instead of at x; or, for a number, with Gaussian noise
         of that standard deviation, projected.
-      keep: ``last`` iterate; ``best`` of all, x included; or the best of those that keep the predicted label
-        (x itself, unperturbed, where none does).
+      keep: ``last`` iterate (the last finite one, where logits stop being finite); ``best`` of all, x included; or the
+        best of those that keep the predicted label (x itself, unperturbed, where none does).
       unroll: loop steps per compiled iteration.
+      name: of the attack, for tables and messages.
     """
     _checks.positive_int("num_steps", num_steps)
     _checks.choice("keep", keep, get_args(Keep))
@@ -103,45 +176,58 @@ def projected_ascent(
     # A radius of zero is a ball like any other, and makes a step of zero.
     step_size = default_step * require(ball).epsilon if step_size is None else _checks.positive("step_size", step_size)
 
-    def attack(logits_fn: LogitsFn, x: Array, label: Any, key: Array) -> AttackResult:
+    def attack(logits_fn: LogitsFn, x: Array, label: Any, key: Array | None) -> AttackResult:
         x = _checks.sample(x)
         label = _checks.label(logits_fn, x, label)
-        climb = objective(logits_fn, x, label)
+        climb = _require_climb(objective(logits_fn, x, label))
+        steer = climb.merit_and_gradient if climb.steer is None else climb.steer
         clean_label = predict(logits_fn, x)
         length = jnp.asarray(step_size, x.dtype)
-        if random_start is True:
-            start = ball.clip(x + ball.sample(key, x.shape, x.dtype))
-        elif random_start is False:
-            start = x
-        else:
-            start = ball.project_input(x, x + random_start * jax.random.normal(key, x.shape, x.dtype))
+        # Logits may have another precision than x. Scores are compared in the finer of x's and the default one.
+        precision = jnp.promote_types(x.dtype, jnp.result_type(float))
+        start = _start(ball, x, random_start, key)
 
-        def better(current, merit, best):
-            """The better of an iterate and the best so far, (x, merit)."""
-            improves = merit > best[1]
+        def look(walk: _Walk) -> tuple[Array, Array, _Walk]:
+            """Score of the iterate, the next one, and the walk with its flag."""
+            score, gradient = steer(walk.current)
+            gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
+            onward = ball.project_input(x, walk.current + length * ball.steepest(gradient))
+            return score.astype(precision), onward, walk._replace(stalled=walk.stalled & ~jnp.any(gradient != 0))
+
+        def last_step(_, walk: _Walk) -> _Walk:
+            score, onward, walk = look(walk)
+            chosen = jnp.where(jnp.isfinite(score), walk.current, walk.chosen)
+            return walk._replace(current=onward, chosen=chosen)
+
+        def best_step(t: Array, walk: _Walk) -> _Walk:
+            current = walk.current
+            score, following, walk = look(walk)
+            improves = score > walk.score
             if keep == "best_label_kept":
-                improves &= predict(logits_fn, current) == clean_label
-            return jnp.where(improves, current, best[0]), jnp.where(improves, merit, best[1])
+                kept = (predict(logits_fn, current) == clean_label) & (clean_label >= 0)
+                improves &= kept
+                opposite = ~walk.mirrored & climb.even
+                back = jnp.where(opposite, ball.project_input(x, 2 * x - current), (current + walk.anchor) / 2)
+                following = jnp.where(kept, following, back)
+                anchor = jnp.where(kept, current, jnp.where(opposite, x, walk.anchor))
+                walk = walk._replace(anchor=anchor, mirrored=walk.mirrored | ~kept)
+            return walk._replace(
+                current=jnp.where(t == 0, start, following),
+                chosen=jnp.where(improves, current, walk.chosen),
+                score=jnp.where(improves, score, walk.score),
+            )
 
-        def ascend(current):
-            merit, gradient = climb.merit_and_gradient(current)
-            return merit, ball.project_input(x, current + length * ball.steepest(gradient))
-
-        def last_step(_, current):
-            return ascend(current)[1]
-
-        def best_step(t, state):
-            current, best = state
-            merit, following = ascend(current)
-            return jnp.where(t == 0, start, following), better(current, merit, best)
-
+        nothing = jnp.full((), -jnp.inf, precision)
         if keep == "last":
-            chosen = jax.lax.fori_loop(0, num_steps, last_step, start, unroll=unroll)
+            walk = _Walk(start, x, nothing, x, jnp.zeros((), bool), jnp.ones((), bool))
+            walk = jax.lax.fori_loop(0, num_steps, last_step, walk, unroll=unroll)
+            chosen = jnp.where(predict(logits_fn, walk.current) >= 0, walk.current, walk.chosen)
         else:
             # x itself and the last iterate are judged inside of the loop as well: two gradients more than steps, and
             # one copy of the attribution to compile instead of three.
-            nothing = (x, jnp.full((), -jnp.inf, x.dtype))
-            _, (chosen, _) = jax.lax.fori_loop(0, num_steps + 2, best_step, (x, nothing), unroll=unroll)
-        return finish(logits_fn, ball, x, chosen, climb.merit)
+            walk = _Walk(x, x, nothing, x, jnp.zeros((), bool), jnp.ones((), bool))
+            walk = jax.lax.fori_loop(0, num_steps + 2, best_step, walk, unroll=unroll)
+            chosen = walk.chosen
+        return finish(logits_fn, ball, x, chosen, climb.merit, stalled=walk.stalled, kinks=climb.kinks)
 
-    return OverBall(attack, ball)
+    return Method(name, attack, ball, needs_key=random_start is not False)

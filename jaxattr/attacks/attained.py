@@ -5,17 +5,19 @@ import jax.numpy as jnp
 
 from jaxattr import _checks
 from jaxattr.attacks.ascent import AttackResult, finish, predict
-from jaxattr.balls import Ball, OverBall, require
+from jaxattr.balls import Ball, require
+from jaxattr.method import Method
 from jaxattr.metrics import euclidean
-from jaxattr.types import Attack, Attribution, Bound
+from jaxattr.types import Attribution, Bound
 
 
-def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bool = True) -> Attack:
+def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bool = True) -> Method[AttackResult]:
     """The points ``x +- epsilon * direction`` of a bound, clipped to the box: the one that moves the attribution more.
 
     For L2 the direction is the top singular vector of J, for LInf a sign corner; where the linear model is good, no
     attack that stays near the box's inside goes much further. Of the two points, one that keeps the predicted label is
-    preferred (paper 000, Section 4.3: to first order at least one does). A bound within the box has one such point.
+    preferred (Wang and Kong 2023, Section 4.3: to first order at least one does). A bound within the box has one such
+    point.
 
     Args:
       ball: the threat model, the same as the bound's.
@@ -24,7 +26,8 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
       keep_label: prefer a point that keeps the label to one that does not.
 
     Returns:
-      ``attack(logits_fn, x, label, key) -> AttackResult``; ``objective`` is ``||g(x') - g(x)||_2``.
+      ``attack(logits_fn, x, label, key) -> AttackResult``; ``objective`` is ``||g(x') - g(x)||_2``, ``stalled`` says
+      that the bound has no direction, and ``kinks`` are the bound's.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -37,6 +40,8 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
       0.2
     """
     require(ball)
+    _checks.attribution(attribute)
+    _checks.bound(bound)
 
     def attack(logits_fn, x, label, key) -> AttackResult:
         x = _checks.sample(x)
@@ -50,15 +55,27 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
             with jax.default_matmul_precision("highest"):
                 return euclidean(clean, attribute(logits_fn, z, label))
 
-        step = jnp.asarray(ball.epsilon, x.dtype) * base.direction
+        usable = jnp.isfinite(base.direction)
+        direction = jnp.where(usable, base.direction, 0).astype(x.dtype)
+        step = jnp.asarray(ball.epsilon, x.dtype) * direction
         # Within the box the opposite of a maximizer is none.
         steps = [step, -step] if base.two_sided else [step]
         points = jax.vmap(lambda z: ball.project_input(x, z))(jnp.stack([x + step for step in steps]))
         moved = jax.vmap(merit)(points)
+        # argmax would take NaN for the largest; deviations are not negative.
+        moved = jnp.where(jnp.isfinite(moved), moved, -1)
         if keep_label:
             kept = jax.vmap(lambda z: predict(logits_fn, z) == clean_label)(points)
-            # Deviations are not negative: a kept label outranks any deviation, which then decides among equals.
-            moved = jnp.where(kept, moved, moved - 1 - jnp.max(moved))
-        return finish(logits_fn, ball, x, points[jnp.argmax(moved)], merit)
+            # A kept label outranks any deviation, which then decides among equals.
+            moved = jnp.where(kept, moved, moved - 2 - jnp.max(moved))
+        return finish(
+            logits_fn,
+            ball,
+            x,
+            points[jnp.argmax(moved)],
+            merit,
+            stalled=~jnp.any(direction != 0),
+            kinks=getattr(base, "kinks", 0),
+        )
 
-    return OverBall(attack, ball)
+    return Method("attained", attack, ball, needs_key=getattr(bound, "needs_key", True))

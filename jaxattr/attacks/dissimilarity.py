@@ -1,4 +1,4 @@
-"""How different two attributions are: what an attack on explanations climbs, and by what it keeps an iterate."""
+"""How different two attributions are: attacks on explanations climb it, and compare iterates by it."""
 
 import functools
 from collections.abc import Callable
@@ -27,10 +27,17 @@ class Compared(NamedTuple):
 
 
 class Dissimilarity(NamedTuple):
-    """A named dissimilarity; ``compare(reference) -> Compared``."""
+    """A named dissimilarity; ``compare(reference) -> Compared``.
+
+    Attributes:
+      name: for tables and messages.
+      compare: ``reference -> Compared``.
+      even: whether it is a distance, so that moving the map one way counts as much as moving it the other way.
+    """
 
     name: str
     compare: Callable[[Array], Compared]
+    even: bool = False
 
 
 def _as_map(kind: Map, attribution: Array) -> Array:
@@ -39,7 +46,7 @@ def _as_map(kind: Map, attribution: Array) -> Array:
 
 
 def top_k(k: int, map: Map = "pixel", measure: str = "intersection") -> Dissimilarity:
-    """IFIA's top-k dissimilarity (Ghorbani et al. 2019; methods of paper 000, Section 5).
+    """IFIA's top-k dissimilarity (Ghorbani et al. 2019; Wang and Kong 2023, Section 5).
 
     Climbs ``- sum_{p in B} S_p(x')``, with B the k largest entries of the original map and S the map of absolute
     values scaled to mean 1; iterates are compared by one minus a rank similarity.
@@ -95,7 +102,7 @@ def mass_center() -> Dissimilarity:
             measure=functools.partial(metrics.mass_center_shift, reference),
         )
 
-    return Dissimilarity("mass_center", compare)
+    return Dissimilarity("mass_center", compare, even=True)
 
 
 def targeted(weights: Any) -> Dissimilarity:
@@ -133,7 +140,7 @@ def euclidean() -> Dissimilarity:
             measure=functools.partial(metrics.euclidean, reference),
         )
 
-    return Dissimilarity("euclidean", compare)
+    return Dissimilarity("euclidean", compare, even=True)
 
 
 def cosine() -> Dissimilarity:
@@ -143,14 +150,14 @@ def cosine() -> Dissimilarity:
         distance = functools.partial(metrics.cosine_distance, reference)
         return Compared(distance, distance)
 
-    return Dissimilarity("cosine", compare)
+    return Dissimilarity("cosine", compare, even=True)
 
 
 def pearson() -> Dissimilarity:
     """``1 - (r + 1) / 2``, r Pearson's correlation of the signed feature maps: 0 where they agree, 1 where opposite.
 
-    What attributional adversarial training (Ivankay et al. 2020) climbs and penalizes, as paper 000, Section 2.2,
-    states it. NaN where a map is constant.
+    Attributional adversarial training (Ivankay et al. 2020) climbs and penalizes it, as Wang and Kong 2023, Section
+    2.2, state. NaN where a map is constant.
 
     Example:
       >>> import jax.numpy as jnp
@@ -166,7 +173,7 @@ def pearson() -> Dissimilarity:
 
         return Compared(distance, distance)
 
-    return Dissimilarity("pearson", compare)
+    return Dissimilarity("pearson", compare, even=True)
 
 
 DISSIMILARITIES = {

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from jaxattr.attacks.ascent import projected_ascent
+from jaxattr.attacks.ascent import AttackResult, projected_ascent
 from jaxattr.attacks.dissimilarity import Dissimilarity, top_k
 from jaxattr.attacks.objectives import deviation
 from jaxattr.balls import Ball
-from jaxattr.types import Attack, Attribution
+from jaxattr.method import Method
+from jaxattr.programs.guard import Kinks
+from jaxattr.types import Attribution
 
 
 def ifia(
@@ -18,16 +20,21 @@ def ifia(
     step_size: Any = None,
     random_start: bool = True,
     unroll: int = 1,
-) -> Attack:
+    kinks: Kinks = "refuse",
+) -> Method[AttackResult]:
     """IFIA: change the explanation, keep the label, and return the best iterate.
 
-    Paper 000 evaluates its l-infinity bounds with 200 steps of the top-k variant. Of the iterates that keep the
-    predicted label, the one with the largest measure is returned; the clean sample where none moves.
+    Ghorbani et al. 2019; Wang and Kong 2023 evaluate their l-infinity bounds with 200 steps of the top-k variant. Of
+    the iterates that keep the predicted label, the one with the largest measure is returned; the clean sample where
+    none moves.
 
-    Deviations: the released code has no random start, so that its repetitions are identical; the paper's 20
-    repetitions need one, and it is on by default. The paper states no step size: ``epsilon / 10`` lets 200 steps cross
-    the ball many times. The released code attacks a softplus twin of a ReLU network; here the network that is explained
-    is the one that is attacked, and should be smooth.
+    Deviations: the released code has no random start, so that its repetitions are identical; the 20 repetitions of Wang
+    and Kong need one, and it is on by default. They state no step size: ``epsilon / 10`` lets 200 steps cross the ball
+    many times. The released code attacks a softplus twin of a ReLU network; here the network that is explained is the
+    one that is attacked, and has to be smooth (``jaxattr.smooth``). In the released code an iterate that has lost the
+    label walks on; here it goes to the opposite point the first time, where the dissimilarity is a distance (of ``x +-
+    d`` one keeps the label to first order, and both are as far), and half of the way back to the last iterate that had
+    the label otherwise.
 
     Args:
       ball: the threat model; the steps are signed for LInf (as published), normalized for L2.
@@ -37,13 +44,17 @@ def ifia(
       step_size: in units of the input; ``epsilon / 10`` by default.
       random_start: start uniformly in the ball, then clipped to the box.
       unroll: loop steps per compiled iteration.
+      kinks: what to do with a network that is not twice differentiable in x, such as one with ReLU or max-pooling:
+        ``refuse``, or ``allow``, with their number in the result. Its attribution jumps, and this gradient does not
+        see it.
 
     Returns:
       ``attack(logits_fn, x, label, key) -> AttackResult``; ``objective`` is the dissimilarity's measure.
 
     Raises:
-      ValueError: if an option is out of range; on call, if k exceeds the map, x lies outside of the box, or the label
-        does not fit.
+      ValueError: if an option is out of range; on call, if k exceeds the map, x lies outside of the box, the label
+        does not fit, or the network has kinks or one logit.
+      TypeError: if ``attribute`` or ``dissimilarity`` is none, such as a constructor without its parentheses.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -55,7 +66,7 @@ def ifia(
       0.3
     """
     return projected_ascent(
-        deviation(attribute, top_k(100) if dissimilarity is None else dissimilarity),
+        deviation(attribute, top_k(100) if dissimilarity is None else dissimilarity, kinks=kinks, method="ifia"),
         ball,
         num_steps=num_steps,
         step_size=step_size,
@@ -63,4 +74,5 @@ def ifia(
         random_start=random_start,
         keep="best_label_kept",
         unroll=unroll,
+        name="ifia",
     )

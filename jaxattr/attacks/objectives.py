@@ -1,22 +1,33 @@
-"""What an attack climbs: the classification loss, how far an attribution has moved, or a sum of such."""
+"""What an attack climbs: a classification loss, how far an attribution has moved, or a sum of such."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from jaxattr import _checks
+from jaxattr import _checks, _logits
 from jaxattr.attacks.ascent import Climb, Objective
 from jaxattr.attacks.dissimilarity import Dissimilarity
 from jaxattr.jacobian import attribution_jacobian
-from jaxattr.types import Attribution
+from jaxattr.programs import guard
+from jaxattr.programs.guard import Kinks
+from jaxattr.types import Attribution, LogitsFn
 
 
 def cross_entropy() -> Objective:
     """Cross-entropy of the label, ``-log softmax(f(x'))_y``: the attack on the prediction.
 
+    It does not stand still on confident samples. ``CE = softplus(-o_y)`` with the log-odds ``o_y = f_y - log sum_{j !=
+    y} exp(f_j)``, so that its gradient ``-(1 - p_y) grad o_y`` points along ``-grad o_y``, which is what attacks with
+    normalized steps follow. (A softmax rounds ``1 - p_y`` to 0 where the label is 17 ahead, and its gradient with it.)
+
     Returns:
       An objective for :func:`~jaxattr.attacks.pgd`.
+
+    Raises:
+      ValueError: on call, if the network has one logit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -26,9 +37,81 @@ def cross_entropy() -> Objective:
       [-0.5, 0.5]
     """
 
-    def objective(logits_fn, _, label):
+    def objective(logits_fn, x, label):
+        _at_least(2, logits_fn, x, "cross_entropy")
+
         def merit(z):
-            return -_checks.of_class(jax.nn.log_softmax(logits_fn(z)), label)
+            return _logits.cross_entropy(logits_fn(z), label)
+
+        def log_odds_against(z):
+            return -_logits.log_odds_of(logits_fn(z), label)
+
+        return Climb(merit, jax.value_and_grad(merit), jax.value_and_grad(log_odds_against))
+
+    return objective
+
+
+def margin() -> Objective:
+    """Lead of the best other class over the label, ``max_{j != y} f_j(x') - f_y(x')``; positive where it is predicted.
+
+    Its gradient does not depend on how confident the network is, and looks at one rival at a time (the untargeted form
+    of the loss of Carlini and Wagner 2017, without its cap).
+
+    Returns:
+      An objective for :func:`~jaxattr.attacks.pgd`.
+
+    Raises:
+      ValueError: on call, if the network has one logit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> climb = ja.attacks.margin()(lambda x: x, jnp.zeros(3), 0)
+      >>> climb.merit_and_gradient(jnp.array([5.0, 1.0, 2.0]))
+      (Array(-3., dtype=float32), Array([-1.,  0.,  1.], dtype=float32))
+    """
+
+    def objective(logits_fn, x, label):
+        _at_least(2, logits_fn, x, "margin")
+
+        def merit(z):
+            return _lead(logits_fn(z), label)
+
+        return Climb(merit, jax.value_and_grad(merit))
+
+    return objective
+
+
+def difference_of_logits_ratio() -> Objective:
+    """DLR loss, ``(max_{j != y} f_j - f_y) / (f_(1) - f_(3))``, with ``f_(1) >= f_(2) >= ...`` the ordered logits.
+
+    The untargeted "difference of logits ratio" of Croce and Hein 2020, "Reliable evaluation of adversarial robustness
+    with an ensemble of diverse parameter-free attacks". It changes neither with the scale of the logits nor with their
+    offset; it is positive where another class is predicted, and at least -1 where the label is. Where the three largest
+    logits are equal, the numerator alone is climbed.
+
+    Returns:
+      An objective for :func:`~jaxattr.attacks.pgd`.
+
+    Raises:
+      ValueError: on call, if the network has fewer than three logits.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> climb = ja.attacks.difference_of_logits_ratio()(lambda x: x, jnp.zeros(4), 0)
+      >>> float(climb.merit(jnp.array([6.0, 1.0, 3.0, 2.0])))  # (3 - 6) / (6 - 2)
+      -0.75
+    """
+
+    def objective(logits_fn, x, label):
+        _at_least(3, logits_fn, x, "difference_of_logits_ratio")
+
+        def merit(z):
+            logits = logits_fn(z)
+            largest = jax.lax.top_k(logits, 3)[0]
+            spread = largest[0] - largest[2]
+            return _lead(logits, label) / jnp.where(spread > 0, spread, 1)
 
         return Climb(merit, jax.value_and_grad(merit))
 
@@ -38,10 +121,15 @@ def cross_entropy() -> Objective:
 def kl_divergence() -> Objective:
     """``KL(p(x) || p(x'))`` of the predicted probabilities, the inner objective of TRADES (Zhang et al. 2019).
 
-    It is 0 with gradient 0 at x, so that an attack on it has to start somewhere else.
+    It is 0 with gradient 0 at x, so that an attack on it has to start somewhere else. By the logits its gradient is
+    ``p(x') - p(x)``; attacks with normalized steps follow that divided by its largest entry, so that a confident
+    network does not stop them.
 
     Returns:
       An objective for :func:`~jaxattr.attacks.pgd`; the label is not used.
+
+    Raises:
+      ValueError: on call, if the network has one logit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -52,12 +140,24 @@ def kl_divergence() -> Objective:
     """
 
     def objective(logits_fn, x, _):
-        clean = jax.nn.log_softmax(logits_fn(x))
+        _at_least(2, logits_fn, x, "kl_divergence")
+        clean = _logits.log_softmax(logits_fn(x))
 
         def merit(z):
-            return jnp.sum(jnp.exp(clean) * (clean - jax.nn.log_softmax(logits_fn(z))))
+            return _logits.divergence(clean, _logits.log_softmax(logits_fn(z)))
 
-        return Climb(merit, jax.value_and_grad(merit))
+        def steer(z):
+            logits, pullback = jax.vjp(logits_fn, z)
+            moved = _logits.log_softmax(logits)
+            # The entries sum to zero: that of the predicted class, where 1 - 1 would be left, is minus all others.
+            leads = jnp.arange(logits.size) == jnp.argmax(logits)
+            largest = jnp.max(jnp.where(leads, -jnp.inf, jnp.maximum(clean, moved)))
+            scale = jnp.where(jnp.isfinite(largest), largest, 0)
+            others = jnp.where(leads, 0, jnp.exp(moved - scale) - jnp.exp(clean - scale))
+            (gradient,) = pullback(jnp.where(leads, -jnp.sum(others), others))
+            return _logits.divergence(clean, moved), gradient
+
+        return Climb(merit, jax.value_and_grad(merit), steer)
 
     return objective
 
@@ -65,11 +165,14 @@ def kl_divergence() -> Objective:
 def weighted_sum(terms: Sequence[tuple[float, Objective]]) -> Objective:
     """``sum_i weight_i * objective_i``, for attacks on prediction and explanation at once.
 
+    A term of weight 0 is left out.
+
     Args:
       terms: ``(weight, objective)``, at least one.
 
     Raises:
       ValueError: without terms.
+      TypeError: if a term is no pair of a number and an objective.
 
     Returns:
       An objective for :func:`~jaxattr.attacks.pgd`.
@@ -84,9 +187,12 @@ def weighted_sum(terms: Sequence[tuple[float, Objective]]) -> Objective:
     terms = tuple(terms)
     if not terms:
         raise ValueError("`terms` needs at least one pair (weight, objective).")
+    terms = tuple((weight, require_objective(term, "terms")) for weight, term in terms)
+    terms = tuple(term for term in terms if not (_checks.is_concrete(term[0]) and term[0] == 0)) or terms
 
     def objective(logits_fn, x, label):
         climbs = [(weight, term(logits_fn, x, label)) for weight, term in terms]
+        kinks = max(climb.kinks for _, climb in climbs)
 
         def merit(z):
             return jnp.sum(jnp.stack([weight * climb.merit(z) for weight, climb in climbs]))
@@ -96,12 +202,24 @@ def weighted_sum(terms: Sequence[tuple[float, Objective]]) -> Objective:
             weights = jnp.asarray([weight for weight, _ in climbs], z.dtype)
             return weights @ jnp.stack(merits), jnp.tensordot(weights, jnp.stack(gradients), axes=1)
 
-        return Climb(merit, merit_and_gradient)
+        # Where several terms meet, their scales count, and a gradient that underflows is next to nothing.
+        weight, first = climbs[0]
+        alone = first.steer
+        if len(climbs) > 1 or alone is None:
+            return Climb(merit, merit_and_gradient, kinks=kinks)
+
+        def steer(z):
+            score, direction = alone(z)
+            return weight * score, weight * direction
+
+        return Climb(merit, merit_and_gradient, steer, kinks=kinks)
 
     return objective
 
 
-def deviation(attribute: Attribution, dissimilarity: Dissimilarity) -> Objective:
+def deviation(
+    attribute: Attribution, dissimilarity: Dissimilarity, *, kinks: Kinks = "refuse", method: str = "deviation"
+) -> Objective:
     """Dissimilarity of the attributions of x and x': the attack on the explanation.
 
     The gradient of ``score(g(x'))`` is one product with the transposed attribution Jacobian at x', forward over
@@ -110,9 +228,13 @@ def deviation(attribute: Attribution, dissimilarity: Dissimilarity) -> Objective
     Args:
       attribute: the attribution that is attacked.
       dissimilarity: what is climbed and by what iterates are compared.
+      kinks: what to do with a network that is not twice differentiable in x, such as one with ReLU or max-pooling,
+        whose attribution jumps where this gradient sees a plain: ``refuse``, or ``allow``.
+      method: who asks, for messages.
 
     Raises:
       TypeError: if ``dissimilarity`` is not one.
+      ValueError: on call, if the network has kinks.
 
     Returns:
       An objective for :func:`~jaxattr.attacks.pgd`.
@@ -125,22 +247,67 @@ def deviation(attribute: Attribution, dissimilarity: Dissimilarity) -> Objective
       >>> climb.merit(jnp.array([3.0, 4.0])).tolist()
       5.0
     """
+    _checks.attribution(attribute)
     if not isinstance(dissimilarity, Dissimilarity):
         raise TypeError(
-            f"`dissimilarity` must be a Dissimilarity such as `jaxattr.attacks.euclidean()`, got {dissimilarity!r}."
+            "`dissimilarity` must be a Dissimilarity such as `jaxattr.attacks.euclidean()`, with parentheses, got"
+            f" {dissimilarity!r}."
         )
 
     def objective(logits_fn, x, label):
+        found = guard.check(attribute, logits_fn, x, kinks, method=method)
         compared = dissimilarity.compare(attribute(logits_fn, x, label))
 
         def merit(z):
             return compared.measure(attribute(logits_fn, z, label))
 
         def merit_and_gradient(z):
-            jacobian = attribution_jacobian(attribute, logits_fn, z, label, linearize=False)
+            jacobian = attribution_jacobian(attribute, logits_fn, z, label, linearize=False, kinks=kinks, method=method)
             slope = jax.grad(compared.score)(jacobian.value)
             return compared.measure(jacobian.value), jacobian.rmatvec(slope)
 
-        return Climb(merit, merit_and_gradient)
+        return Climb(merit, merit_and_gradient, even=dissimilarity.even, kinks=found)
 
     return objective
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "cross_entropy": cross_entropy,
+    "margin": margin,
+    "difference_of_logits_ratio": difference_of_logits_ratio,
+    "kl_divergence": kl_divergence,
+    "weighted_sum": weighted_sum,
+    "deviation": deviation,
+}
+"""Constructors by name, for scripts and tables of tests."""
+
+
+def require_objective(objective: Any, name: str = "objective") -> Any:
+    """Return ``objective``, or raise ``TypeError`` if it is a name, or a constructor without its parentheses."""
+    accepted = "an objective such as `jaxattr.attacks.cross_entropy()`"
+    if isinstance(objective, str) or not callable(objective):
+        raise TypeError(f"`{name}` must be {accepted}, got {objective!r}.")
+    for known, constructor in OBJECTIVES.items():
+        if objective is constructor:
+            raise TypeError(
+                f"`{name}` must be {accepted}, got the constructor `{known}` itself: write"
+                f" `jaxattr.attacks.{known}(...)`, with parentheses."
+            )
+    return objective
+
+
+def _lead(logits: Array, label: Any) -> Array:
+    """The best other logit minus the label's."""
+    own = jnp.arange(logits.size) == label
+    return jnp.max(jnp.where(own, -jnp.inf, logits)) - _checks.of_class(logits, label)
+
+
+def _at_least(count: int, logits_fn: LogitsFn, x: Any, name: str) -> None:
+    """Refuse a network with fewer logits than the objective compares."""
+    classes = _checks.num_classes(logits_fn, x)
+    _logits.require_classes(classes, name)
+    if classes < count:
+        raise ValueError(
+            f"`{name}` compares the {count} largest logits, but the network has {classes}: for two classes take"
+            " `jaxattr.attacks.margin()` or `jaxattr.attacks.cross_entropy()`, whose direction is the same there."
+        )

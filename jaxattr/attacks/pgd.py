@@ -3,10 +3,10 @@
 from typing import Any
 
 from jaxattr import _checks
-from jaxattr.attacks.ascent import Keep, Objective, projected_ascent
-from jaxattr.attacks.objectives import cross_entropy
+from jaxattr.attacks.ascent import AttackResult, Keep, Objective, projected_ascent
+from jaxattr.attacks.objectives import cross_entropy, require_objective
 from jaxattr.balls import Ball
-from jaxattr.types import Attack
+from jaxattr.method import Method
 
 
 def pgd(
@@ -18,13 +18,16 @@ def pgd(
     random_start: bool | float = True,
     keep: Keep = "last",
     unroll: int = 1,
-) -> Attack:
+) -> Method[AttackResult]:
     """PGD: ``x <- project(x + step_size * steepest(grad objective))``, on the cross-entropy by default.
 
-    Paper 000 evaluates its l2 bounds with 20 steps on the cross-entropy and states no step size. That attack wants
-    another label, not another explanation: it says little about how tight a bound is. For that pass
+    Wang and Kong 2023 evaluate their l2 bounds with 20 steps on the cross-entropy and state no step size. That attack
+    wants another label, not another explanation: it says little about how tight a bound is. For that pass
     ``objective=deviation(attribute, euclidean())``, or use :func:`~jaxattr.attacks.ifia` with ``euclidean()``, which
     also keeps the label.
+
+    Confident networks do not stop it, since :func:`~jaxattr.attacks.cross_entropy` follows the log-odds. Where the
+    gradient is zero or not finite in every entry and at every step, the result says so: ``stalled``.
 
     Args:
       ball: the threat model, L2 or LInf.
@@ -33,14 +36,17 @@ def pgd(
       objective: what is climbed; the cross-entropy of the label by default.
       random_start: start uniformly in the ball, then clipped to the box; a number is the standard deviation of
         Gaussian noise to start with instead (TRADES: 0.001).
-      keep: ``last`` (as in the paper), ``best`` or ``best_label_kept``.
+      keep: ``last`` (as in the paper), ``best`` or ``best_label_kept``. With the latter an iterate that has lost the
+        label goes back half of the way to the last one that had it.
       unroll: loop steps per compiled iteration.
 
     Returns:
       ``attack(logits_fn, x, label, key) -> AttackResult``.
 
     Raises:
-      ValueError: if an option is out of range; on call, if x lies outside of the box or the label does not fit.
+      ValueError: if an option is out of range; on call, if x lies outside of the box, the label does not fit, or the
+        network has one logit.
+      TypeError: if ``objective`` is none, such as a constructor without its parentheses.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -51,7 +57,7 @@ def pgd(
       [0.4000000059604645, 0.6000000238418579]
     """
     return projected_ascent(
-        cross_entropy() if objective is None else objective,
+        cross_entropy() if objective is None else require_objective(objective),
         ball,
         num_steps=num_steps,
         step_size=step_size,
@@ -59,4 +65,5 @@ def pgd(
         random_start=random_start,
         keep=keep,
         unroll=unroll,
+        name="pgd",
     )

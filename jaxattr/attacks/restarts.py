@@ -3,14 +3,15 @@
 import jax
 
 from jaxattr import _checks
-from jaxattr.balls import OverBall
+from jaxattr.attacks.ascent import AttackResult
+from jaxattr.method import Method
 from jaxattr.types import Attack
 
 
-def restarts(attack: Attack, num_restarts: int) -> Attack:
+def restarts(attack: Attack, num_restarts: int) -> Method[AttackResult]:
     """Run an attack from several random starts, by ``vmap`` over keys.
 
-    All results are kept: paper 000 reports means over 20 attacks per sample, and the worst of them says more.
+    All results are kept: Wang and Kong 2023 report means over 20 attacks per sample, and the worst of them says more.
 
     Args:
       attack: ``(logits_fn, x, label, key) -> AttackResult``.
@@ -29,9 +30,10 @@ def restarts(attack: Attack, num_restarts: int) -> Attack:
       >>> jax.jit(attack, static_argnums=0)(lambda x: x, jnp.full(2, 0.5), 0, jax.random.key(0)).x.shape
       (3, 2)
     """
+    _checks.attack(attack)
     _checks.positive_int("num_restarts", num_restarts)
 
     def repeated(logits_fn, x, label, key):
         return jax.vmap(lambda k: attack(logits_fn, x, label, k))(jax.random.split(key, num_restarts))
 
-    return OverBall(repeated, getattr(attack, "ball", None))
+    return Method("restarts", repeated, getattr(attack, "ball", None))

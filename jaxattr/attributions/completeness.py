@@ -13,8 +13,8 @@ def completeness_gap(attribute: GradientAttribution) -> Callable[..., Array]:
     """Completeness gap: ``sum_i g_i(x) - (f_y(x) - f_y(a))``.
 
     For integrated gradients it is the quadrature error alone: more steps or ``gauss_legendre`` make it smaller. A few
-    percent of ``f_y(x) - f_y(a)`` matter little for heat maps, but the label constraint of paper 000 (Proposition 1)
-    leans on completeness.
+    percent of ``f_y(x) - f_y(a)`` matter little for heat maps, but the label constraint of Wang and Kong 2023
+    (Proposition 1) leans on completeness.
 
     Args:
       attribute: an attribution with a baseline, such as ``integrated_gradients()``.

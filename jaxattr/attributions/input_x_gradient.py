@@ -11,7 +11,7 @@ def input_x_gradient() -> GradientAttribution:
       ``attribute(logits_fn, x, label) -> map``.
 
     References:
-      Shrikumar et al., 2016; paper 000, Table 1.
+      Shrikumar et al., 2016; Wang and Kong 2023, Table 1.
 
     Example:
       >>> import jax.numpy as jnp

@@ -49,13 +49,14 @@ def integrated_gradients(
     ``num_steps``. The map sums to ``f_y(x) - f_y(a)`` up to the quadrature error
     (:func:`jaxattr.attributions.completeness_gap`), which falls as ``1 / num_steps`` for ``left`` and ``right``, as
     ``1 / num_steps**2`` for ``midpoint`` and ``trapezoid``, and much faster for ``gauss_legendre`` on a smooth network.
-    Paper 000 states neither rule nor number of steps. Bounds, attacks and metrics that take the same attribution
-    refer to the same quadrature, so that a bound is of the function that is attacked.
+    Wang and Kong 2023 state neither rule nor number of steps. Bounds, attacks and metrics that take the same
+    attribution refer to the same quadrature, so that a bound is of the function that is attacked.
 
     Args:
       num_steps: intervals of the path (nodes, for ``gauss_legendre``).
       rule: ``left``, ``right``, ``midpoint``, ``trapezoid`` or ``gauss_legendre``.
-      baseline: where the path starts: a number, or an array shaped like the input. Black is 0.
+      baseline: where the path starts: a number, or an array that broadcasts to the input, such as one value a channel.
+        Black is 0.
       chunk: path points evaluated at once; ``None`` for all of them.
       rematerialize: in reverse mode, as in a loss over parameters, compute each chunk again instead of keeping what all
         path points have computed: memory grows with ``chunk``, at the price of one more evaluation.
@@ -64,11 +65,11 @@ def integrated_gradients(
       ``attribute(logits_fn, x, label) -> map``.
 
     Raises:
-      ValueError: if the rule is unknown, or ``num_steps`` or ``chunk`` is below 1; on call, if the baseline's shape
-        is not the input's.
+      ValueError: if the rule is unknown, or ``num_steps`` or ``chunk`` is below 1; on call, if the baseline
+        does not broadcast to the input.
 
     References:
-      Sundararajan et al., 2017; paper 000, Table 1.
+      Sundararajan et al., 2017; Wang and Kong 2023, Table 1.
 
     Example:
       >>> import jax.numpy as jnp

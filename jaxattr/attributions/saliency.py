@@ -20,7 +20,7 @@ def saliency() -> GradientAttribution:
       ``attribute(logits_fn, x, label) -> map``; its Jacobian is the Hessian of ``f_y``.
 
     References:
-      Simonyan et al., 2014; paper 000, Table 1.
+      Simonyan et al., 2014; Wang and Kong 2023, Table 1.
 
     Example:
       >>> import jax.numpy as jnp

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks
-from jaxattr.balls import OverBall
 from jaxattr.bounds.result import DeviationBound, cosine_from_euclidean
+from jaxattr.method import Method
 from jaxattr.types import Attribution, Bound
 
 
@@ -104,4 +104,4 @@ def corrected(bound: Bound, attribute: Attribution) -> Bound:
             remainder=jnp.max(ratio(gap, jnp.linalg.norm(predicted.ravel()))),
         )
 
-    return OverBall(correct, getattr(bound, "ball", None))
+    return Method("corrected", correct, getattr(bound, "ball", None))

@@ -6,11 +6,12 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxattr import _checks
-from jaxattr.balls import Ball, LInf, OverBall
+from jaxattr.balls import Ball, LInf
 from jaxattr.bounds.result import DeviationBound, require_ball
 from jaxattr.bounds.sign_form import SignForm, ascend_signs
 from jaxattr.chunking import map_over
 from jaxattr.jacobian import attribution_jacobian
+from jaxattr.method import Method
 from jaxattr.types import Attribution, Bound
 
 
@@ -94,7 +95,7 @@ def entrywise(
             two_sided=not within_box,
         )
 
-    return OverBall(bound, ball)
+    return Method("entrywise", bound, ball)
 
 
 def absolute_row_sums(matrix: Float[Array, "m n"], chunk: int | None) -> Float[Array, " n"]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks, _numerics, spectral
-from jaxattr.balls import L2, Ball, OverBall, require
+from jaxattr.balls import L2, Ball, require
 from jaxattr.bounds.half_spaces import Coordinates, best_dual, climb, dense_upper_value, upper_value
 from jaxattr.bounds.label_constraint import LabelRegion, label_region
 from jaxattr.bounds.norm_relaxation import norm_relaxation
@@ -17,9 +17,10 @@ from jaxattr.bounds.result import DeviationBound, cosine_from_euclidean
 from jaxattr.bounds.singular_value import singular_value
 from jaxattr.chunking import map_over
 from jaxattr.jacobian import AttributionJacobian, attribution_jacobian
+from jaxattr.method import Method
 from jaxattr.types import Attribution, Bound
 
-Method = Literal["products", "dense"]
+Algorithm = Literal["products", "dense"]
 
 # Draws from the relaxation's moments, among which a perturbation is looked for that comes near to the bound.
 _POINTS = 32
@@ -63,7 +64,7 @@ def label_constrained(
     ball: Ball,
     *,
     base: Bound | None = None,
-    method: Method = "products",
+    method: Algorithm = "products",
     num_steps: int = 40,
     newton_steps: int = 20,
     competitors: int = 9,
@@ -128,7 +129,7 @@ def label_constrained(
       0.132
     """
     require(ball)
-    _checks.choice("method", method, get_args(Method))
+    _checks.choice("method", method, get_args(Algorithm))
     for name, value in {"num_steps": num_steps, "newton_steps": newton_steps, "competitors": competitors}.items():
         _checks.positive_int(name, value)
     _checks.probability("confidence", confidence)
@@ -166,7 +167,7 @@ def label_constrained(
         final = jax.tree.map(lambda new, old: jnp.where(excluded, new, old), constrained, kept)
         return LabelConstrainedBound(final, unconstrained, plus, minus, excluded)
 
-    return OverBall(bound, ball)
+    return Method("label_constrained", bound, ball)
 
 
 def _default_base(attribute: Attribution, ball: Ball, options: _Options) -> Bound:

@@ -3,11 +3,12 @@
 import jax.numpy as jnp
 
 from jaxattr import _checks, _numerics
-from jaxattr.balls import Ball, LInf, OverBall
+from jaxattr.balls import Ball, LInf
 from jaxattr.bounds.result import DeviationBound, require_ball
 from jaxattr.bounds.sign_form import SignForm, ascend_signs
-from jaxattr.bounds.singular_value import Method, SigmaOptions
+from jaxattr.bounds.singular_value import Algorithm, SigmaOptions
 from jaxattr.jacobian import attribution_jacobian
+from jaxattr.method import Method
 from jaxattr.types import Attribution, Bound
 
 
@@ -16,7 +17,7 @@ def norm_relaxation(
     ball: Ball,
     *,
     within_box: bool = False,
-    method: Method = "lanczos",
+    method: Algorithm = "lanczos",
     num_steps: int = 40,
     confidence: float = 0.999,
     corner_steps: int = 10,
@@ -91,4 +92,4 @@ def norm_relaxation(
             two_sided=not within_box,
         )
 
-    return OverBall(bound, ball)
+    return Method("norm_relaxation", bound, ball)

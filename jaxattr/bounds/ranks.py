@@ -9,9 +9,10 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jaxattr import _checks
-from jaxattr.balls import L2, Ball, LInf, OverBall, require
+from jaxattr.balls import L2, Ball, LInf, require
 from jaxattr.chunking import map_over
 from jaxattr.jacobian import attribution_jacobian
+from jaxattr.method import Method
 from jaxattr.metrics import top_k_indices
 from jaxattr.types import Attribution, Bound
 
@@ -145,7 +146,7 @@ def rank_guarantee(
             top_k_intersection=jnp.stack(shares) if several else shares[0] if shares else None,
         )
 
-    return OverBall(bound, ball)
+    return Method("rank_guarantee", bound, ball)
 
 
 def _top_sizes(k: Any) -> tuple[int, ...]:

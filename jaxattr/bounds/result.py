@@ -71,6 +71,8 @@ class DeviationBound:
       epsilon: the radius.
       confidence: probability (over the key) with which ``euclidean`` holds; 1 where nothing is random.
       products: with J or its transpose, one vector each, that the bound was made of.
+      kinks: operations of the network that are not twice differentiable, 0 unless they were allowed: with any, the
+        linear model has no slope to stand on and the bound holds for nothing but its own Jacobian.
       active: index into ``methods`` of the bound that gave ``euclidean``.
       methods: names of the bounds that were combined (static).
       two_sided: whether ``-direction`` is allowed, too, and the bound proportional to the radius (static): not so for a
@@ -88,6 +90,7 @@ class DeviationBound:
     epsilon: Array
     confidence: Array
     products: Array
+    kinks: Array
     active: Array
     methods: tuple[str, ...] = dataclasses.field(metadata={"static": True})
     two_sided: bool = dataclasses.field(metadata={"static": True})
@@ -105,6 +108,7 @@ class DeviationBound:
         confidence: Any,
         products: Any,
         two_sided: bool = True,
+        kinks: int = 0,
     ) -> "DeviationBound":
         """Assemble a bound from its values per unit of epsilon.
 
@@ -118,6 +122,7 @@ class DeviationBound:
           confidence: probability with which ``slope`` holds.
           products: with J or its transpose.
           two_sided: whether the opposite direction is allowed, too.
+          kinks: see :class:`DeviationBound`.
         """
         norm = _numerics.norm(value)
         epsilon = jnp.asarray(ball.epsilon, norm.dtype)
@@ -136,6 +141,7 @@ class DeviationBound:
             epsilon=epsilon,
             confidence=jnp.asarray(confidence, norm.dtype),
             products=jnp.asarray(products, jnp.int32),
+            kinks=jnp.asarray(kinks, jnp.int32),
             active=jnp.zeros((), jnp.int32),
             methods=(method,),
             two_sided=two_sided,

@@ -7,15 +7,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks, _numerics
-from jaxattr.balls import Ball, LInf, OverBall
+from jaxattr.balls import Ball, LInf
 from jaxattr.bounds import relaxation
 from jaxattr.bounds.entrywise import absolute_row_sums
 from jaxattr.bounds.result import DeviationBound, require_ball
 from jaxattr.bounds.sign_form import SignForm
 from jaxattr.jacobian import attribution_jacobian
+from jaxattr.method import Method
 from jaxattr.types import Attribution, Bound
 
-Method = Literal["products", "dense"]
+Algorithm = Literal["products", "dense"]
 Include = Literal["norm_relaxation", "entrywise"]
 
 
@@ -24,7 +25,7 @@ def semidefinite(
     ball: Ball,
     *,
     within_box: bool = False,
-    method: Method = "products",
+    method: Algorithm = "products",
     rank: int | None = None,
     rounds: int | None = None,
     cycles: int = 1,
@@ -93,7 +94,7 @@ def semidefinite(
       (27.0, 24.0)
     """
     require_ball(ball, LInf, "semidefinite", "`singular_value`")
-    _checks.choice("method", method, get_args(Method))
+    _checks.choice("method", method, get_args(Algorithm))
     dense = method == "dense"
     rank = (8 if dense else 4) if rank is None else rank
     rounds = (60 if dense else 8) if rounds is None else rounds
@@ -160,7 +161,7 @@ def semidefinite(
             two_sided=not within_box,
         )
 
-    return OverBall(bound, ball)
+    return Method("semidefinite", bound, ball)
 
 
 def _dual_of(name: str, matrix: Array | None, size: int, dtype: Any, chunk: int | None) -> tuple[Array, Any]:

@@ -6,18 +6,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks, _numerics, spectral
-from jaxattr.balls import L2, Ball, OverBall
+from jaxattr.balls import L2, Ball
 from jaxattr.bounds.result import DeviationBound, require_ball
 from jaxattr.jacobian import AttributionJacobian, attribution_jacobian
+from jaxattr.method import Method
 from jaxattr.types import Attribution, Bound
 
-Method = Literal["lanczos", "dense"]
+Algorithm = Literal["lanczos", "dense"]
 
 
 class SigmaOptions(NamedTuple):
     """How the largest singular value is found; shared by the bounds that need it."""
 
-    method: Method
+    method: Algorithm
     num_steps: int
     confidence: float
     chunk: int | None
@@ -26,7 +27,7 @@ class SigmaOptions(NamedTuple):
     @classmethod
     def checked(cls, method, num_steps, confidence, chunk, linearize) -> "SigmaOptions":
         """Options that have been looked at once, when the bound is built."""
-        _checks.choice("method", method, get_args(Method))
+        _checks.choice("method", method, get_args(Algorithm))
         _checks.positive_int("num_steps", num_steps)
         _checks.probability("confidence", confidence)
         if chunk is not None:
@@ -56,7 +57,7 @@ def singular_value(
     attribute: Attribution,
     ball: Ball,
     *,
-    method: Method = "lanczos",
+    method: Algorithm = "lanczos",
     num_steps: int = 40,
     confidence: float = 0.999,
     chunk: int | None = 32,
@@ -116,4 +117,4 @@ def singular_value(
             products=sigma.products,
         )
 
-    return OverBall(bound, ball)
+    return Method("singular_value", bound, ball)

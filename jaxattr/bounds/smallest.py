@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxattr.balls import OverBall
 from jaxattr.bounds.result import DeviationBound
+from jaxattr.method import Method
 from jaxattr.types import Bound
 
 
@@ -66,4 +66,4 @@ def smallest(*bounds: Bound) -> Bound:
             two_sided=all(r.two_sided for r in results),
         )
 
-    return OverBall(bound, balls[0] if balls else None)
+    return Method("smallest", bound, balls[0] if balls else None)

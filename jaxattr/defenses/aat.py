@@ -4,6 +4,8 @@ from jaxattr import _checks
 from jaxattr.attacks import Dissimilarity, cross_entropy, deviation, pearson, pgd, weighted_sum
 from jaxattr.balls import Ball
 from jaxattr.defenses.attacked import AttackedObjective, pearson_distance, penalized
+from jaxattr.programs import guard
+from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attribution
 
 
@@ -16,6 +18,7 @@ def aat(
     step_size: float | None = None,
     dissimilarity: Dissimilarity | None = None,
     attack_attribute: Attribution | None = None,
+    kinks: Kinks = "refuse",
 ) -> AttackedObjective:
     r"""Build the objective of AAT.
 
@@ -23,8 +26,8 @@ def aat(
               + \lambda \max_{x' \in N(x_i)} d(g(x_i), g(x')), \qquad d = 1 - \tfrac{r + 1}{2}
 
     r is Pearson's correlation of the signed feature maps. No official code for images was found: the formula follows
-    the literature (paper 000, Section 2.2, confirms the correlation; the authors' later code for text the scale to
-    [0, 1]), and strength, steps and path points are recommendations, not quotations. The gradient flows through
+    the literature (Wang and Kong 2023, Section 2.2, confirm the correlation; the authors' later code for text the scale
+    to [0, 1]), and strength, steps and path points are recommendations, not quotations. The gradient flows through
     both attributions. Statistics of batch normalization are updated by the clean pass, and frozen in attack and
     attribution.
 
@@ -36,13 +39,15 @@ def aat(
       step_size: in units of the input; ``2.5 * epsilon / num_steps`` by default.
       dissimilarity: what the attack climbs; :func:`jaxattr.attacks.pearson` by default, which is the loss's.
       attack_attribute: a cheaper g for the attack, such as ``integrated_gradients(num_steps=10)``; g by default.
+      kinks: what to do with a network that is not twice differentiable, such as one with ReLU or max-pooling:
+        ``refuse`` it while it is traced, or ``allow`` it. The gradient of an attribution does not see where that jumps.
 
     Returns:
       ``objective(apply_fn, variables, batch, key) -> (loss, aux)``, with the metrics ``accuracy`` and
       ``pearson_distance``.
 
     Raises:
-      ValueError: if an option is out of range.
+      ValueError: if an option is out of range; on call, if the network has kinks or one logit.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
@@ -54,11 +59,12 @@ def aat(
       >>> float(aux["metrics"]["pearson_distance"])  # a linear network's saliency does not move
       0.0
     """
+    _checks.attribution(attribute)
     _checks.non_negative("strength", strength)
-    climbed = deviation(attack_attribute or attribute, dissimilarity or pearson())
+    climbed = deviation(attack_attribute or attribute, dissimilarity or pearson(), kinks=kinks, method="aat")
     attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
 
-    loss = penalized("clean", _distance(attribute), strength, "pearson_distance")
+    loss = penalized("clean", _distance(attribute, kinks, "aat"), strength, "pearson_distance")
     return AttackedObjective(attack, loss, explains=True)
 
 
@@ -71,14 +77,15 @@ def adv_aat(
     step_size: float | None = None,
     dissimilarity: Dissimilarity | None = None,
     attack_attribute: Attribution | None = None,
+    kinks: Kinks = "refuse",
 ) -> AttackedObjective:
     r"""Build the objective of AdvAAT: prediction and explanation are attacked together.
 
     .. math:: \min_\theta \tfrac{1}{n} \sum_i \max_{x' \in N(x_i)}
               \mathrm{CE}(f_\theta(x'), y_i) + \lambda d(g(x_i), g(x'))
 
-    As :func:`aat` (and as little verified), "with robust training loss" (paper 000, Section 5): one x' climbs the sum.
-    Statistics of batch normalization are updated by the pass on the adversaries.
+    As :func:`aat` (and as little verified), "with robust training loss" (Wang and Kong 2023, Section 5): one x' climbs
+    the sum. Statistics of batch normalization are updated by the pass on the adversaries.
 
     Args:
       attribute: g, differentiable in the parameters.
@@ -88,13 +95,15 @@ def adv_aat(
       step_size: in units of the input; ``2.5 * epsilon / num_steps`` by default.
       dissimilarity: what the attack climbs beside the cross-entropy; :func:`jaxattr.attacks.pearson` by default.
       attack_attribute: a cheaper g for the attack; g by default.
+      kinks: what to do with a network that is not twice differentiable, such as one with ReLU or max-pooling:
+        ``refuse`` it while it is traced, or ``allow`` it. The gradient of an attribution does not see where that jumps.
 
     Returns:
       ``objective(apply_fn, variables, batch, key) -> (loss, aux)``, with the metrics ``adversarial_accuracy`` and
       ``pearson_distance``.
 
     Raises:
-      ValueError: if an option is out of range.
+      ValueError: if an option is out of range; on call, if the network has kinks or one logit.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
@@ -106,21 +115,26 @@ def adv_aat(
       >>> round(float(loss), 4)  # adversarial training's, for the saliency does not move
       0.7981
     """
+    _checks.attribution(attribute)
     _checks.non_negative("strength", strength)
     climbed = weighted_sum(
         [
             (1.0, cross_entropy()),
-            (strength, deviation(attack_attribute or attribute, dissimilarity or pearson())),
+            (
+                strength,
+                deviation(attack_attribute or attribute, dissimilarity or pearson(), kinks=kinks, method="adv_aat"),
+            ),
         ]
     )
     attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
 
-    loss = penalized("adversaries", _distance(attribute), strength, "pearson_distance")
+    loss = penalized("adversaries", _distance(attribute, kinks, "adv_aat"), strength, "pearson_distance")
     return AttackedObjective(attack, loss, explains=True)
 
 
-def _distance(attribute: Attribution):
+def _distance(attribute: Attribution, kinks: Kinks, method: str):
     def distance(logits_fn, x, label, adversary):
+        guard.check(attribute, logits_fn, x, kinks, method=method)
         return pearson_distance(attribute(logits_fn, x, label), attribute(logits_fn, adversary, label))
 
     return distance

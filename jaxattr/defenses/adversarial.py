@@ -1,11 +1,11 @@
 """Adversarial training (AT)."""
 
-from jaxattr.defenses.attacked import AttackedObjective, cross_entropy
-from jaxattr.evaluation import Objective
+from jaxattr import _checks
+from jaxattr.defenses.attacked import AttackedObjective, correct, cross_entropy
 from jaxattr.types import Attack
 
 
-def adversarial(attack: Attack) -> Objective:
+def adversarial(attack: Attack) -> AttackedObjective:
     r"""Build the objective of adversarial training.
 
     .. math:: \min_\theta \tfrac{1}{n} \sum_i \max_{x' \in N(x_i)} \mathrm{CE}(f_\theta(x'), y_i)
@@ -24,6 +24,9 @@ def adversarial(attack: Attack) -> Objective:
       ``objective(apply_fn, variables, batch, key) -> (loss, aux)``, with the metric
       ``adversarial_accuracy``.
 
+    Raises:
+      TypeError: if ``attack`` is none, such as a constructor without its arguments.
+
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
       >>> from jaxattr.evaluation import Batch
@@ -34,10 +37,11 @@ def adversarial(attack: Attack) -> Objective:
       >>> round(float(loss), 4)  # log(1 + exp(0.2)): the logits become 0.4 and 0.6
       0.7981
     """
+    _checks.attack(attack)
 
     def loss(apply_fn, variables, batch, adversaries, key):
         logits, updates = apply_fn(variables, adversaries, train=True, key=key)
-        metrics = {"adversarial_accuracy": (logits.argmax(-1) == batch.label).mean()}
+        metrics = {"adversarial_accuracy": correct(logits, batch.label)}
         return cross_entropy(logits, batch.label), {"metrics": metrics, "updates": updates}
 
     return AttackedObjective(attack, loss)

@@ -14,11 +14,13 @@ from jaxattr.attributions import saliency
 from jaxattr.balls import Ball
 from jaxattr.defenses.attacked import AttackedObjective, cosine_distance, penalized
 from jaxattr.metrics import top_k_indices
+from jaxattr.programs import guard
+from jaxattr.programs.guard import Kinks
 
 _gradient = saliency()
 
 
-def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0) -> Objective:
+def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0, *, kinks: Kinks = "refuse") -> Objective:
     """The soft-margin triplet loss of one image, as an objective for :func:`jaxattr.attacks.pgd`.
 
     ``log(1 + exp(d_p - d_n))``, with ``d_p = 1 - cos(x, grad f_y(x))``, ``d_n = 1 - cos(x, grad f_j(x))`` and j the
@@ -29,9 +31,14 @@ def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0) -> Objec
         released code takes them at the random start.)
       mean: of the images, a number or one per channel; subtracted before the cosines.
       std: of the images, likewise.
+      kinks: what to do with a network that is not twice differentiable; see :func:`art`.
+
+    Raises:
+      ValueError: on call, if the network has kinks.
     """
 
     def objective(logits_fn, x, label):
+        found = guard.check(_gradient, logits_fn, x, kinks, method="art")
         if k is None:
             moved = jnp.ones_like(x)
         else:
@@ -47,7 +54,7 @@ def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0) -> Objec
             value, gradient = jax.value_and_grad(merit)(z)
             return value, gradient * moved
 
-        return Climb(merit, merit_and_gradient)
+        return Climb(merit, merit_and_gradient, kinks=found)
 
     return objective
 
@@ -61,6 +68,7 @@ def art(
     step_size: float | None = None,
     mean: Any = 0.0,
     std: Any = 1.0,
+    kinks: Kinks = "refuse",
 ) -> AttackedObjective:
     r"""Build the objective of ART.
 
@@ -72,8 +80,8 @@ def art(
     wrong class at w. Images are standardized and compared with the gradient with respect to the standardized image.
     The attack climbs :func:`misalignment` from a uniform random start. The authors branch to softplus(50) for gradients
     and ReLU for the cross-entropy; one smooth network serves both here. Settings for MNIST and Fashion-MNIST, which
-    paper 000 uses, are not published. Statistics of batch normalization are updated by the pass on the adversaries, and
-    frozen in attack and gradients.
+    Wang and Kong 2023 use, are not published. Statistics of batch normalization are updated by the pass on the
+    adversaries, and frozen in attack and gradients.
 
     Args:
       ball: the threat model.
@@ -84,13 +92,16 @@ def art(
         epsilon 8/255.
       mean: of the images, in units of the input: a number or one per channel.
       std: of the images, likewise.
+      kinks: what to do with a network that is not twice differentiable, such as one with ReLU or max-pooling:
+        ``refuse`` it while it is traced, or ``allow`` it. The gradient of an attribution does not see where that jumps.
 
     Returns:
       ``objective(apply_fn, variables, batch, key) -> (loss, aux)``, with the metrics ``adversarial_accuracy`` and
       ``triplet_loss``.
 
     Raises:
-      ValueError: if an option is out of range; on call, if k exceeds the number of features.
+      ValueError: if an option is out of range; on call, if k exceeds the number of features, or the network has kinks
+        or one logit.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
@@ -106,9 +117,10 @@ def art(
         raise ValueError(f"`std` must be above 0, one number or one per channel, got {std!r}.")
     if k is not None:
         _checks.positive_int("k", k)
-    attack = pgd(ball, objective=misalignment(k, mean, std), num_steps=num_steps, step_size=step_size)
+    attack = pgd(ball, objective=misalignment(k, mean, std, kinks=kinks), num_steps=num_steps, step_size=step_size)
 
     def triplet(logits_fn, x, label, adversary):
+        guard.check(_gradient, logits_fn, x, kinks, method="art")
         pairs = [_pair(logits_fn, z, label, std) for z in (x, adversary)]
         images = [(z - mean) / std for z in (x, adversary)]
 

@@ -1,4 +1,4 @@
-"""The shape that all defenses with an inner maximization share: attack every sample, then a loss of both inputs."""
+"""Defenses with an inner maximization share one shape: attack every sample, then a loss of both inputs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 from jax.lax import stop_gradient
 
-from jaxattr import metrics
-from jaxattr.evaluation import ApplyFn, Batch, Variables, frozen, full_precision
+from jaxattr import _checks, _logits, metrics
+from jaxattr.balls import Ball
+from jaxattr.evaluation import ApplyFn, Batch, Variables, frozen, full_precision, predicted
 from jaxattr.types import Attack
 
 Loss = Callable[[ApplyFn, Variables, Batch, Array, Array], tuple[Array, Mapping[str, Any]]]
@@ -29,11 +29,20 @@ class AttackedObjective:
       attack: of one sample; one key per sample.
       loss: of the clean batch and the adversaries.
       explains: whether the attack differentiates an attribution, which is then computed in full precision.
+
+    Raises:
+      TypeError: on call, if inputs are not floating-point numbers.
+      ValueError: on call, if inputs are known to lie outside of the box of the attack's ball.
     """
 
     attack: Attack
     loss: Loss
     explains: bool = False
+
+    @property
+    def ball(self) -> Ball | None:
+        """The threat model of the attack, whose box inputs have to lie in; ``None`` where the attack has none."""
+        return getattr(self.attack, "ball", None)
 
     def __call__(
         self, apply_fn: ApplyFn, variables: Variables, batch: Batch, key: Array
@@ -45,6 +54,7 @@ class AttackedObjective:
 
     def adversaries(self, apply_fn: ApplyFn, variables: Variables, batch: Batch, key: Array) -> Array:
         """What the attack makes of the batch, as constants."""
+        check_inputs(batch.x, self.ball)
         network = full_precision(apply_fn) if self.explains else apply_fn
         logits_fn = frozen(network, jax.tree.map(stop_gradient, variables))
         keys = jax.random.split(key, len(batch.label))
@@ -72,7 +82,7 @@ def penalized(
         xs = batch.x if passes == "clean" else adversaries
         logits, updates = apply_fn(variables, xs, train=True, key=key)
         mean = over_batch(penalty, apply_fn, variables, batch.x, batch.label, adversaries).mean()
-        metrics = {accuracy: (logits.argmax(-1) == batch.label).mean(), metric: mean}
+        metrics = {accuracy: correct(logits, batch.label), metric: mean}
         return cross_entropy(logits, batch.label) + strength * mean, {"metrics": metrics, "updates": updates}
 
     return loss
@@ -89,8 +99,25 @@ def over_batch(function: Callable[..., Array], apply_fn: ApplyFn, variables: Var
 
 
 def cross_entropy(logits: Array, label: Any) -> Array:
-    """Mean cross-entropy of a batch of logits."""
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+    """Mean cross-entropy of a batch of logits, precise also where the label is far ahead.
+
+    Raises:
+      ValueError: if there is one logit, whose softmax is 1 and whose loss is 0 whatever the weights.
+    """
+    _logits.require_classes(logits.shape[-1], "a cross-entropy")
+    return jax.vmap(_logits.cross_entropy)(logits, label).mean()
+
+
+def correct(logits: Array, label: Any) -> Array:
+    """Fraction of a batch that is classified correctly; logits that are not finite are of no class."""
+    return (predicted(logits) == label).mean()
+
+
+def check_inputs(xs: Any, ball: Ball | None = None) -> None:
+    """Refuse a batch of inputs that are not floating-point numbers, or that are known to lie outside of the box."""
+    _checks.sample(xs[0])
+    if ball is not None:
+        ball.check_input(xs)
 
 
 def cosine_distance(a: Array, b: Array) -> Array:

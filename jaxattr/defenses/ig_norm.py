@@ -10,10 +10,18 @@ from jaxattr.attributions.integrated_gradients import Rule
 from jaxattr.balls import Ball
 from jaxattr.defenses.attacked import AttackedObjective, penalized
 from jaxattr.jacobian import attribution_jacobian
+from jaxattr.programs import guard
+from jaxattr.programs.guard import Kinks
 
 
 def path_norm(
-    num_steps: int = 10, rule: Rule = "right", chunk: int | None = 5, rematerialize: bool = False
+    num_steps: int = 10,
+    rule: Rule = "right",
+    chunk: int | None = 5,
+    rematerialize: bool = False,
+    *,
+    kinks: Kinks = "refuse",
+    method: str = "path_norm",
 ) -> Objective:
     """``|| IG(x -> x') ||_1`` of the cross-entropy, as an objective for :func:`jaxattr.attacks.pgd`.
 
@@ -21,10 +29,15 @@ def path_norm(
     the label, with the clean sample as baseline. Its entries sum to ``CE(x') - CE(x)``. It is 0 with gradient 0 at x.
 
     Args:
-      num_steps: path points, m in the paper.
+      num_steps: path points, m in Chen et al. 2019.
       rule: of the quadrature; the authors' right Riemann sum by default.
       chunk: path points evaluated at once.
       rematerialize: see :func:`jaxattr.attributions.integrated_gradients`; the gradient of an attack recomputes, too.
+      kinks: what to do with a network that is not twice differentiable; see :func:`ig_norm`.
+      method: who asks, for messages.
+
+    Raises:
+      ValueError: on call, if the network has kinks or one logit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -37,15 +50,18 @@ def path_norm(
     def objective(logits_fn, x, label):
         path = integrated_gradients(num_steps, rule, x, chunk, rematerialize)
         attribute = outputs.explaining(path, outputs.loss)
+        found = guard.check(attribute, logits_fn, x, kinks, method=method)
 
         def merit(z):
             return jnp.sum(jnp.abs(attribute(logits_fn, z, label)))
 
         def merit_and_gradient(z):
-            jacobian = attribution_jacobian(attribute, logits_fn, z, label, linearize=not rematerialize)
+            jacobian = attribution_jacobian(
+                attribute, logits_fn, z, label, linearize=not rematerialize, kinks=kinks, method=method
+            )
             return jnp.sum(jnp.abs(jacobian.value)), jacobian.rmatvec(jnp.sign(jacobian.value))
 
-        return Climb(merit, merit_and_gradient)
+        return Climb(merit, merit_and_gradient, kinks=found)
 
     return objective
 
@@ -61,6 +77,7 @@ def ig_norm(
     rule: Rule = "right",
     chunk: int | None = 5,
     rematerialize: bool = False,
+    kinks: Kinks = "refuse",
 ) -> AttackedObjective:
     r"""Build the objective of IG-NORM.
 
@@ -74,7 +91,7 @@ def ig_norm(
     the clean pass and frozen in attack and attribution.
 
     On a network of one layer with a convex loss the sum of both terms at ``strength=1`` is adversarial training
-    (paper 004, Theorem 5.1), except for the quadrature.
+    (Chalasani et al. 2020, Theorem 5.1), except for the quadrature.
 
     Args:
       ball: the threat model.
@@ -87,12 +104,14 @@ def ig_norm(
       chunk: path points evaluated at once.
       rematerialize: in attack and loss, compute each chunk again instead of keeping what all path points have computed:
         half of the memory with 10 path points, and less the more there are.
+      kinks: what to do with a network that is not twice differentiable, such as one with ReLU or max-pooling:
+        ``refuse`` it while it is traced, or ``allow`` it. The gradient of an attribution does not see where that jumps.
 
     Returns:
       ``objective(apply_fn, variables, batch, key) -> (loss, aux)``, with the metrics ``accuracy`` and ``ig_norm``.
 
     Raises:
-      ValueError: if an option is out of range.
+      ValueError: if an option is out of range; on call, if the network has kinks or one logit.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
@@ -105,9 +124,10 @@ def ig_norm(
       0.105
     """
     _checks.non_negative("strength", strength)
-    climbed = path_norm(attack_path_steps, rule, chunk, rematerialize)
+    climbed = path_norm(attack_path_steps, rule, chunk, rematerialize, kinks=kinks, method="ig_norm")
     attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
-    loss = penalized("clean", _norm(path_steps, rule, chunk, rematerialize), strength, "ig_norm")
+    path = path_norm(path_steps, rule, chunk, rematerialize, kinks=kinks, method="ig_norm")
+    loss = penalized("clean", _norm(path), strength, "ig_norm")
     return AttackedObjective(attack, loss, explains=True)
 
 
@@ -122,6 +142,7 @@ def ig_sum_norm(
     rule: Rule = "right",
     chunk: int | None = 5,
     rematerialize: bool = False,
+    kinks: Kinks = "refuse",
 ) -> AttackedObjective:
     r"""Build the objective of IG-SUM-NORM.
 
@@ -142,13 +163,15 @@ def ig_sum_norm(
       chunk: path points evaluated at once.
       rematerialize: in attack and loss, compute each chunk again instead of keeping what all path points have computed:
         half of the memory with 10 path points, and less the more there are.
+      kinks: what to do with a network that is not twice differentiable, such as one with ReLU or max-pooling:
+        ``refuse`` it while it is traced, or ``allow`` it. The gradient of an attribution does not see where that jumps.
 
     Returns:
       ``objective(apply_fn, variables, batch, key) -> (loss, aux)``, with the metrics ``adversarial_accuracy`` and
       ``ig_norm``.
 
     Raises:
-      ValueError: if an option is out of range.
+      ValueError: if an option is out of range; on call, if the network has kinks or one logit.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
@@ -161,17 +184,15 @@ def ig_sum_norm(
       0.7981
     """
     _checks.non_negative("strength", strength)
-    climbed = weighted_sum(
-        [(1.0, cross_entropy()), (strength, path_norm(attack_path_steps, rule, chunk, rematerialize))]
-    )
+    path = path_norm(attack_path_steps, rule, chunk, rematerialize, kinks=kinks, method="ig_sum_norm")
+    climbed = weighted_sum([(1.0, cross_entropy()), (strength, path)])
     attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
-    loss = penalized("adversaries", _norm(path_steps, rule, chunk, rematerialize), strength, "ig_norm")
+    path = path_norm(path_steps, rule, chunk, rematerialize, kinks=kinks, method="ig_sum_norm")
+    loss = penalized("adversaries", _norm(path), strength, "ig_norm")
     return AttackedObjective(attack, loss, explains=True)
 
 
-def _norm(path_steps: int, rule: Rule, chunk: int | None, rematerialize: bool):
-    objective = path_norm(path_steps, rule, chunk, rematerialize)
-
+def _norm(objective: Objective):
     def norm(logits_fn, x, label, adversary):
         return objective(logits_fn, x, label).merit(adversary)
 

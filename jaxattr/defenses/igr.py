@@ -5,21 +5,28 @@ import dataclasses
 from jaxattr import _checks
 from jaxattr.defenses.attacked import AttackedObjective, cosine_distance, over_batch
 from jaxattr.evaluation import Objective
+from jaxattr.programs import guard
+from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attack, Attribution
 
 
 def igr(
-    base: Objective, attribute: Attribution, strength: float = 1.0, *, attack: Attack | None = None
+    base: Objective,
+    attribute: Attribution,
+    strength: float = 1.0,
+    *,
+    attack: Attack | None = None,
+    kinks: Kinks = "refuse",
 ) -> AttackedObjective:
     r"""Add the regularizer of integrated gradients to an objective.
 
     .. math:: L_{base}(x, x') + \lambda \tfrac{1}{n} \sum_i \left(1 - \cos(g(x_i), g(x'_i))\right)
 
     Wang and Kong 2022. x' comes from the attack of the base (cross-entropy for AT, divergence for TRADES), so that no
-    attack differentiates an attribution. Paper 000's TRADES+IGR is ``igr(trades(ball), integrated_gradients(10))``. The
-    paper gives no strength (a reimplementation takes 1) and does not say whether g(x) is held constant (that one holds
-    it; here the gradient flows through both). Statistics of batch normalization are those of the base; the
-    attributions are computed in evaluation mode.
+    attack differentiates an attribution. TRADES+IGR of Wang and Kong 2023 is ``igr(trades(ball),
+    integrated_gradients(10))``. They give no strength (a reimplementation takes 1) and do not say whether g(x) is held
+    constant (that one holds it; here the gradient flows through both). Statistics of batch normalization are those of
+    the base; the attributions are computed in evaluation mode.
 
     Args:
       base: ``adversarial(...)``, ``trades(...)`` or another objective with an attack; or one without, such as
@@ -27,13 +34,17 @@ def igr(
       attribute: g, differentiable in the parameters.
       strength: lambda; at 0 the loss is the base's.
       attack: of one sample; that of the base by default.
+      kinks: what to do with a network that is not twice differentiable, such as one with ReLU or max-pooling:
+        ``refuse`` it while it is traced, or ``allow`` it. The gradient of an attribution does not see where that jumps.
 
     Returns:
       ``objective(apply_fn, variables, batch, key) -> (loss, aux)``, with the metrics of the base and
       ``cosine_distance``.
 
     Raises:
-      ValueError: if ``strength`` is negative, or neither the base has an attack nor one is given.
+      ValueError: if ``strength`` is negative, or neither the base has an attack nor one is given; on call, if the
+        network has kinks or one logit.
+      TypeError: if ``attack`` is none, such as a constructor without its arguments.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
@@ -46,7 +57,10 @@ def igr(
       >>> float(aux["metrics"]["cosine_distance"])  # a linear network's saliency does not turn
       0.0
     """
+    _checks.attribution(attribute)
     _checks.non_negative("strength", strength)
+    if attack is not None:
+        _checks.attack(attack)
     if isinstance(base, AttackedObjective):
         attacked_base = base if attack is None else dataclasses.replace(base, attack=attack)
     elif attack is not None:
@@ -55,6 +69,7 @@ def igr(
         raise ValueError("`base` has no attack: give one as `attack=`, such as jaxattr.attacks.pgd(ball).")
 
     def distance(logits_fn, x, label, adversary):
+        guard.check(attribute, logits_fn, x, kinks, method="igr")
         return cosine_distance(attribute(logits_fn, x, label), attribute(logits_fn, adversary, label))
 
     def loss(apply_fn, variables, batch, adversaries, key):

@@ -1,12 +1,11 @@
 """TRADES: accuracy traded against the change of the prediction."""
 
 import jax
-import jax.numpy as jnp
 
-from jaxattr import _checks
+from jaxattr import _checks, _logits
 from jaxattr.attacks import kl_divergence, pgd
 from jaxattr.balls import Ball
-from jaxattr.defenses.attacked import AttackedObjective, cross_entropy
+from jaxattr.defenses.attacked import AttackedObjective, correct, cross_entropy
 
 
 def trades(ball: Ball, beta: float = 6.0, *, num_steps: int = 10, step_size: float | None = None) -> AttackedObjective:
@@ -49,14 +48,15 @@ def trades(ball: Ball, beta: float = 6.0, *, num_steps: int = 10, step_size: flo
         clean_key, adversarial_key = jax.random.split(key)
         clean, updates = apply_fn(variables, batch.x, train=True, key=clean_key)
         moved, later = apply_fn({**variables, **updates}, adversaries, train=True, key=adversarial_key)
-        log_p, log_q = jax.nn.log_softmax(clean), jax.nn.log_softmax(moved)
-        divergence = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1).mean()
+        # First, because it refuses what has no classes.
+        natural = cross_entropy(clean, batch.label)
+        log_p, log_q = (jax.vmap(_logits.log_softmax)(logits) for logits in (clean, moved))
+        divergence = jax.vmap(_logits.divergence)(log_p, log_q).mean()
         metrics = {
-            "accuracy": (clean.argmax(-1) == batch.label).mean(),
-            "adversarial_accuracy": (moved.argmax(-1) == batch.label).mean(),
+            "accuracy": correct(clean, batch.label),
+            "adversarial_accuracy": correct(moved, batch.label),
             "kl_divergence": divergence,
         }
-        aux = {"metrics": metrics, "updates": {**updates, **later}}
-        return cross_entropy(clean, batch.label) + beta * divergence, aux
+        return natural + beta * divergence, {"metrics": metrics, "updates": {**updates, **later}}
 
     return AttackedObjective(attack, loss)

@@ -1,7 +1,9 @@
 """How far apart two attributions of one sample are.
 
-Every metric is a pure function of two maps of one sample, `metric(a, b)`, and returns a scalar:
-`jax.vmap` lifts it to a batch. Maps are compared as they are given, feature by feature; pass
+Every metric is a pure function of two maps of one sample, `metric(a, b)`, and returns a scalar. For
+many samples: `jax.vmap(metric)(maps_a, maps_b)` where all fit into memory at once, and
+`jaxattr.map_samples(metric)(maps_a, maps_b)` in batches and on all devices. Maps are compared as
+they are given, feature by feature; pass
 `pixel_map(g)` or `abs(g)` where a paper compares magnitudes.
 """
 

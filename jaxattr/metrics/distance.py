@@ -8,9 +8,9 @@ from jaxattr.metrics import _check
 
 
 def _units(a: Array, b: Array) -> tuple[Array, Array, Array]:
-    """Both maps divided by their norms, and whether both norms are nonzero."""
+    """Both maps divided by their norms, and whether both have a direction that rounding has left."""
     norm_a, norm_b = norm(a), norm(b)
-    defined = (norm_a != 0) & (norm_b != 0)
+    defined = (norm_a != 0) & (norm_b != 0) & _check.resolved(a) & _check.resolved(b)
     return a / jnp.where(norm_a == 0, 1, norm_a), b / jnp.where(norm_b == 0, 1, norm_b), defined
 
 
@@ -50,7 +50,8 @@ def cosine_distance(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Flo
         b: Attribution of the perturbed sample.
 
     Returns:
-        The distance; NaN if a map is zero, for it has no direction then.
+        The distance; NaN if a map is zero, for it has no direction then, or so small (in
+        float32 below 1.2e-35 times the root of the number of features) that parts of it were flushed to zero.
 
     Raises:
         TypeError: If a dtype is not a floating one.
@@ -75,7 +76,8 @@ def cosine_similarity(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> F
         b: Attribution of the perturbed sample.
 
     Returns:
-        The similarity; NaN if a map is zero, for it has no direction then.
+        The similarity; NaN if a map is zero, for it has no direction then, or so small (in
+        float32 below 1.2e-35 times the root of the number of features) that parts of it were flushed to zero.
 
     Raises:
         TypeError: If a dtype is not a floating one.
@@ -101,7 +103,8 @@ def degrees(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array
         b: Attribution of the perturbed sample.
 
     Returns:
-        The angle, between 0 and 180; NaN if a map is zero, for it has no direction then.
+        The angle, between 0 and 180; NaN if a map is zero, for it has no direction then, or so small (in
+        float32 below 1.2e-35 times the root of the number of features) that parts of it were flushed to zero.
 
     Raises:
         TypeError: If a dtype is not a floating one.

@@ -1,6 +1,7 @@
 """The two views of an attribution that metrics compare: signed features, and pixels."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -37,7 +38,7 @@ def feature_map(g: Float[Array, "*shape"]) -> Float[Array, " features"]:
         g: Attribution of one sample.
 
     Returns:
-        The same numbers, flattened.
+        The same numbers, flattened; 16-bit maps as float32.
 
     Raises:
         TypeError: If ``g`` is not of a floating dtype.
@@ -51,14 +52,15 @@ def feature_map(g: Float[Array, "*shape"]) -> Float[Array, " features"]:
     return _check.one_map(g, "g").ravel()
 
 
-def pixel_map(g: Float[Array, "*shape"]) -> Float[Array, "*pixels"]:
+def pixel_map(g: Float[Array | np.ndarray, "*shape"]) -> Float[Array, "*pixels"]:
     """Absolute attribution per pixel, with mean 1.
 
     ``S_p = sum_c |g_{p,c}|``, then ``S <- N S / sum(S)`` over the N pixels, as in the released code
     of Chen et al. (2019), "Robust attribution regularization", and Ghorbani et al. (2019),
     "Interpretation of neural networks is fragile". A map that is zero everywhere stays zero. The
     scale makes the map independent of the attribution's magnitude, which is why no bound on
-    ``||g(x') - g(x)||`` carries over to it.
+    ``||g(x') - g(x)||`` carries over to it. A map so small that parts of it were flushed to zero (in float32 with a
+    largest entry below 1.2e-35 times the root of the number of features) has no such view: it is NaN.
 
     Args:
         g: Attribution of one sample. The last axis of a 3-d map is its channels; a 1-d or 2-d map
@@ -82,7 +84,7 @@ def pixel_map(g: Float[Array, "*shape"]) -> Float[Array, "*pixels"]:
             f"`g` must have the shape (features,), (rows, columns) or (rows, columns, channels), "
             f"got {g.shape}; use `jax.vmap` for a batch."
         )
-    pixels = magnitude(g)
+    pixels = jnp.where(_check.resolved(g), magnitude(g), jnp.nan)
     # The result does not depend on the scale of g, so a constant may be divided out first: the
     # squared sum in the derivative of a quotient underflows for the tiny gradients of a saturated
     # network otherwise.

@@ -36,7 +36,8 @@ def kendall_tau(
         nonzero_only: Whether to use only the features with ``a != 0``.
 
     Returns:
-        A number between -1 and 1; NaN if a map is constant (on the features used) or contains NaN.
+        A number between -1 and 1; NaN if a map is constant (on the features used) or contains NaN, or is so small that
+        parts of it were flushed to zero (below 1.2e-35 times the root of the number of features in float32).
 
     Raises:
         TypeError: If a dtype is not a floating one.
@@ -54,10 +55,9 @@ def kendall_tau(
             f"`kendall_tau` counts pairs of at most 2^20 features, got {a.size}; "
             "compare `pixel_map(a)` and `pixel_map(b)`, or a sample of the features."
         )
-    # A float16 holds no count above 65,504.
-    dtype = jnp.promote_types(a.dtype, jnp.float32)
-    a, b = lax.stop_gradient(a).astype(dtype).ravel(), lax.stop_gradient(b).astype(dtype).ravel()
-    unordered = jnp.any(jnp.isnan(a) | jnp.isnan(b))
+    dtype = a.dtype
+    a, b = lax.stop_gradient(a).ravel(), lax.stop_gradient(b).ravel()
+    unordered = jnp.any(jnp.isnan(a) | jnp.isnan(b)) | ~_check.resolved(a) | ~_check.resolved(b)
     if nonzero_only:
         used = a != 0
         a, b = jnp.where(used, a, jnp.nan), jnp.where(used, b, jnp.nan)
@@ -78,7 +78,8 @@ def spearman(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Arra
         b: Map of the perturbed sample.
 
     Returns:
-        A number between -1 and 1; NaN if a map is constant or contains NaN.
+        A number between -1 and 1; NaN if a map is constant or contains NaN, or is so small that parts of it were
+        flushed to zero (below 1.2e-35 times the root of the number of features in float32).
 
     Raises:
         TypeError: If a dtype is not a floating one.
@@ -91,12 +92,12 @@ def spearman(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Arra
         0.8
     """
     a, b = _check.two_maps(a, b)
-    dtype = jnp.promote_types(a.dtype, jnp.float32)
-    unordered = jnp.any(jnp.isnan(a) | jnp.isnan(b))
+    dtype = a.dtype
+    unordered = jnp.any(jnp.isnan(a) | jnp.isnan(b)) | ~_check.resolved(a) | ~_check.resolved(b)
 
     def centered_ranks(values):
         # The mean rank is (n + 1) / 2 with or without ties; dividing by n keeps the squares near 1.
-        ranks = rankdata(lax.stop_gradient(values).astype(dtype).ravel()).astype(dtype)
+        ranks = rankdata(lax.stop_gradient(values).ravel()).astype(dtype)
         return (ranks - (values.size + 1) / 2) / values.size
 
     a, b = centered_ranks(a), centered_ranks(b)

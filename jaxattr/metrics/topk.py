@@ -3,6 +3,7 @@
 from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -42,7 +43,7 @@ def top_k_indices(values: Float[Array, "*shape"], k: int) -> Int[Array, " k"]:
 def top_k_intersection(
     a: Float[Array, "*shape"],
     b: Float[Array, "*shape"],
-    k: int,
+    k: int | np.integer,
     map: Literal["feature", "pixel"] = "feature",
 ) -> Float[Array, ""]:
     """Share of the k most important entries that two attributions have in common.
@@ -58,7 +59,8 @@ def top_k_intersection(
             ``pixel_map(g)``.
 
     Returns:
-        A number between 0 and 1; NaN if a map contains NaN.
+        A number between 0 and 1; NaN if a map contains NaN, or is so small that parts of it were flushed to zero
+        (below 1.2e-35 times the root of the number of features in float32).
 
     Raises:
         TypeError: If a dtype is not a floating one, or ``k`` is not a concrete integer.
@@ -81,5 +83,5 @@ def top_k_intersection(
     k = _check.number_of_entries(k, importance_a.size, f"the {map} map")
     in_a = jnp.zeros(importance_a.size, bool).at[top_k_indices(importance_a, k)].set(True)
     common = jnp.sum(in_a[top_k_indices(importance_b, k)])
-    unordered = jnp.any(jnp.isnan(a) | jnp.isnan(b))
+    unordered = jnp.any(jnp.isnan(a) | jnp.isnan(b)) | ~_check.resolved(a) | ~_check.resolved(b)
     return jnp.where(unordered, jnp.nan, common.astype(a.dtype) / k)

@@ -5,7 +5,6 @@ same name, says how they were trained and what was measured: only with the weigh
 test set. ``python -m experiments publish`` writes both.
 """
 
-import hashlib
 import importlib.resources
 import json
 import os
@@ -18,7 +17,7 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxattr import models
+from jaxattr import _fingerprint, models
 from jaxattr.checkpoints import load_variables
 from jaxattr.evaluation import ApplyFn
 
@@ -132,12 +131,7 @@ def weights_hash(variables: Any) -> str:
       >>> weights_hash({"params": {"bias": np.zeros(2)}}) == weights_hash({"params": {"bias": np.zeros(3)}})
       False
     """
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    return _fingerprint.arrays(variables)
 
 
 def _root(directory: str | os.PathLike | None) -> Traversable:

@@ -81,8 +81,15 @@ def test_the_best_of_all_iterates_that_keep_the_label_is_returned(kind):
         key = jax.random.key(seed)
         ball = ja.balls.BALLS[kind](epsilon)
         current = np.clip(x + np.asarray(ball.sample(key, X.shape, jnp.float32), float), 0, 1)
-        iterates = [x, current]
+        iterates, anchor, mirrored = [x, current], x, False
         for _ in range(steps):
+            if predicts(current) != predicts(x):
+                # The opposite point the first time, half of the way back after that.
+                current = (current + anchor) / 2 if mirrored else np.clip(2 * x - current, 0, 1)
+                anchor, mirrored = anchor if mirrored else x, True
+                iterates.append(current)
+                continue
+            anchor = current
             s = sigmoid(current)
             # J^T (g - g0) for the score ||g - g0||^2 / 2.
             gradient = s * (1 - s) * w * (w @ ((s - sigmoid(x)) * w))

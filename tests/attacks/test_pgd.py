@@ -169,7 +169,10 @@ def test_last_best_and_best_label_kept_differ_as_they_say():
 
 
 def test_best_label_kept_stops_before_the_label_moves():
-    """Logits (1 - x, x - 0.1) with x from 0.1 upwards in steps of 0.1: the label moves beyond 0.55."""
+    """Logits (1 - x, x - 0.1) with x from 0.1 upwards in steps of 0.1: the label moves beyond 0.55.
+
+    An iterate beyond goes half of the way back to the last one before, and tries again.
+    """
 
     def logits_fn(x):
         return jnp.stack([1.0 - x[0], x[0] - 0.1])
@@ -184,7 +187,7 @@ def test_best_label_kept_stops_before_the_label_moves():
     for keep in ("last", "best"):
         assert float(results[keep].x[0]) == pytest.approx(0.9, rel=1e-5)
         assert (int(results[keep].label), bool(results[keep].label_kept)) == (1, False)
-    assert float(results["best_label_kept"].x[0]) == pytest.approx(0.5, rel=1e-5)
+    assert 0.5 <= float(results["best_label_kept"].x[0]) <= 0.55 + 1e-6
     assert bool(results["best_label_kept"].label_kept)
 
 

@@ -21,7 +21,7 @@ def test_they_equal_separate_calls_with_split_keys(kind):
     single = jax.jit(lambda key: attack(logits_fn, X, 0, key))
     for i, k in enumerate(jax.random.split(key, 3)):
         alone = single(k)
-        assert [leaf.shape[0] for leaf in found] == [3] * 5
+        assert [leaf.shape[0] for leaf in found] == [3] * 7
         for leaf, expected in zip(found, alone, strict=True):
             np.testing.assert_allclose(leaf[i], expected, rtol=1e-5, atol=1e-6)
     gaps = [float(jnp.max(jnp.abs(found.x[i] - found.x[j]))) for i, j in ((0, 1), (0, 2), (1, 2))]

@@ -67,3 +67,47 @@ def test_bad_input(metric):
         metric(a[:0], a[:0])
     with pytest.raises(TypeError, match="got dtype complex64"):
         metric(a.astype(complex), a)
+
+
+SCALE_FREE = sorted(set(metrics.REGISTRY) - {"euclidean"})
+
+
+@pytest.mark.parametrize("name", sorted(metrics.REGISTRY))
+def test_the_scale_of_the_maps_does_not_matter(name):
+    """From 1e-30 to 1e30; a Euclidean distance has the scale of the maps."""
+    a, b = (jnp.asarray(x[0], jnp.float32) for x in pairs())
+    expected = float(COMPILED[name](a, b))
+    for exponent in (-30, -20, -10, 10, 20, 30):
+        scale = jnp.float32(10.0**exponent)
+        found = float(COMPILED[name](a * scale, b * scale))
+        assert found / (scale if name == "euclidean" else 1) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", SCALE_FREE)
+def test_maps_of_which_parts_are_flushed_to_zero_are_right_or_nan(name):
+    """Below 1.2e-38 there is nothing in float32, and just above it a map has lost its smaller entries."""
+    a, b = (np.asarray(x[0], np.float32) for x in pairs())
+    expected = float(COMPILED[name](a, b))
+    undefined = 0
+    for exponent in range(-38, -29):
+        scale = np.float32(10.0**exponent)
+        # Flushed as a network's arithmetic would.
+        small = [np.where(np.abs(x * scale) < np.finfo(np.float32).tiny, 0, x * scale) for x in (a, b)]
+        found = float(COMPILED[name](*small))
+        undefined += np.isnan(found)
+        assert np.isnan(found) or found == pytest.approx(expected, abs=0.02 * max(1, abs(expected)))
+    assert 1 <= undefined <= 7
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_maps_of_16_bits_are_measured_in_32(metric, dtype):
+    a, b = (jnp.asarray(x[0], dtype) for x in pairs())
+    found, expected = metric(a, b), metric(a.astype(jnp.float32), b.astype(jnp.float32))
+    assert found.dtype == jnp.float32
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_distance_beyond_the_largest_float16_is_a_number():
+    a = jnp.full((100, 100), 300.0, jnp.float16)
+    assert float(metrics.euclidean(a, -a)) == pytest.approx(60_000, rel=1e-6)
+    assert float(metrics.euclidean(a * 100, -a * 100)) == pytest.approx(6_000_000, rel=1e-6)

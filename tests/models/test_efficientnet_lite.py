@@ -1,12 +1,7 @@
-"""Weights read without PyTorch, and the network that they make against PyTorch's own."""
+"""The network that PyTorch's weights make, against PyTorch's own."""
 
 import functools
 import importlib.util
-import io
-import os
-import pathlib
-import pickle
-import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from torch_files import dictionary, in_zip, tensor
 
 from jaxattr import models
 from jaxattr.models.efficientnet_lite import capped
@@ -27,117 +23,6 @@ TINY = {"num_classes": 3, "blocks": ((1, 3, 1, 1, 3), (2, 5, 2, 2, 4)), "stem": 
 jit = functools.partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 )
-NUMBERS = np.arange(12, dtype=np.float32)
-
-
-def constant(value):
-    """The opcodes that push ``value``."""
-    return pickle.dumps(value, 2)[2:-1]
-
-
-def tensor(shape, strides, offset=0, size=12, kind=b"FloatStorage", legacy=False):
-    """The opcodes that PyTorch writes for a tensor in the storage "7"."""
-    storage = [constant("storage"), b"ctorch\n" + kind + b"\n", *map(constant, ("7", "cpu", size))]
-    arguments = [*map(constant, (offset, shape, strides, False)), b"ccollections\nOrderedDict\n)R"]
-    view = [constant(None)] if legacy else []
-    return b"".join([b"ctorch._utils\n_rebuild_tensor_v2\n((", *storage, *view, b"tQ", *arguments, b"tR"])
-
-
-def dictionary(**entries):
-    pairs = b"".join(constant(name) + value for name, value in entries.items())
-    return b"\x80\x02ccollections\nOrderedDict\n)R(" + pairs + b"u."
-
-
-def in_zip(content, numbers=NUMBERS, byteorder=b"little"):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, data in {"data.pkl": content, "byteorder": byteorder, "data/7": numbers.tobytes()}.items():
-            archive.writestr(f"archive/{name}", data)
-    return file.getvalue()
-
-
-def in_legacy(content, numbers=NUMBERS):
-    head = (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}})
-    tail = pickle.dumps(["7"], 2) + numbers.size.to_bytes(8, "little") + numbers.tobytes()
-    return b"".join(pickle.dumps(part, 2) for part in head) + content + tail
-
-
-def read(folder, content):
-    path = pathlib.Path(folder, "weights.pth")
-    path.write_bytes(content)
-    return models.read_state_dict(path)
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-def test_reads_both_formats_with_views_and_transposes(tmp_path, legacy):
-    entries = {
-        "whole": tensor((3, 4), (4, 1), legacy=legacy),
-        "transposed": tensor((4, 3), (1, 4), legacy=legacy),
-        "view": tensor((2, 2), (4, 2), offset=5, legacy=legacy),
-        "scalar": tensor((), (), offset=11, legacy=legacy),
-        "empty": tensor((0, 3), (3, 1), legacy=legacy),
-    }
-    found = read(tmp_path, (in_legacy if legacy else in_zip)(dictionary(**entries)))
-    whole = NUMBERS.reshape(3, 4)
-    expected = {
-        "whole": whole,
-        "transposed": whole.T,
-        "view": [[5, 7], [9, 11]],
-        "scalar": 11,
-        "empty": np.zeros((0, 3)),
-    }
-    assert list(found) == list(expected)
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values)
-        assert found[name].dtype == np.float32
-        assert found[name].flags.writeable
-    integers = NUMBERS.astype(np.int64)
-    content = dictionary(count=tensor((12,), (1,), kind=b"LongStorage", legacy=legacy))
-    assert read(tmp_path, (in_legacy if legacy else in_zip)(content, integers))["count"].dtype == np.int64
-
-
-class Malicious:
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-@pytest.mark.parametrize("wrap", [lambda content: content, in_zip, in_legacy], ids=["bare", "zip", "legacy"])
-def test_no_code_of_a_file_is_run(tmp_path, wrap):
-    touched = tmp_path / "touched"
-    evil = constant(Malicious(f"touch '{touched}'"))
-    for content in (b"\x80\x02" + evil + b".", dictionary(weight=evil)):
-        with pytest.raises(ValueError, match=r"weights.pth is not read: it asks for (posix|nt).system"):
-            read(tmp_path, wrap(content))
-    assert not touched.exists()
-    pickle.loads(b"\x80\x02" + evil + b".")  # the file does what it is feared for, where pickle reads it
-    assert touched.exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (in_zip(b"\x80\x02cbuiltins\neval\n."), "it asks for builtins.eval"),
-        (in_zip(b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.__init__\x93."), "OrderedDict.__init__"),
-        (in_zip(dictionary(weight=constant([1.0]))), "its entry 'weight' is of type list"),
-        (in_zip(b"\x80\x02" + tensor((12,), (1,)) + b"."), "not a dictionary of tensors"),
-        # Strides and offsets that would show what lies beside the numbers.
-        (in_zip(dictionary(weight=tensor((12,), (2,)))), r"'weight' of shape \(12,\) does not fit into its 12 numbers"),
-        (in_zip(dictionary(weight=tensor((2,), (-1,), offset=3))), "does not fit"),
-        (in_zip(dictionary(weight=tensor((2,), (1,), offset=-1))), "does not fit"),
-        (in_zip(dictionary(weight=tensor((10**9,), (0,)))), "does not fit"),
-        (in_zip(dictionary(weight=tensor((12,), (1,), size=24))), "does not fit"),
-        (in_zip(dictionary(), byteorder=b"big"), "big-endian"),
-        (in_legacy(dictionary(weight=tensor((12,), (1,), legacy=True)))[:-4], "is not read"),
-        (b"hello", "is not read"),
-        (b"", "is not read"),
-    ],
-)
-def test_other_files_are_refused(tmp_path, content, reason):
-    with pytest.raises(ValueError, match=f"(?s)weights.pth is not read.*{reason}|{reason}.*state dictionaries"):
-        read(tmp_path, content)
 
 
 def test_a_missing_file_or_package_is_named(tmp_path, monkeypatch):

@@ -141,7 +141,8 @@ def test_convolutions_inside_of_loops_do_not_gather_the_batch(convolution):
 
     def collectives(objective):
         optimizer = optax.sgd(0.1)
-        update = training._update(objective, apply_fn, optimizer, on, jax.random.key_impl(key))
+        gradient = training._gradient(objective, apply_fn, jax.random.key_impl(key))
+        update = training._update(gradient, optimizer, on)
         xs, rows = np.zeros((8, 6, 6, 1), np.float32), np.arange(8)
         batch = Batch(parallel.sharded(xs, rows, on), parallel.sharded(np.zeros(8, np.int32), rows, on))
         key_data = parallel.replicated(np.asarray(jax.random.key_data(key)), on)

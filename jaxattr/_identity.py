@@ -1,0 +1,103 @@
+"""What has to be the same for a training run to be continued exactly, and what is said where it is not."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray
+
+from jaxattr import _fingerprint
+from jaxattr.evaluation import Batch, Variables
+
+logger = logging.getLogger("jaxattr.training")
+
+# Which JAX traced the programs, and what they are the programs of.
+_JAX, _OBJECTIVE, _OPTIMIZER = "JAX", "objective or network", "optimizer or learning rate"
+# Where one of these differs, what comes behind the arrow does of itself.
+_FOLLOWS = {
+    "number of samples": ("inputs", "labels"),
+    "batch_size": (_OBJECTIVE,),
+    "initial weights": (_OBJECTIVE, _OPTIMIZER),
+}
+
+
+def of_run(
+    gradient: Callable[..., Any],
+    optimizer: optax.GradientTransformation,
+    variables: Variables,
+    xs: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    key: PRNGKeyArray,
+) -> dict[str, Any]:
+    """The identity of a run, by the words of messages; JSON can hold it.
+
+    Args:
+      gradient: ``(params, collections, step, batch, key_data) -> pytree``: objective and network; traced, not run.
+      optimizer: traced, not run.
+      variables: where training starts.
+      xs: all inputs, in their order.
+      labels: their classes.
+      batch_size: samples per step.
+      key: of the run.
+    """
+    collections = {name: value for name, value in variables.items() if name != "params"}
+    params = variables["params"]
+    batch = Batch(np.zeros((batch_size, *xs.shape[1:]), xs.dtype), np.zeros(batch_size, labels.dtype))
+    key_data = jax.random.key_data(key)
+    step = jax.eval_shape(lambda: jnp.asarray(0))
+    state = jax.eval_shape(optimizer.init, params)
+    return {
+        _JAX: jax.__version__,
+        "batch_size": batch_size,
+        "number of samples": len(xs),
+        "key": np.asarray(key_data).tolist(),
+        "inputs": _fingerprint.arrays(xs),
+        "labels": _fingerprint.arrays(labels.astype(np.int32)),
+        "initial weights": _fingerprint.arrays(dict(variables)),
+        _OBJECTIVE: _fingerprint.program(gradient, params, collections, step, batch, key_data),
+        _OPTIMIZER: [
+            _fingerprint.program(optimizer.init, params),
+            _fingerprint.program(optimizer.update, params, state, params),
+        ],
+    }
+
+
+def require_same(was: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Refuse to continue another run.
+
+    Args:
+      was: the identity in the checkpoint.
+      now: that of the run that is to be continued.
+      path: of the checkpoint.
+
+    Raises:
+      ValueError: if they differ; what differs is named.
+    """
+    compared = [name for name in now if name != _JAX]
+    if was.get(_JAX) != now[_JAX]:
+        # The same function can be another program there.
+        compared = [name for name in compared if name not in (_OBJECTIVE, _OPTIMIZER)]
+        logger.warning(
+            "%s was written with JAX %s and is continued with %s: whether objective, network and optimizer are the same"
+            " cannot be told, and the numbers are equal to rounding only",
+            path,
+            was.get(_JAX),
+            now[_JAX],
+        )
+    changed = [name for name in compared if was.get(name) != now[name]]
+    if not changed:
+        return
+    follow = {name for cause in changed for name in _FOLLOWS.get(cause, ())}
+    named = [name for name in changed if name not in follow]
+    values = [f"{name} {was[name]}, now {now[name]}" for name in ("batch_size", "number of samples") if name in named]
+    raise ValueError(
+        f"{path} was written by a run with another {', another '.join(named)}"
+        f"{f' (there {chr(59).join(values)})' if values else ''}, so continuing would not be exact; use the same"
+        " arguments, or another directory."
+    )

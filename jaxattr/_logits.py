@@ -1,0 +1,105 @@
+"""Arithmetic of logits that keeps its precision however confident the network is.
+
+``1 - softmax(f)_y`` is rounded to 0 in float32 once the label is 17 ahead, and with it the label's own gradient of
+probability, log-probability and cross-entropy. Here all of them are functions of the log-odds
+``o_y = f_y - log sum_{j != y} exp(f_j)``, from which nothing cancels:
+
+    p_y = sigmoid(o_y),   log p_y = -softplus(-o_y),   d p_y = sigmoid(o_y) sigmoid(-o_y) d o_y.
+
+Names that begin with ``jaxattr_`` appear in traced programs, by which the search for kinks knows them to be smooth.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+
+@jax.custom_jvp
+def jaxattr_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """``1 / (1 + exp(-x))``; its derivatives of every order keep their relative precision at both ends."""
+    tail = jnp.exp(-jnp.abs(x))
+    return jnp.where(x >= 0, 1, tail) / (1 + tail)
+
+
+@jaxattr_sigmoid.defjvp
+def _(primals, tangents):
+    (x,), (slope,) = primals, tangents
+    value = jaxattr_sigmoid(x)
+    # The usual `value * (1 - value)` is 0 from x = 17 on in float32.
+    return value, value * jaxattr_sigmoid(-x) * slope
+
+
+@jax.custom_jvp
+def jaxattr_softplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """``log(1 + exp(x))``, likewise."""
+    return jnp.logaddexp(x, 0)
+
+
+@jaxattr_softplus.defjvp
+def _(primals, tangents):
+    (x,), (slope,) = primals, tangents
+    return jaxattr_softplus(x), jaxattr_sigmoid(x) * slope
+
+
+@jax.jit
+def jaxattr_log_odds(logits: Float[Array, " classes"]) -> Float[Array, " classes"]:
+    """``o_k = f_k - log sum_{j != k} exp(f_j)`` for every k, in O(classes).
+
+    Where k is not the predicted class, its own term is taken off a sum that is at least 1 without it. The predicted
+    class, whose term is the sum, gets a sum of its own.
+    """
+    leads = jnp.arange(logits.size) == jnp.argmax(logits)
+    largest = jax.lax.stop_gradient(jnp.max(logits))
+    terms = jnp.exp(logits - largest)
+    without = largest + jnp.log(jnp.where(leads, 1, jnp.sum(terms) - terms))
+    followers = jax.nn.logsumexp(jnp.where(leads, -jnp.inf, logits))
+    return logits - jnp.where(leads, followers, without)
+
+
+def log_odds_of(logits: Float[Array | np.ndarray, " classes"], label: Any) -> Float[Array, ""]:
+    """The log-odds of one class; NaN for a label that turns out not to be there."""
+    own = jnp.arange(logits.size) == label
+    # A sum and no index: a batch of these has no gather, and its derivative no scatter.
+    chosen = jnp.sum(jnp.where(own, logits, 0)) * jnp.where(jnp.any(own), 1, jnp.nan)
+    return chosen - jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits))
+
+
+def cross_entropy(logits: Float[Array | np.ndarray, " classes"], label: Any) -> Float[Array, ""]:
+    """``-log softmax(f)_y`` of one sample."""
+    return jaxattr_softplus(-log_odds_of(logits, label))
+
+
+def log_softmax(logits: Float[Array | np.ndarray, " classes"]) -> Float[Array, " classes"]:
+    """``log softmax(f)`` of one sample."""
+    return -jaxattr_softplus(-jaxattr_log_odds(logits))
+
+
+def divergence(log_p: Float[Array, " classes"], log_q: Float[Array, " classes"]) -> Float[Array, ""]:
+    """``KL(p || q)`` in nats, of logarithms of probabilities."""
+    # A class that is ruled out has 0 * (-inf) = 0 by the definition of the divergence.
+    p = jnp.exp(log_p)
+    return jnp.sum(jnp.where(p > 0, p * (log_p - log_q), 0))
+
+
+def predicted(logits: Float[Array | np.ndarray, "*batch classes"]) -> Int[Array, "*batch"]:
+    """The predicted class, the lower one of equals; -1 where logits are NaN or infinite and nothing is predicted.
+
+    A single class of ``-inf`` is one that the network rules out, and no fault.
+    """
+    exists = jnp.isfinite(jnp.max(logits, axis=-1))
+    return jnp.where(exists, jnp.argmax(logits, axis=-1), -1).astype(jnp.int32)
+
+
+def require_classes(count: int, method: str) -> None:
+    """Raise ``ValueError`` for a network of one logit where ``method`` compares classes."""
+    if count < 2:
+        raise ValueError(
+            f"`{method}` compares classes and needs logits of at least 2, but the network has {count}: the softmax of"
+            " one number is 1 whatever the input. Make two logits of one, f:"
+            " `jnp.concatenate([jnp.zeros_like(f), f], axis=-1)`, which predicts class 1 where f > 0. Attributions and"
+            " bounds of the logit itself need no second one."
+        )

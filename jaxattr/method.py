@@ -1,0 +1,105 @@
+"""A method with its name and its threat model: what bounds and attacks are built as."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from jax import Array
+
+from jaxattr import _checks, _given
+from jaxattr.balls import Ball
+from jaxattr.types import LogitsFn
+
+R = TypeVar("R")
+
+
+class Method(Generic[R]):
+    """A bound or an attack, ``method(logits_fn, x, label, key) -> result``, that knows its name and its ball.
+
+    Whoever runs a method over a data set reads ``ball`` and refuses inputs outside of its box before anything is
+    compiled: inside of compiled code they cannot be refused any more.
+
+    Args:
+      name: of the method, for tables and messages.
+      function: ``(logits_fn, x, label, key) -> result``.
+      ball: the threat model, or ``None`` where there is none.
+      needs_key: whether the result depends on the key; a method that does not may be called without one.
+
+    Attributes:
+      name: as given.
+      ball: as given.
+      needs_key: as given.
+    """
+
+    def __init__(self, name: str, function: Callable[..., R], ball: Ball | None = None, *, needs_key: bool = True):
+        self.name, self._function, self.ball, self.needs_key = name, function, ball, needs_key
+
+    def __repr__(self) -> str:
+        return f"<jaxattr method {self.name}{'' if self.ball is None else f' over {self.ball!r}'}>"
+
+    def __call__(self, logits_fn: LogitsFn, x: Array, label: Any, key: Array | None = None) -> R:
+        """The result for one sample.
+
+        Raises:
+          TypeError: if the method needs a key and none is given.
+          ValueError: if x lies outside of the ball's box.
+        """
+        if self.needs_key and key is None:
+            raise TypeError(_no_key(self.name))
+        if key is not None:
+            _checks.key(key)
+        if self.ball is not None:
+            self.ball.check_input(_checks.sample(x))
+        return self._function(logits_fn, x, label, key)
+
+
+class Calling:
+    """How a function of ``(logits_fn, x, label)`` is called with a key: every kind of method alike.
+
+    Attributions ignore a key, bounds and attacks take one, and a plain function is asked by its signature: a fourth
+    positional argument, or one of the name ``key``, gets it.
+
+    Args:
+      method: an attribution, a bound, an attack, or a plain function.
+
+    Attributes:
+      name: for messages.
+      required: whether it cannot be called without a key.
+    """
+
+    def __init__(self, method: Callable[..., Any]):
+        self.name = getattr(method, "name", None) or getattr(method, "__name__", type(method).__name__)
+        self._keyword = False
+        if _given.is_gradient_attribution(method):
+            self._takes, self.required = False, False
+        elif isinstance(method, Method):
+            self._takes, self.required = True, method.needs_key
+        else:
+            self._takes, with_three = _given.takes(4, method), _given.takes(3, method)
+            if not self._takes:
+                self._keyword = self._takes = _given.takes(4, method, key=None)
+            self.required = self._takes and not with_three
+
+    def require_key(self, key: Array | None) -> Array | None:
+        """The key that the method gets, ``None`` where it takes none.
+
+        Raises:
+          TypeError: if the method needs a key and there is none, or it is no random key.
+        """
+        if key is None and self.required:
+            raise TypeError(_no_key(self.name))
+        if key is not None:
+            _checks.key(key)
+        return key if self._takes else None
+
+    def call(self, method: Callable[..., R], logits_fn: LogitsFn, x: Array, label: Any, key: Array | None) -> R:
+        """Call ``method``, which the object was made of, with what :meth:`require_key` returned (or one of its own)."""
+        if key is None:
+            return method(logits_fn, x, label)
+        return method(logits_fn, x, label, key=key) if self._keyword else method(logits_fn, x, label, key)
+
+
+def _no_key(name: str) -> str:
+    return (
+        f"`{name}` draws random numbers and needs a key, but none was given: call"
+        " `method(logits_fn, x, label, jax.random.key(0))`, or `over_samples(method, logits_fn)(xs, labels, key)`."
+    )

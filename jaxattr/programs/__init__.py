@@ -1,0 +1,1 @@
+"""A function's traced program, looked at and evaluated by other rules."""

@@ -1,0 +1,181 @@
+"""The check that stands before every bound: is the network twice differentiable where it is bounded?
+
+It looks at traced programs only (:func:`jaxattr.programs.kinks.kinks`), so that it costs time while a method is traced
+and none in the compiled program. What it has found is kept for as long as the function lives, by its identity, and for
+callable pytrees by their structure and the shapes of their arrays; neither functions nor arrays are kept alive.
+"""
+
+import collections
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxattr import _checks
+from jaxattr.programs.kinks import Kink, find
+from jaxattr.types import LogitsFn
+
+Kinks = Literal["refuse", "allow"]
+
+_LISTED = 5
+_KEPT = 512
+_known: collections.OrderedDict[Any, tuple[Kink, ...]] = collections.OrderedDict()
+
+
+def check(attribute: Any, logits_fn: LogitsFn, x: Array, kinks: Kinks = "refuse", *, method: str) -> int:
+    """Count the kinks of the explained output and of the attribution; ``kinks="refuse"`` raises where there are any.
+
+    Of a gradient attribution the explained output, ``attribute.output(logits_fn)``, is looked at. An attribution that
+    is any other function is looked at itself, too, as it explains a smooth network of the same shapes: it has kinks of
+    its own if it takes absolute values or sorts, say.
+
+    Args:
+      attribute: ``(logits_fn, x, label) -> map``.
+      logits_fn: classifier of one input.
+      x: an input.
+      kinks: ``refuse`` or ``allow``.
+      method: who asks, for the message.
+
+    Returns:
+      How many operations are not twice differentiable in the input; 0 where they are refused.
+
+    Raises:
+      ValueError: if there are any and they are refused: which, where, how many, and what to do; or if ``kinks`` is
+        neither.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jaxattr as ja
+      >>> network = lambda x: jax.nn.relu(x)
+      >>> check(ja.attributions.saliency(), network, jnp.ones(3), "allow", method="mine")
+      1
+    """
+    _checks.choice("kinks", kinks, get_args(Kinks))
+    output = getattr(attribute, "output", None)
+    network = _looked_up((logits_fn,), x, lambda: _of_function(logits_fn, x))
+    if output is not None:
+        explained = _looked_up((output, logits_fn), x, lambda: _of_function(output(logits_fn), x))
+    else:
+        explained = network
+    of_map = ()
+    if not hasattr(attribute, "field"):
+        classes = _checks.num_classes(logits_fn, x)
+        of_map = _looked_up((attribute, classes), x, lambda: _of_attribution(attribute, logits_fn, x, classes))
+    if kinks == "refuse" and (explained or of_map):
+        raise ValueError(_message(method, network, explained, of_map))
+    return len(explained) + len(of_map)
+
+
+def _of_function(fn: Callable[[Any], Any], x: Array) -> tuple[Kink, ...]:
+    """Kinks between x and the result; what holds for these arrays of a callable pytree holds for all."""
+    leaves, tree = jax.tree.flatten(fn)
+    if jax.tree_util.treedef_is_leaf(tree):
+        program = jax.make_jaxpr(fn)(x)
+        depends = [True]
+    else:
+        places = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
+
+        def of_arrays(arrays, x):
+            full = list(leaves)
+            for i, array in zip(places, arrays, strict=True):
+                full[i] = array
+            return jax.tree.unflatten(tree, full)(x)
+
+        program = jax.make_jaxpr(of_arrays)([leaves[i] for i in places], x)
+        depends = [*[False] * len(places), True]
+    return tuple(found.kink for found in find(program, depends))
+
+
+def _of_attribution(attribute: Any, logits_fn: LogitsFn, x: Array, classes: int) -> tuple[Kink, ...]:
+    """Kinks of the map of a smooth network, or of the network itself, where an attribution takes no other."""
+
+    def smooth_network(z):
+        slopes = jnp.linspace(0.5, 1.0, classes).astype(z.dtype)
+        return jnp.tanh(slopes * jnp.sum(z))
+
+    try:
+        program = jax.make_jaxpr(lambda z: attribute(smooth_network, z, 0))(x)
+    except Exception:
+        program = jax.make_jaxpr(lambda z: attribute(logits_fn, z, 0))(x)
+    return tuple(found.kink for found in find(program, [True], added_constants=False))
+
+
+def _message(method: str, network: Sequence[Kink], explained: Sequence[Kink], of_map: Sequence[Kink]) -> str:
+    kinks = [*explained, *of_map]
+    counts = collections.Counter(kink.operation for kink in kinks)
+    counted = ", ".join(f"{count} x {operation}" for operation, count in counts.items())
+    places = "".join(f"\n  {kink}" for kink in kinks[:_LISTED])
+    more = f"\n  and {len(kinks) - _LISTED} more" if len(kinks) > _LISTED else ""
+    who, cure = "the network is", "Replace it by its smooth twin, `ja.smooth(logits_fn, beta=10.0)`."
+    if not network and explained:
+        who = "the explained output is"
+        cure = (
+            "Explain a smooth output: `ja.outputs.log_odds` in place of `margin`, `ja.outputs.log_probability`, or the"
+            " logit itself."
+        )
+    elif not explained:
+        who = "the attribution is"
+        cure = (
+            "Leave that operation out of the attribution and apply it to its map, or explain another output"
+            " (`ja.outputs.log_odds` in place of `margin`)."
+        )
+    operations = "operation" if len(kinks) == 1 else "operations"
+    return (
+        f"`{method}` needs two derivatives in the input, and {who} not smooth in {len(kinks)} {operations} ({counted}):"
+        f"{places}{more}\nThe derivative that JAX computes does not see a gradient jump: what follows from it is too"
+        f' small, even 0. {cure} If you know better, `kinks="allow"` computes with the derivatives that there are, and'
+        " the result says how many kinks there were."
+    )
+
+
+# What has been found
+
+
+def _looked_up(parts: Sequence[Any], x: Array, find_them: Callable[[], tuple[Kink, ...]]) -> tuple[Kink, ...]:
+    try:
+        key = (*map(_identity, parts), x.shape, x.dtype)
+        hash(key)
+    except TypeError:
+        return find_them()
+    if key not in _known:
+        _known[key] = find_them()
+        while len(_known) > _KEPT:
+            _known.popitem(last=False)
+    return _known[key]
+
+
+def _identity(value: Any) -> Any:
+    """What stands for a value in a key: equal for equal values, without keeping a function or an array alive.
+
+    Raises:
+      TypeError: if nothing does.
+    """
+    if _is_array(value):
+        return np.shape(value), value.dtype
+    if value is None or isinstance(value, (str, bytes, bool, int, float, complex, type, np.dtype)):
+        # 1, 1.0 and True are equal.
+        return type(value), value
+    if isinstance(value, (tuple, list)):
+        return type(value), *map(_identity, value)
+    if isinstance(value, dict):
+        return dict, *((name, _identity(entry)) for name, entry in value.items())
+    leaves, tree = jax.tree.flatten(value)
+    if jax.tree_util.treedef_is_leaf(tree):
+        return weakref.ref(value)
+    return _structure(tree), *map(_identity, leaves)
+
+
+def _structure(tree: Any) -> Any:
+    data = tree.node_data()
+    if data is None:
+        return None
+    kind, options = data
+    return kind, _identity(options), *map(_structure, tree.children())
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (jax.Array, np.ndarray, np.generic))

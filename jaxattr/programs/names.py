@@ -1,0 +1,68 @@
+"""What is smooth, by the names that JAX gives to operations and functions: the one place that knows.
+
+*Smooth* means twice differentiable wherever it is finite. Singular points of ``sqrt``, ``rsqrt``, ``log``, ``div`` and
+``pow`` are no kinks: the derivatives grow without limit there, which a result shows (as ``inf`` or NaN) and a kink
+does not. Rounding to another floating-point type is none, either; nor are branch cuts of ``atan2`` and the like, across
+which derivatives are continuous.
+"""
+
+import math
+
+_ELEMENTARY = """
+add sub mul div neg add_any add_jaxvals square integer_pow pow sqrt rsqrt cbrt exp exp2 expm1 log log1p sin cos tan asin
+acos atan atan2 sinh cosh tanh asinh acosh atanh logistic erf erfc erf_inv lgamma digamma polygamma igamma igammac
+igamma_grad_a random_gamma_grad regularized_incomplete_beta bessel_i0e bessel_i1e zeta
+"""
+_PRODUCTS = """
+dot_general ragged_dot ragged_dot_general conv_general_dilated reduce_sum reduce_prod cumsum cumprod cumlogsumexp
+reduce_window_sum fft psum psum_invariant psum_scatter reduce_scatter scatter-add scatter_add scatter-mul scatter_mul
+scatter-sub scatter_sub symmetric_product
+"""
+# Only NaN and infinity make is_finite jump, of which nothing is differentiated.
+_MOVES = """
+broadcast_in_dim reshape transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice gather scatter
+concatenate pad rev copy copy_p convert_element_type reduce_precision real imag complex conj select_n split tile
+stack unstack is_finite optimization_barrier sharding_constraint mesh_cast pvary pcast pbroadcast all_gather
+all_gather_invariant all_to_all ppermute device_put name annotate
+"""
+# Factors are smooth where the matrix is not singular and no two eigenvalues meet.
+_FACTORS = """
+cholesky cholesky_update triangular_solve custom_linear_solve linear_solve lu qr geqrf householder_product eigh eig svd
+schur hessenberg tridiagonal tridiagonal_solve
+"""
+_OURS = "jaxattr_convolve jaxattr_convolve_to_kernel jaxattr_sum_windows jaxattr_spread_windows"
+
+SMOOTH = frozenset(" ".join((_ELEMENTARY, _PRODUCTS, _MOVES, _FACTORS, _OURS)).split())
+"""Smooth operations; what depends on the input and is in no table counts as a kink of its own name."""
+
+_COMPARISONS = "eq ne lt le gt ge eq_to lt_to le_to"
+
+COMPARISONS = frozenset(_COMPARISONS.split())
+"""No kinks by themselves, but where their results become numbers or choose between numbers."""
+
+_SMOOTH_FUNCTIONS = """
+softplus logaddexp logaddexp2 hypot log_softmax logsumexp log_sigmoid gelu silu swish mish squareplus glu standardize
+log1mexp xlogy xlog1py logit log_ndtr _log_ndtr ndtri sinc _sinc_maclaurin det slogdet inv pinv _dot_product_attention
+dot_product_attention
+"""
+
+SMOOTH_FUNCTIONS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(_SMOOTH_FUNCTIONS.split(), (-math.inf, math.inf)),
+    **dict.fromkeys(("softmax", "_softmax", "sigmoid", "expit"), (0.0, 1.0)),
+    "softplus": (0.0, math.inf),
+}
+"""Functions that are smooth as a whole, though operations inside of them have kinks, with the range of their results.
+
+Believed only of functions that are defined in one of :data:`PACKAGES`: any other of such a name is looked into.
+"""
+
+PACKAGES = ("jax", "flax", "equinox", "haiku", "optax")
+
+_KINKED_FUNCTIONS = """
+relu relu6 leaky_relu elu selu celu prelu hard_tanh hard_sigmoid hard_silu hard_swish soft_sign sparse_plus
+sparse_sigmoid clip heaviside sign fmod remainder floor_divide trunc fix rint median nanmedian percentile quantile
+nanquantile interp digitize searchsorted unwrap ptp
+"""
+
+KINKED_FUNCTIONS = frozenset(_KINKED_FUNCTIONS.split())
+"""Functions that count as ONE operation, whatever they are made of, if there is a kink inside."""
