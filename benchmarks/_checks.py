@@ -45,7 +45,11 @@ def tests(context: Context) -> dict[str, Any]:
     ]
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(min(6, os.cpu_count() or 1))]
-    variables = os.environ | {"JAXATTR_TEST_PLATFORM": platform, "JAX_PLATFORMS": platform}
+    if platform == "cuda" and jax.device_count() < 8:
+        command += ["-k", "not shard_map and not eight_devices and not number_of_devices"]
+    # What results are compared with is computed by JAX itself, whose default has 10 bits on matrix units.
+    precise = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    variables = os.environ | precise | {"JAXATTR_TEST_PLATFORM": platform, "JAX_PLATFORMS": platform}
     log = context.folder / "tests.log"
     complete = True
     with log.open("w", encoding="utf-8") as stream:
@@ -65,6 +69,6 @@ def tests(context: Context) -> dict[str, Any]:
     failed = sorted(name for name, outcome in outcomes.items() if outcome in ("FAILED", "ERROR"))
     reasons = [line[:300] for line in text.splitlines() if line.startswith(("E ", "/")) and "Error" in line][:40]
     result = {"complete": complete, "status": status, "counts": counts, "failed": failed, "reasons": reasons}
-    if not outcomes:
+    if complete and not outcomes:
         raise RuntimeError(f"no test ran: {text[-500:]}")
     return result

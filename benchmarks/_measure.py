@@ -79,13 +79,13 @@ def _operations(jaxpr: Any) -> int:
             (contracted, _), _ = equation.params["dimension_numbers"]
             total += 2 * size * math.prod(shapes[0][axis] for axis in contracted)
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")):
-            inner = getattr(inner, "jaxpr", inner)
-            total += _operations(inner) if hasattr(inner, "eqns") else 0
+            body = getattr(inner, "jaxpr", inner)
+            total += _operations(body) if hasattr(body, "eqns") else 0
     return total
 
 
 def compile_all(programs: Iterable[Program]) -> Iterator[tuple[Program, "Future[Compiled]"]]:
-    """Compile a few side by side, which leaves cores idle otherwise; what is measured runs when none of them compiles."""
+    """Compile a few side by side, for one leaves cores idle; what is measured runs when none of them compiles."""
     left = list(programs)
     while left:
         few, left = left[:COMPILERS], left[COMPILERS:]

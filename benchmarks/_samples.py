@@ -26,7 +26,7 @@ def samples(context: Context) -> dict[str, Any]:
     attribute = ja.attributions.integrated_gradients(3 if context.tiny else 50)
     programs = {norm: _program(norm, attribute, defaults, context.tiny) for norm in ("l2", "linf")}
     rows = list(context.before.get("rows", []))
-    for name, network in _networks(context, dataset):
+    for name, network in _networks(context, dataset)[: 1 if context.tiny else None]:
         right = np.asarray(network.apply_fn(network.variables, test.x)[0].argmax(-1)) == test.label
         chosen = test[right].take(4 if context.tiny else SAMPLES)
         for norm, (epsilon, program, batch) in programs.items():
@@ -63,15 +63,19 @@ def _program(norm: str, attribute: Any, defaults: Any, tiny: bool) -> tuple[floa
     else:
         # By products where rows of black pixels leave nothing to the dense way.
         pair = ja.bounds.norm_relaxation(attribute, ball), ja.bounds.entrywise(attribute, ball)
-        bounds = {"smaller": ja.bounds.smallest(*pair), "semidefinite": ja.bounds.semidefinite(attribute, ball)}
+        bounds = {"smaller": ja.bounds.smallest(*pair)}
+        if not tiny:
+            bounds["semidefinite"] = ja.bounds.semidefinite(attribute, ball)
         top_k = ja.attacks.top_k(defaults.top_k, defaults.top_k_map)
         attack = ja.attacks.ifia(ball, attribute, top_k, num_steps=2 if tiny else 200)
         attack = ja.attacks.restarts(attack, 1)
 
     def program(logits_fn, x, label, key):
-        clean = attribute(logits_fn, x, label)
         attacked = attack(logits_fn, x, label, key)
-        maps = jax.lax.map(lambda z: attribute(logits_fn, z, label), attacked.x)
+        # Differences of two maps, which the default precision of a device would drown.
+        with jax.default_matmul_precision("highest"):
+            clean = attribute(logits_fn, x, label)
+            maps = jax.lax.map(lambda z: attribute(logits_fn, z, label), attacked.x)
         moved = jax.vmap(lambda other: ja.metrics.euclidean(clean, other))(maps)
         turned = jax.vmap(lambda other: ja.metrics.degrees(clean, other))(maps)
         found = {name: bound(logits_fn, x, label, key) for name, bound in bounds.items()}

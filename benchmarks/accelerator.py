@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         size=given.size,
         data_dir=data_dir,
         workers=given.workers,
-        environment=_environment(given.device, folder),
+        environment=_environment(given.device, given.size, folder),
         again=given.again,
         after=after,
     )
@@ -163,14 +163,14 @@ def _version(name: str) -> str:
         return "missing"
 
 
-def _environment(device: str | None, folder: Path) -> dict[str, str]:
+def _environment(device: str | None, size: str, folder: Path) -> dict[str, str]:
     """Variables of the workers; those that the user has set stay."""
     chosen = {
         # Several processes share the memory, and take what they need.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         # Without the search for the best program of every matrix product these networks compile in half of the time
         # and run as fast: their products are convolutions.
-        "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false",
+        "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false" + " --xla_backend_optimization_level=0" * (size == "tiny"),
         "JAX_COMPILATION_CACHE_DIR": str(folder / ".cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }

@@ -45,7 +45,8 @@ def read(path: Path, split: str, limit: int | None = None) -> Split:
       ValueError: if there is no such split, or the file is damaged or no packed data set; the message names it.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # A file of our own: NumPy leaves one open that is no archive.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             there = sorted(name.removesuffix("_label") for name in arrays if name.endswith("_label"))
             if there and split not in there:
                 raise LookupError(f"the split {split!r} is not in {path}, which has {' and '.join(there)}.")
