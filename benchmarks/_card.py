@@ -59,7 +59,9 @@ def hessian(context: Context) -> dict[str, Any]:
     peak = read(context.folder, "device").get("result", {}).get("float32_tflops")
     batches = (1,) if context.tiny else (1, 32, 256, 1024, 4096)
     result: dict[str, Any] = {"peak_float32_tflops": peak, "rows": []}
-    cases = [("conv_net", *random_network(), (28, 28, 1), batches)]
+    cases: list[tuple[str, Any, Any, tuple[int, ...], tuple[int, ...]]] = [
+        ("conv_net", *random_network(), (28, 28, 1), batches)
+    ]
     if not context.tiny:
         model = ja.models.ResNet18()
         variables = ja.models.init(model, jax.random.key(0), (32, 32, 3))

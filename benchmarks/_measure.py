@@ -122,14 +122,14 @@ def torch_device() -> Any:
     """PyTorch and its device of the kind that JAX computes on, or None where there is no PyTorch."""
     if importlib.util.find_spec("torch") is None:
         return None
-    import torch  # noqa: PLC0415 (optional)
+    import torch  # noqa: PLC0415 (optional)  # pyright: ignore[reportMissingImports]
 
     return torch.device("cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu")
 
 
 def torch_seconds(run: Callable[[], Any]) -> float:
     """As :func:`timed`, of a call that may return before PyTorch's device has computed."""
-    import torch  # noqa: PLC0415 (optional)
+    import torch  # noqa: PLC0415 (optional)  # pyright: ignore[reportMissingImports]
 
     def wait(_: Any) -> None:
         if torch.cuda.is_available():
@@ -140,7 +140,7 @@ def torch_seconds(run: Callable[[], Any]) -> float:
 
 def precise_torch(precise: bool) -> None:
     """Float32 as it is, or with the 10 bits of mantissa that matrix units take, which JAX takes by default too."""
-    import torch  # noqa: PLC0415 (optional)
+    import torch  # noqa: PLC0415 (optional)  # pyright: ignore[reportMissingImports]
 
     torch.backends.cudnn.allow_tf32 = not precise
     torch.backends.cuda.matmul.allow_tf32 = not precise
