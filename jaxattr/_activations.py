@@ -4,13 +4,15 @@ Values and derivatives of every order keep their relative accuracy at both ends:
 ``sigmoid(z) * sigmoid(-z)`` and never of ``s * (1 - s)``, whose subtraction loses all digits at large ``z``.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 
 @jax.custom_jvp
-def sigmoid(z: Array) -> Array:
+def sigmoid(z: Any) -> Array:
     """Compute 1 / (1 + exp(-z)), with derivatives that keep their relative accuracy at both ends."""
     # Takes half of the time of jax.nn.sigmoid on a CPU, and shares its exponential with softplus.
     small = jnp.exp(-jnp.abs(z))
@@ -23,7 +25,7 @@ def _sigmoid_jvp(primals, tangents):
     return sigmoid(z), sigmoid(z) * sigmoid(-z) * dz
 
 
-def _tail(distance: Array) -> Array:
+def _tail(distance: Any) -> Array:
     """``log(1 + exp(-distance))`` of numbers that are not negative."""
     small = jnp.exp(-distance)
     if small.dtype != jnp.float32:
@@ -37,7 +39,7 @@ def _tail(distance: Array) -> Array:
 
 
 @jax.custom_jvp
-def softplus(z: Array) -> Array:
+def softplus(z: Any) -> Array:
     """Compute log(1 + exp(z)), the smooth ``max(z, 0)``."""
     return jnp.maximum(z, 0) + _tail(jnp.abs(z))
 
@@ -48,13 +50,13 @@ def _softplus_jvp(primals, tangents):
     return softplus(z), sigmoid(z) * dz
 
 
-def _lead(a: Array, b: Array) -> Array:
+def _lead(a: Any, b: Any) -> Array:
     # Equal infinities lead by nothing. (Equal numbers do as well, but their difference has a derivative.)
     return jnp.where(jnp.isinf(a) & (a == b), 0, a - b)
 
 
 @jax.custom_jvp
-def larger(a: Array, b: Array) -> Array:
+def larger(a: Any, b: Any) -> Array:
     """Compute log(exp(a) + exp(b)), the smooth ``max(a, b)``; either may be infinite."""
     return jnp.maximum(a, b) + _tail(jnp.abs(_lead(a, b)))
 
@@ -67,7 +69,7 @@ def _larger_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def between(z: Array, low: Array, high: Array) -> Array:
+def between(z: Any, low: Any, high: Any) -> Array:
     """Compute ``low + softplus(z - low) - softplus(z - high)``, the smooth ``clip(z, low, high)``.
 
     It increases from ``low`` to ``high``, either of which may be infinite, and is computed without differences of

@@ -60,12 +60,18 @@ def jaxattr_log_odds(logits: Float[Array, " classes"]) -> Float[Array, " classes
     return logits - jnp.where(leads, followers, without)
 
 
-def log_odds_of(logits: Float[Array | np.ndarray, " classes"], label: Any) -> Float[Array, ""]:
-    """The log-odds of one class; NaN for a label that turns out not to be there."""
+def split(logits: Float[Array | np.ndarray, " classes"], label: Any) -> tuple[Array, Array]:
+    """The label's logit (NaN for a label that turns out not to be there), and all with ``-inf`` in its place."""
     own = jnp.arange(logits.size) == label
     # A sum and no index: a batch of these has no gather, and its derivative no scatter.
     chosen = jnp.sum(jnp.where(own, logits, 0)) * jnp.where(jnp.any(own), 1, jnp.nan)
-    return chosen - jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits))
+    return chosen, jnp.where(own, -jnp.inf, logits)
+
+
+def log_odds_of(logits: Float[Array | np.ndarray, " classes"], label: Any) -> Float[Array, ""]:
+    """The log-odds of one class; NaN for a label that turns out not to be there."""
+    own, others = split(logits, label)
+    return own - jax.nn.logsumexp(others)
 
 
 def cross_entropy(logits: Float[Array | np.ndarray, " classes"], label: Any) -> Float[Array, ""]:

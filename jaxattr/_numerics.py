@@ -1,17 +1,19 @@
 """Arithmetic that survives very small and very large numbers."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.extend.core
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jaxtyping import Float
 
 
-def norm(x: Float[Array, "*shape"]) -> Float[Array, ""]:
+def norm(x: Float[Array | np.ndarray, "*shape"]) -> Float[Array, ""]:
     """Euclidean norm over all axes, without squaring to zero or infinity; its gradient at 0 is 0.
 
     In float32 the plain norm of 1e-30 is 0 and that of 1e25 infinite. Gradients of saturated outputs are that small.
@@ -19,6 +21,15 @@ def norm(x: Float[Array, "*shape"]) -> Float[Array, ""]:
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     return scale * optax.safe_norm((x / scale).ravel(), 0.0)
+
+
+def rounding(size: int, dtype: Any) -> float:
+    """Relative slack for sums of ``size`` terms: four units in the last place, grown as rounding errors grow.
+
+    Upper values are multiplied by one plus this, so that what is attained and what bounds it, rounded on different
+    paths, stay in order where theory has them equal.
+    """
+    return 4 * math.sqrt(size) * float(jnp.finfo(dtype).eps)
 
 
 def hoisted(function: Callable[[Array], Array], example: Any) -> tuple[Callable[[list[Any], Array], Array], list[Any]]:
@@ -69,12 +80,21 @@ def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _decomposition(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of matrices of at least 32 bits: there are no decompositions of fewer."""
+
+    def call(*matrices: Array) -> Any:
+        return function(*(matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)) for matrix in matrices))
+
+    return _one_by_one(call)
+
+
 # Functions of matrices alone: the options of these are no arrays.
-_eigh = _one_by_one(lambda matrix: jnp.linalg.eigh(matrix))  # noqa: PLW0108
-_svd = _one_by_one(lambda matrix: jnp.linalg.svd(matrix))  # noqa: PLW0108
-_cholesky = _one_by_one(lambda matrix: jnp.linalg.cholesky(matrix))  # noqa: PLW0108
-_solve = _one_by_one(lambda matrix, right: jnp.linalg.solve(matrix, right))  # noqa: PLW0108
-_qr = _one_by_one(lambda matrix: jnp.linalg.qr(matrix))  # noqa: PLW0108
+_eigh = _decomposition(lambda matrix: jnp.linalg.eigh(matrix))  # noqa: PLW0108
+_svd = _decomposition(lambda matrix: jnp.linalg.svd(matrix))  # noqa: PLW0108
+_cholesky = _decomposition(lambda matrix: jnp.linalg.cholesky(matrix))  # noqa: PLW0108
+_solve = _decomposition(lambda matrix, right: jnp.linalg.solve(matrix, right))  # noqa: PLW0108
+_qr = _decomposition(lambda matrix: jnp.linalg.qr(matrix))  # noqa: PLW0108
 
 
 def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
@@ -86,7 +106,7 @@ def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, 
 def eigvalsh(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
     """Eigenvalues, ascending."""
     values, vectors = eigh(matrix)
-    return _with_derivative(values, jnp.sum(vectors * (matrix @ vectors), axis=0))
+    return with_derivative(values, jnp.sum(vectors * (matrix @ vectors), axis=0))
 
 
 def eigenvalue_limit(matrix: Float[Array, "n n"], guess: Float[Array, ""]) -> Float[Array, ""]:
@@ -124,7 +144,7 @@ def largest_svd(matrix: Float[Array, "m n"]) -> tuple[Float[Array, ""], Float[Ar
     """The largest singular value and its right singular vector, of which the value alone is differentiated."""
     left, values, right = _svd(jax.lax.stop_gradient(matrix))
     u, v = left[:, 0], right[0]
-    return _with_derivative(values[0], u @ matrix @ v), v
+    return with_derivative(values[0], u @ matrix @ v), v
 
 
 def solve(matrix: Float[Array, "n n"], right: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -137,6 +157,6 @@ def orthonormal(columns: Float[Array, "m n"]) -> Float[Array, "m n"]:
     return _qr(jax.lax.stop_gradient(columns))[0]
 
 
-def _with_derivative(value: Array, same: Array) -> Array:
+def with_derivative(value: Array, same: Array) -> Array:
     """A value found by a search, with the derivative of an expression that is equal to it (envelope theorem)."""
     return value + (same - jax.lax.stop_gradient(same))

@@ -33,7 +33,7 @@ class Windows(NamedTuple):
         """Windows over an array of ``shape``; ``padding`` may be "SAME" or "VALID"."""
         pairs = lax.padtype_to_pads(shape, sizes, strides, padding) if isinstance(padding, str) else padding
         ones = (1,) * len(shape)
-        return cls(tuple(sizes), tuple(strides), tuple(map(tuple, pairs)), ones, ones)
+        return cls(tuple(sizes), tuple(strides), tuple((before, after) for before, after in pairs), ones, ones)
 
 
 def log_sum_exp(x: Array, windows: Windows) -> Array:

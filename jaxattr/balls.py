@@ -25,7 +25,8 @@ class Ball(abc.ABC):
 
     Attributes:
       epsilon: the radius, in units of the input; may be traced.
-      box: ``(lower, upper)``, numbers or arrays that broadcast against the input, or ``None``.
+      box: ``(lower, upper)``, numbers or arrays (or lists of them) that broadcast against the input, or ``None``.
+        A feature whose limits are equal cannot move.
     """
 
     name: ClassVar[str]
@@ -44,10 +45,8 @@ class Ball(abc.ABC):
         if box is not None:
             if not isinstance(box, (tuple, list)) or len(box) != 2:
                 raise ValueError(f"`box` must be (lower, upper) or None for inputs without one, got {box!r}.")
-            lower, upper = box
-            if _checks.is_concrete(lower) and _checks.is_concrete(upper) and not np.all(lower < np.asarray(upper)):
-                raise ValueError(f"`box` must be (lower, upper) with lower < upper, got {box!r}.")
-            box = (lower, upper)
+            box = tuple(_limit(limit, box) for limit in box)
+            _check_order(box)
         self.epsilon = epsilon
         self.box = box
 
@@ -117,9 +116,55 @@ class Ball(abc.ABC):
         """A valid input within ``epsilon`` of ``x``: ball first, then box.
 
         Clipping moves every coordinate towards ``x``, which lies in the box, so that the result is still in the ball.
-        (It is the nearest such input for :class:`LInf`, and a feasible one for :class:`L2`.)
+        (It is the nearest such input for :class:`LInf`, and a feasible one for :class:`L2`.) ``norm(result - x) <=
+        epsilon`` holds as it is computed, not up to rounding: where ``x + delta`` would be rounded away from ``x``, it
+        is rounded towards it; an L2 perturbation is made shorter by what summing its squares may be off by.
         """
-        return self.clip(x + self.project(perturbed - x))
+        delta = self._shortened(self.project(perturbed - x), x.dtype)
+        moved = x + delta
+        if self.box is not None:
+            # An x that rounding has put a little outside of the box may stand still.
+            lower, upper = (jnp.asarray(limit, x.dtype) for limit in self.box)
+            slack = self._rounding_slack(x.dtype)
+            lower = jnp.where((x < lower) & (x >= lower - slack), x, lower)
+            upper = jnp.where((x > upper) & (x <= upper + slack), x, upper)
+            moved = jnp.clip(moved, lower, upper)
+        return self._towards(x, moved, delta)
+
+    @abc.abstractmethod
+    def _shortened(self, delta: Array, dtype: Any) -> Array:
+        """A perturbation whose norm is at most epsilon, however its rounding falls."""
+
+    def _radius(self, dtype: Any) -> Array:
+        """The largest number of ``dtype`` that is at most epsilon."""
+        radius = jnp.asarray(self.epsilon, dtype)
+        if not _checks.is_concrete(self.epsilon):
+            return radius
+        rounded = np.asarray(self.epsilon, dtype)
+        too_large = float(rounded) > float(self.epsilon)
+        return jnp.asarray(np.nextafter(rounded, np.zeros_like(rounded)) if too_large else rounded)
+
+    def _towards(self, x: Array, moved: Array, delta: Array) -> Array:
+        """``moved``, a unit in the last place nearer to x where it is farther from it than ``|delta|``."""
+        fixed_x, fixed, limit = jax.lax.stop_gradient((x, moved, self._limits(delta)))
+        difference = fixed - fixed_x
+        # What the subtraction itself rounds off (Knuth 1969, TwoSum): x - fixed = -(difference + rest), exactly.
+        part = difference - fixed
+        rest = (fixed - (difference - part)) - (fixed_x + part)
+        size, beyond = jnp.abs(difference), jnp.sign(difference) * rest > 0
+        nearer = jnp.where((size > limit) | ((size == limit) & beyond), jnp.nextafter(fixed, fixed_x), fixed)
+        # Added, so that the derivative is that of `moved`.
+        return moved + (nearer - fixed)
+
+    def _limits(self, delta: Array) -> Array:
+        """How far each coordinate may move."""
+        return jnp.abs(delta)
+
+    def _rounding_slack(self, dtype: Any) -> Array:
+        """What rounding may put an input outside of the box."""
+        finite = [jnp.where(jnp.isfinite(limit), jnp.abs(limit), 0) for limit in map(jnp.asarray, self.box or ())]
+        largest = jnp.max(jnp.stack([jnp.max(limit, initial=0) for limit in finite])) if finite else 0
+        return (16 * jnp.finfo(dtype).eps * jnp.maximum(1.0, largest)).astype(dtype)
 
     def contains(
         self, x: Float[Array, "*shape"], perturbed: Float[Array, "*shape"], tolerance: float | None = None
@@ -146,8 +191,8 @@ class Ball(abc.ABC):
         """
         if self.box is None or not _checks.is_concrete(x) or not all(map(_checks.is_concrete, self.box)):
             return
-        values = np.asarray(x)
-        limits = [np.asarray(limit) for limit in self.box]
+        dtype = x.dtype if hasattr(x, "dtype") else jnp.result_type(float)
+        values, limits = np.asarray(x), [np.asarray(limit) for limit in self.box]
         for limit in limits:
             fits = limit.ndim <= values.ndim and all(
                 a in (1, b) for a, b in zip(limit.shape[::-1], values.shape[::-1], strict=False)
@@ -155,13 +200,14 @@ class Ball(abc.ABC):
             if not fits:
                 raise ValueError(
                     f"`box` has a limit of shape {limit.shape}, which does not fit inputs of {values.shape}."
+                    " Accepted is what broadcasts against one input: a number, one value a channel or one a feature."
                 )
         largest = max((float(np.max(np.abs(limit[np.isfinite(limit)]), initial=0)) for limit in limits), default=0)
-        slack = 16 * float(jnp.finfo(x.dtype).eps) * max(1.0, largest)
-        if np.any(values < self.box[0] - slack) or np.any(values > self.box[1] + slack):
+        slack = 16 * float(jnp.finfo(dtype).eps) * max(1.0, largest)
+        if np.any(values < limits[0] - slack) or np.any(values > limits[1] + slack):
             raise ValueError(
-                f"`x` must lie in the box of valid inputs {self.box}, but its values range from {np.nanmin(values):.6g}"
-                f" to {np.nanmax(values):.6g}. Rescale the input, or give the ball its box:"
+                f"`x` must lie in the box of valid inputs {_shown(limits)}, but its values range from"
+                f" {np.nanmin(values):.6g} to {np.nanmax(values):.6g}. Rescale the input, or give the ball its box:"
                 f" `{type(self).__name__}(epsilon, box=(lower, upper))`, or `box=None` for inputs without one."
             )
 
@@ -174,7 +220,7 @@ class L2(Ball):
       box: ``(lower, upper)`` limits of valid inputs; ``None`` for inputs without one.
 
     Raises:
-      ValueError: if ``epsilon`` is negative, not finite or not a scalar, or the box is empty.
+      ValueError: if ``epsilon`` is negative, not finite or not a scalar, or a lower limit is above its upper one.
 
     Example:
       >>> import jax.numpy as jnp
@@ -203,6 +249,12 @@ class L2(Ball):
         safe = jnp.maximum(radius, jnp.sqrt(jnp.finfo(delta.dtype).tiny))
         return jnp.where(radius > 0, optax.projections.projection_l2_ball(delta, safe), 0)
 
+    def _shortened(self, delta, dtype):
+        # A norm of n squares is off by some units in the last place, whichever order a compiler sums them in.
+        target = self._radius(dtype) * (1 - (4 + delta.size**0.5 / 4) * float(jnp.finfo(dtype).eps))
+        length = jax.lax.stop_gradient(self.norm(delta))
+        return delta * jnp.where(length > target, target / jnp.where(length > target, length, 1), 1)
+
     def sample(self, key, shape, dtype=None):
         # Not `jax.random.ball`: its rejection sampler of generalized normals takes seconds to compile on CPUs.
         dtype = dtype or jnp.result_type(float)
@@ -220,7 +272,7 @@ class LInf(Ball):
       box: ``(lower, upper)`` limits of valid inputs; ``None`` for inputs without one.
 
     Raises:
-      ValueError: if ``epsilon`` is negative, not finite or not a scalar, or the box is empty.
+      ValueError: if ``epsilon`` is negative, not finite or not a scalar, or a lower limit is above its upper one.
 
     Example:
       >>> import jax.numpy as jnp
@@ -244,9 +296,64 @@ class LInf(Ball):
     def project(self, delta):
         return optax.projections.projection_linf_ball(delta, self.epsilon)
 
+    def _shortened(self, delta, dtype):
+        return optax.projections.projection_linf_ball(delta, self._radius(dtype))
+
+    def _limits(self, delta):
+        return jnp.broadcast_to(self._radius(delta.dtype), delta.shape)
+
     def sample(self, key, shape, dtype=None):
         dtype = dtype or jnp.result_type(float)
         return jax.random.uniform(key, shape, dtype, -1, 1) * jnp.asarray(self.epsilon, dtype)
+
+
+def _limit(limit: Any, box: Any) -> Any:
+    """One limit of a box: a number or an array as they are, anything else as an array."""
+    if hasattr(limit, "dtype") or isinstance(limit, (int, float)):
+        return limit
+    array = np.asarray(limit) if not isinstance(limit, (list, tuple)) or _of_one_shape(limit) else np.asarray(None)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"`box` must be (lower, upper), numbers or arrays of numbers, got {box!r}.")
+    return array.astype(float) if array.dtype.kind != "f" else array
+
+
+def _of_one_shape(values: Any) -> bool:
+    try:
+        np.asarray(values)
+    # Rows of different lengths.
+    except ValueError:
+        return False
+    return True
+
+
+def _check_order(box: tuple[Any, ...]) -> None:
+    if not all(map(_checks.is_concrete, box)):
+        return
+    lower, upper = map(np.asarray, box)
+    try:
+        shape = np.broadcast_shapes(lower.shape, upper.shape)
+    except ValueError:
+        raise ValueError(
+            f"`box` must be (lower, upper) of shapes that broadcast, got {lower.shape} and {upper.shape}."
+        ) from None
+    # NaN is no limit. Equal limits are: of a feature that cannot move.
+    wrong = np.broadcast_to(~(lower <= upper), shape)
+    if np.any(wrong):
+        where = tuple(map(int, np.argwhere(wrong)[0])) if wrong.ndim else None
+        raise ValueError(
+            f"`box` must be (lower, upper) with lower <= upper, got {_shown([lower, upper])}"
+            f"{'' if where is None else f', where feature {where} has lower > upper or NaN'}."
+        )
+
+
+def _shown(limits: Any) -> str:
+    """A box in a message: numbers, and the range of arrays."""
+    return "({})".format(
+        ", ".join(
+            str(limit.item()) if limit.ndim == 0 else f"array of {limit.min():.6g} to {limit.max():.6g}"
+            for limit in map(np.asarray, limits)
+        )
+    )
 
 
 def require(ball: Any) -> Ball:

@@ -1,8 +1,8 @@
 """The attribution Jacobian ``J[i, j] = d g_i / d x_j`` as a linear operator.
 
 Everything second-order in the library is made of products with J and its transpose; the d x d matrix is formed on
-request only. Paper 000 writes ``H = J^T`` and ``P = H H^T``, which is ``P = J^T J`` here; ``J J^T`` has the same
-eigenvalues but other eigenvectors and entries, and is wrong for attributions whose J is not symmetric, such as IG.
+request only. Wang and Kong 2023 write ``H = J^T`` and ``P = H H^T``, which is ``P = J^T J`` here; ``J J^T`` has the
+same eigenvalues but other eigenvectors and entries, and is wrong for attributions whose J is not symmetric, such as IG.
 """
 
 import functools
@@ -26,7 +26,7 @@ class AttributionJacobian(NamedTuple):
     """J at one sample. ``matvec`` and ``rmatvec`` take and return arrays shaped like the input.
 
     Attributes:
-      value: the attribution g(x).
+      value: the attribution g(x), in the dtype of x, as all products are: float32 at least, whatever the network's.
       matvec: ``v -> J v``.
       rmatvec: ``u -> J^T u``.
       symmetric: whether J is known to be symmetric, so that ``rmatvec`` is ``matvec``.
@@ -132,12 +132,13 @@ def attribution_jacobian(
 
     For gradient attributions both products are forward over reverse (:mod:`jaxattr.gradient_attribution`); for any
     other function they are its ``jvp`` and ``vjp``. Products run at the highest matmul precision: reduced precision
-    (TF32) has relative errors of 1e-3, which changes which attacks seem to violate a bound.
+    (TF32) has relative errors of 1e-3, which changes which attacks seem to violate a bound. For the same reason a
+    network that computes in 16 bits is better bounded in 32: its slopes are off by 0.4 %, in float32 numbers.
 
     Args:
       attribute: ``(logits_fn, x, label) -> map``.
       logits_fn: classifier of one input.
-      x: the sample.
+      x: the sample; one of 16 bits becomes float32.
       label: class whose output is explained.
       linearize: keep what all products share (the forward and backward pass at x, at every path point for IG). It is
         about twice as fast for many products and holds memory in proportion to the path points; ``False`` recomputes.
@@ -161,6 +162,7 @@ def attribution_jacobian(
       >>> J.dense().tolist()
       [[3.0, 2.0], [3.0, 2.0]]
     """
+    _checks.attribution(attribute)
     x = _checks.sample(x)
     label = _checks.label(logits_fn, x, label)
     found = guard.check(attribute, logits_fn, x, kinks, method=method)
@@ -173,19 +175,22 @@ def attribution_jacobian(
 
 def _structured(attribute, logits_fn, x, label, linearize) -> AttributionJacobian:
     def field(z):
-        return attribute.field(logits_fn, z, label)
+        # A field of the user's own may come in the network's dtype.
+        return _checks.attribution_map(attribute.field(logits_fn, z, label), x).astype(x.dtype)
 
     with jax.default_matmul_precision("highest"):
         if linearize:
-            gradient, hessian = jax.linearize(field, x)
+            gradient, linear = jax.linearize(field, x)
         else:
             gradient = field(x)
 
-            def hessian(v):
+            def linear(v):
                 with jax.default_matmul_precision("highest"):
                     return jax.jvp(field, (x,), (v,))[1]
 
-    _checks.attribution_map(gradient, x)
+    def hessian(v):
+        return linear(jnp.asarray(v, x.dtype))
+
     multiplier = attribute.multiplier(x)
     if multiplier is None:
         return AttributionJacobian(gradient, hessian, hessian, symmetric=True)
@@ -200,14 +205,13 @@ def _structured(attribute, logits_fn, x, label, linearize) -> AttributionJacobia
 
 def _generic(attribute, logits_fn, x, label) -> AttributionJacobian:
     def function(z):
-        return attribute(logits_fn, z, label)
+        return _checks.attribution_map(attribute(logits_fn, z, label), x).astype(x.dtype)
 
     with jax.default_matmul_precision("highest"):
         value, transposed = jax.vjp(function, x)
-    _checks.attribution_map(value, x)
 
     def matvec(v):
         with jax.default_matmul_precision("highest"):
-            return jax.jvp(function, (x,), (v,))[1]
+            return jax.jvp(function, (x,), (jnp.asarray(v, x.dtype),))[1]
 
-    return AttributionJacobian(value, matvec, lambda u: transposed(u)[0], symmetric=False)
+    return AttributionJacobian(value, matvec, lambda u: transposed(jnp.asarray(u, x.dtype))[0], symmetric=False)

@@ -8,6 +8,8 @@ Where the Krylov space is exhausted, what is left of the next vector is rounding
 Here a vector of exact zeros ends the run (further steps are zero and change nothing), and noise is made orthogonal
 again after it has been normalized: the run then goes on in a direction that the start happened to lack, which is what a
 flat spectrum with one outlier needs.
+
+Runs may end before their last step: a test looks at what there is every few steps. What was not reached stays zero.
 """
 
 from collections.abc import Callable
@@ -22,6 +24,10 @@ from jaxattr import _checks, _numerics
 
 Matvec = Callable[[Array], Array]
 
+# Steps between two looks at whether a run may end, the first of these that divides its length. A look costs a small
+# eigenvalue problem, and a block of another length at the end would compile the product a second time.
+_BETWEEN = (4, 5, 3, 6, 7, 2, 1)
+
 
 def negligible(dtype: Any) -> float:
     """Size of a residual, relative to the operator, below which it cannot be told from rounding."""
@@ -34,12 +40,14 @@ class Tridiagonal(NamedTuple):
     Attributes:
       diagonal: of T, (k,).
       residuals: norms beta_1 ... beta_k, (k,); the first k - 1 are the off-diagonal of T.
-      basis: orthonormal rows, (k, n); rows past an exhausted Krylov space are zero.
+      basis: orthonormal rows, (k, n); rows past an exhausted Krylov space, or past the run's end, are zero.
+      steps: how many were made, int32; the rest of all arrays is zero.
     """
 
     diagonal: Array
     residuals: Array
     basis: Array
+    steps: Array
 
 
 class Bidiagonal(NamedTuple):
@@ -50,12 +58,14 @@ class Bidiagonal(NamedTuple):
       residuals: norms beta_1 ... beta_k, (k,); the first k - 1 are the upper diagonal of B.
       right: orthonormal rows v_i, (k, n).
       left: orthonormal rows u_i, (k, m).
+      steps: how many were made, int32; the rest of all arrays is zero.
     """
 
     diagonal: Array
     residuals: Array
     right: Array
     left: Array
+    steps: Array
 
 
 def _extend(image: Array, basis: Array, scale: Array) -> tuple[Array, Array, Array]:
@@ -77,13 +87,39 @@ def _extend(image: Array, basis: Array, scale: Array) -> tuple[Array, Array, Arr
     return jnp.where(exhausted, 0, norm), jnp.where(exhausted, 0, following), scale
 
 
-def lanczos(matvec: Matvec, start: Float[Array, " n"], num_steps: int) -> Tridiagonal:
+def _run(step: Callable[[Any, Any], Any], carry: Any, num_steps: int, done: Callable[[Any], Array] | None) -> Any:
+    """All steps, or as many blocks of some as it takes until ``done(state)``; ``carry[0]`` is the state.
+
+    Under ``vmap`` a batch runs until its last sample is done; the others keep what they had when they were.
+    """
+    with jax.default_matmul_precision("highest"):
+        if done is None:
+            return jax.lax.fori_loop(0, num_steps, step, carry)[0]
+        between = next(count for count in _BETWEEN if num_steps % count == 0)
+
+        def block(carry):
+            first = carry[0].steps
+            return jax.lax.fori_loop(0, between, lambda i, carry: step(first + i, carry), carry)
+
+        def going(carry):
+            return (carry[0].steps < num_steps) & ~((carry[0].steps > 0) & done(carry[0]))
+
+        return jax.lax.while_loop(going, block, carry)[0]
+
+
+def lanczos(
+    matvec: Matvec,
+    start: Float[Array, " n"],
+    num_steps: int,
+    done: Callable[[Tridiagonal], Array] | None = None,
+) -> Tridiagonal:
     """Lanczos with full reorthogonalization (twice) and a guard against exhausted Krylov spaces.
 
     Args:
       matvec: product with a symmetric matrix.
       start: first basis vector; need not be normalized.
       num_steps: products; at most n are useful.
+      done: looked at every few steps; the run ends where it is true. Such a run has no reverse mode.
 
     Returns:
       The :class:`Tridiagonal`.
@@ -95,17 +131,22 @@ def lanczos(matvec: Matvec, start: Float[Array, " n"], num_steps: int) -> Tridia
         basis = state.basis.at[j].set(current)
         image = matvec(current)
         norm, following, scale = _extend(image, basis, scale)
-        state = Tridiagonal(state.diagonal.at[j].set(jnp.vdot(current, image)), state.residuals.at[j].set(norm), basis)
+        diagonal = state.diagonal.at[j].set(jnp.vdot(current, image))
+        state = Tridiagonal(diagonal, state.residuals.at[j].set(norm), basis, state.steps + 1)
         return state, following, scale
 
-    zeros = jnp.zeros(num_steps, start.dtype)
-    empty = Tridiagonal(zeros, zeros, jnp.zeros((num_steps, start.size), start.dtype))
-    carry = (empty, start / jnp.linalg.norm(start), zeros[0])
-    with jax.default_matmul_precision("highest"):
-        return jax.lax.fori_loop(0, num_steps, step, carry)[0]
+    zeros, none = jnp.zeros(num_steps, start.dtype), jnp.zeros((), jnp.int32)
+    empty = Tridiagonal(zeros, zeros, jnp.zeros((num_steps, start.size), start.dtype), none)
+    return _run(step, (empty, start / jnp.linalg.norm(start), zeros[0]), num_steps, done)
 
 
-def golub_kahan(matvec: Matvec, rmatvec: Matvec, start: Float[Array, " n"], num_steps: int) -> Bidiagonal:
+def golub_kahan(
+    matvec: Matvec,
+    rmatvec: Matvec,
+    start: Float[Array, " n"],
+    num_steps: int,
+    done: Callable[[Bidiagonal], Array] | None = None,
+) -> Bidiagonal:
     """Golub-Kahan bidiagonalization with full reorthogonalization of both bases, guarded as :func:`lanczos`.
 
     Args:
@@ -113,6 +154,7 @@ def golub_kahan(matvec: Matvec, rmatvec: Matvec, start: Float[Array, " n"], num_
       rmatvec: product with its transpose.
       start: first right basis vector; need not be normalized.
       num_steps: pairs of products; at most n are useful.
+      done: as in :func:`lanczos`.
 
     Returns:
       The :class:`Bidiagonal`.
@@ -127,13 +169,10 @@ def golub_kahan(matvec: Matvec, rmatvec: Matvec, start: Float[Array, " n"], num_
         alpha, left, scale = _extend(matvec(current), state.left, scale)
         basis = state.left.at[j].set(left)
         beta, following, transposed_scale = _extend(rmatvec(left), right, transposed_scale)
-        state = Bidiagonal(state.diagonal.at[j].set(alpha), state.residuals.at[j].set(beta), right, basis)
-        return state, following, scale, transposed_scale
+        diagonal, residuals = state.diagonal.at[j].set(alpha), state.residuals.at[j].set(beta)
+        return Bidiagonal(diagonal, residuals, right, basis, state.steps + 1), following, scale, transposed_scale
 
-    zeros = jnp.zeros(num_steps, start.dtype)
-    empty = Bidiagonal(
-        zeros, zeros, jnp.zeros((num_steps, start.size), start.dtype), jnp.zeros((num_steps, rows), start.dtype)
-    )
-    carry = (empty, start / jnp.linalg.norm(start), zeros[0], zeros[0])
-    with jax.default_matmul_precision("highest"):
-        return jax.lax.fori_loop(0, num_steps, step, carry)[0]
+    zeros, none = jnp.zeros(num_steps, start.dtype), jnp.zeros((), jnp.int32)
+    sides = (jnp.zeros((num_steps, start.size), start.dtype), jnp.zeros((num_steps, rows), start.dtype))
+    carry = (Bidiagonal(zeros, zeros, *sides, none), start / jnp.linalg.norm(start), zeros[0], zeros[0])
+    return _run(step, carry, num_steps, done)

@@ -22,10 +22,22 @@ since ``(t - T) (p_0(t), ..., p_{k-1}(t)) = beta_k p_k(t) e_k``. Nothing is assu
 adapts to it: where the Krylov space is exhausted (beta = 0: rank-deficient, identity, zero operators) the root is the
 Ritz value itself, up to what rounding may have hidden.
 
-Krylov runs and their guards are in :mod:`jaxattr.krylov`.
+**A run may end when it likes.** Let E be the event ``|<u, s>| >= delta``. It is one event of the start alone, and it
+does not name k: on E the sum is at most ``1/delta^2`` for EVERY k, since a longer run only adds terms to a sum that
+Bessel's inequality bounds. Hence on E the upper values of all steps hold at once,
+
+    Pr[lambda_max <= upper_k for all k] >= Pr[E] = confidence,
+
+and with them ``upper_K`` for any K, also one that is chosen by looking at the run. Ending it where ``upper / attained -
+1`` is at most a tolerance therefore costs no confidence: there is no union over steps to pay for. The same holds for
+both ends of a symmetric operator (u belongs to the eigenvalue of largest size, wherever it lies, and E is about this
+one u) and for Golub-Kahan, which is Lanczos on ``J^T J`` from the same s. What the test for the end computes decides
+about K alone, so that its own rounding cannot make a value wrong.
+
+Krylov runs and their guards are in :mod:`jaxattr.krylov`, the root and its bisection in :mod:`jaxattr._ritz`.
 """
 
-import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,10 +45,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 from jax import Array
-from jaxtyping import Float
 
-from jaxattr import _checks, _numerics
-from jaxattr.krylov import Matvec, golub_kahan, lanczos, negligible
+from jaxattr import _checks, _numerics, _ritz
+from jaxattr.krylov import Matvec, golub_kahan, lanczos
 
 
 class Extreme(NamedTuple):
@@ -70,87 +81,34 @@ def overlap_quantile(size: int, probability: float) -> float:
     return float(np.sqrt(scipy.special.betaincinv(0.5, (size - 1) / 2, probability)))
 
 
-def upper_edge(
-    ritz: Float[Array, " k"],
-    last: Float[Array, " k"],
-    residuals: Float[Array, " k"],
-    overlap: float,
-    unseen: Any = 0.0,
-) -> Float[Array, ""]:
-    """The root t, not below the Ritz values, of ``sum_{j=0}^k p_j(t)^2 = 1 / overlap^2`` (see the module).
-
-    Args:
-      ritz: eigenvalues of the tridiagonal matrix.
-      last: last components of its eigenvectors, in the same order.
-      residuals: all k residual norms.
-      overlap: lower limit of the start's overlap with the eigenvector in question.
-      unseen: residual norm that rounding may have lost where the run was taken to be exhausted. A residual beta means
-        ``overlap * (lambda_max - theta) <= beta`` for the largest Ritz value theta.
-    """
-    largest = jnp.max(ritz)
-    exhausted = jnp.any(residuals <= 0)
-    logs = jnp.log(jnp.where(residuals > 0, residuals, 1))
-    level = jnp.sum(logs) - math.log(overlap)
-    # (t - largest)^k is at most the last polynomial's product, so that this is right of the root.
-    reach = jnp.exp(level / ritz.size)
-    tiny = jnp.finfo(ritz.dtype).tiny
-    # Components are exact to rounding only. Smaller ones make the root larger, never unsafe.
-    weights = 2 * jnp.log(jnp.maximum(jnp.abs(last) - 8 * jnp.finfo(ritz.dtype).eps, tiny))
-
-    def halve(_, limits):
-        low, high = limits
-        middle = (low + high) / 2
-        distances = jnp.log(jnp.maximum(middle + (largest - ritz), tiny))
-        # log of sum_j p_j^2 * prod_{j<=k} beta_j^2.
-        earlier = jax.nn.logsumexp(jnp.append(weights - 2 * distances, -2 * logs[-1])) + 2 * logs[-1]
-        beyond = jnp.sum(distances) + earlier / 2 > level
-        return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
-
-    # Bisection on the distance from the largest Ritz value: precise also where it is tiny beside the value.
-    _, distance = jax.lax.fori_loop(0, 60, halve, (jnp.zeros_like(reach), reach))
-    return largest + jnp.where(exhausted, unseen / overlap, distance)
-
-
-class _Spectrum(NamedTuple):
-    """Ritz values of a Krylov run, divided by ``scale``, with what :func:`upper_edge` asks for."""
-
-    ritz: Array
-    vectors: Array
-    residuals: Array
-    scale: Array
-    unseen: Any
-
-    def upper(self, overlap: float, sign: int = 1) -> Array:
-        """Upper edge, per scale, of the spectrum or of its negative."""
-        return upper_edge(sign * self.ritz, self.vectors[-1], self.residuals, overlap, self.unseen)
-
-
-def _spectrum(diagonal: Array, off: Array, residuals: Array, size: int) -> _Spectrum:
-    """Eigenpairs of a tridiagonal matrix, scaled so that nothing overflows or is lost in a square."""
-    largest = jnp.max(jnp.abs(jnp.concatenate([diagonal, residuals])))
-    scale = jnp.where(largest > 0, largest, 1)
-    diagonal, off, residuals = diagonal / scale, off / scale, residuals / scale
-    ritz, vectors = _numerics.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
-    # With as many steps as features nothing can have been missed.
-    unseen = 0.0 if diagonal.size == size else negligible(diagonal.dtype) * jnp.max(jnp.abs(ritz))
-    return _Spectrum(ritz, vectors, residuals, scale, unseen)
+def _until(tolerance: float, test: Callable[[Any], Array]) -> Callable[[Any], Array] | None:
+    """The test for a run's end. Where nothing is a number, nothing more will be."""
+    if tolerance == 0:
+        return None
+    return lambda state: ~jnp.all(jnp.isfinite(state.diagonal)) | test(state)
 
 
 def _random_start(key: Array, size: int, dtype: Any) -> Array:
-    start = jax.random.normal(key, (size,), dtype or jnp.result_type(float))
+    # Decompositions have no types of 16 bits.
+    dtype = jnp.promote_types(dtype or jnp.result_type(float), jnp.float32)
+    start = jax.random.normal(key, (size,), dtype)
     return start / jnp.linalg.norm(start)
 
 
-def _direction(coefficients: Array, basis: Array, start: Array) -> Array:
-    """Unit Ritz vector. Zero rows (exhausted steps) may leave none: any is right then, and the start is one."""
+def _product(matvec: Matvec, shape: tuple[int, ...], dtype: Any) -> Matvec:
+    """Of flat vectors of one type."""
+    return lambda v: matvec(v.reshape(shape)).ravel().astype(dtype)
+
+
+def _direction(coefficients: Array, basis: Array) -> Array:
     vector = coefficients @ basis
-    norm = jnp.linalg.norm(vector)
-    return jnp.where(norm > 0.5, vector / jnp.where(norm > 0.5, norm, 1), start)
+    return vector / jnp.linalg.norm(vector)
 
 
-def _rounding(size: int, dtype: Any) -> float:
-    """Relative rounding of the products themselves: a few units in the last place, grown by the length of the sums."""
-    return 4 * float(np.sqrt(size)) * float(jnp.finfo(dtype).eps)
+def _check(num_steps: int, confidence: float, tolerance: float) -> int:
+    _checks.probability("confidence", confidence)
+    _checks.non_negative("tolerance", tolerance)
+    return _checks.positive_int("num_steps", num_steps)
 
 
 def largest_singular_value(
@@ -162,14 +120,18 @@ def largest_singular_value(
     symmetric: bool = False,
     num_steps: int = 40,
     confidence: float = 0.999,
+    tolerance: float = 0.01,
     dtype: Any = None,
     verify: bool = True,
 ) -> Extreme:
-    """Largest singular value of an operator by products, with an upper value of a stated confidence.
+    """Find the largest singular value of an operator by products, with an upper value of a stated confidence.
 
     A symmetric operator J is iterated itself (Lanczos, one product a step) and both ends of its spectrum are bounded:
     the start has to overlap with one vector only, that of the eigenvalue of largest size, wherever it lies. A general
     operator is bidiagonalized (Golub-Kahan, two products a step). One more product verifies ``attained``.
+
+    The run ends when the upper value is near enough to the attained one. That choice costs no confidence (see the
+    module), and under ``vmap`` a batch runs until its slowest member has ended.
 
     Args:
       matvec: ``v -> J v`` for arrays of shape ``shape``; the value may have another shape.
@@ -177,73 +139,88 @@ def largest_singular_value(
       shape: of the operator's argument and, if symmetric, of its value.
       key: of the random start.
       symmetric: whether J is symmetric.
-      num_steps: Krylov steps, capped at the number of features.
+      num_steps: Krylov steps at most, capped at the number of features.
       confidence: probability over the random start with which ``upper`` holds.
-      dtype: floating-point type; JAX's default one if absent.
+      tolerance: the run ends when ``upper / attained - 1`` is no more, which is looked at every few steps; 0 makes all
+        steps.
+      dtype: floating-point type; JAX's default one if absent, and float32 for types of 16 bits.
       verify: measure ``||J direction||`` by one more product, which also carries the derivative; otherwise ``attained``
         is what the recurrence says, and nothing has a derivative.
 
     Returns:
-      An :class:`Extreme`. A NaN or infinite product makes ``attained``, ``upper`` and ``residual`` NaN.
+      An :class:`Extreme`. ``upper`` carries ``4 sqrt(size)`` units in the last place for the rounding of products. A
+      NaN or infinite product makes ``attained``, ``upper`` and ``residual`` NaN.
 
     Raises:
-      ValueError: if ``confidence`` is not between 0 and 1, or ``num_steps`` is below 1.
+      ValueError: if ``confidence`` is not between 0 and 1, ``tolerance`` is negative, or ``num_steps`` is below 1.
 
     References:
-      Golub and Kahan 1965; Hochstenbach 2013; paper 000, Theorem 1 (which takes an unbounded estimate).
+      Golub and Kahan 1965; Van Dorsselaer, Hochstenbach and Van der Vorst 2000; Hochstenbach 2013.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> J = jnp.diag(jnp.arange(1.0, 101.0))
       >>> found = largest_singular_value(lambda v: J @ v, lambda u: J.T @ u, (100,), jax.random.key(0))
-      >>> bool(found.attained <= 100.0 <= found.upper <= 101.0), int(found.products)
-      (True, 81)
+      >>> bool(found.attained <= 100.0 <= found.upper <= 101.1), int(found.products)
+      (True, 49)
     """
-    _checks.probability("confidence", confidence)
-    num_steps = _checks.positive_int("num_steps", num_steps)
+    num_steps = _check(num_steps, confidence, tolerance)
     size = int(np.prod(shape))
     start = _random_start(key, size, dtype)
-    value_shape = jax.eval_shape(matvec, jax.ShapeDtypeStruct(shape, start.dtype)).shape
-
-    def product(v):
-        return matvec(v.reshape(shape)).ravel()
-
+    dtype = start.dtype
+    value = jax.eval_shape(matvec, jax.ShapeDtypeStruct(shape, dtype))
     overlap = overlap_quantile(size, 1 - confidence)
+    with jax.default_matmul_precision("highest"):
+        product = _product(matvec, shape, dtype)
+        # The search is no function to differentiate, and a loop of unknown length has no reverse mode.
+        forward = _numerics.constant(product, start)
+        if not symmetric:
+            transposed = jax.ShapeDtypeStruct((value.size,), dtype)
+            backward = _numerics.constant(_product(rmatvec, value.shape, dtype), transposed)
     if symmetric:
-        state = lanczos(product, start, num_steps)
-        basis, steps = state.basis, state.diagonal.size
-        found = _spectrum(state.diagonal, state.residuals[:-1], state.residuals, size)
-        winner = jnp.argmax(jnp.abs(found.ritz))
+
+        def near(state):
+            found = _ritz.of_tridiagonal(state, size)
+            winner, reached = found.largest(jnp.abs(found.ritz))
+            limit, length = (1 + tolerance) * reached, jnp.hypot(reached, found.residual(winner))
+            near, contradicted = (
+                found.below(value, overlap) & found.below(value, overlap, -1) for value in (limit, length)
+            )
+            # The Ritz vector's image is longer than the Ritz value. An edge below it is wrong, and more steps mend it.
+            return found.exhausted | (near & ~contradicted)
+
+        state = lanczos(forward, start, num_steps, _until(tolerance, near))
+        basis, found = state.basis, _ritz.of_tridiagonal(state, size)
+        winner, reached = found.largest(jnp.abs(found.ritz))
         edge = jnp.maximum(found.upper(overlap), found.upper(overlap, -1))
-        scale, reached = found.scale, jnp.abs(found.ritz[winner])
-        known = reached
+        scale, known = found.scale, reached
     else:
-        state = golub_kahan(product, lambda u: rmatvec(u.reshape(value_shape)).ravel(), start, num_steps)
-        basis, steps = state.right, state.diagonal.size
-        largest = jnp.max(jnp.maximum(state.diagonal, state.residuals))
-        scale = jnp.where(largest > 0, largest, 1)
-        alpha, beta = state.diagonal / scale, state.residuals / scale
-        # B^T B, whose Lanczos residuals are alpha beta.
-        squares = alpha**2 + jnp.append(jnp.zeros(1, beta.dtype), beta[:-1]) ** 2
-        found = _spectrum(squares, (alpha * beta)[:-1], alpha * beta, size)
-        winner = jnp.argmax(found.ritz)
-        edge, reached = jnp.sqrt(found.scale * found.upper(overlap)), jnp.abs(found.ritz[winner])
-        known = jnp.sqrt(found.scale * reached)
-    residual = found.residuals[-1] * jnp.abs(found.vectors[-1, winner]) / jnp.where(reached > 0, reached, 1)
-    vector = _direction(found.vectors[:, winner], basis, start)
+
+        def near(state):
+            found, _ = _ritz.of_bidiagonal(state, size)
+            return found.exhausted | found.below((1 + tolerance) ** 2 * found.largest(found.ritz)[1], overlap)
+
+        state = golub_kahan(forward, backward, start, num_steps, _until(tolerance, near))
+        basis, (found, scale) = state.right, _ritz.of_bidiagonal(state, size)
+        winner, reached = found.largest(found.ritz)
+        reached = jnp.abs(reached)
+        edge, known = jnp.sqrt(found.scale * found.upper(overlap)), jnp.sqrt(found.scale * reached)
+    residual = found.residual(winner) / jnp.where(reached > 0, reached, 1)
+    upper = scale * edge * (1 + _numerics.rounding(size, dtype))
     # The derivative of a singular value is that of ||J v|| at a fixed v: exact, and finite where the iteration's own
     # derivative is not (an exhausted run divides by its last residual).
-    vector, edge, known = jax.lax.stop_gradient((vector, scale * edge, known))
+    vector = _direction(found.vectors[:, winner], basis)
+    vector, upper, known = jax.lax.stop_gradient((vector, upper, scale * known))
     if verify:
         with jax.default_matmul_precision("highest"):
             attained = _numerics.norm(product(vector))
+        ratio = jax.lax.stop_gradient(upper / jnp.where(attained > 0, attained, 1))
+        upper = _numerics.with_derivative(upper, ratio * attained)
     else:
-        attained = scale * known
-    excess = jax.lax.stop_gradient(jnp.maximum(edge / jnp.where(attained > 0, attained, 1), 1))
-    upper = attained * excess * (1 + _rounding(size, start.dtype))
+        attained = known
     finite = jnp.all(jnp.isfinite(state.diagonal)) & jnp.isfinite(attained)
     upper, attained, residual = (jnp.where(finite, value, jnp.nan) for value in (upper, attained, residual))
-    products = jnp.asarray(steps * (1 if symmetric else 2) + verify, jnp.int32)
+    products = jnp.asarray(state.steps * (1 if symmetric else 2) + verify, jnp.int32)
     return Extreme(attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products)
 
 
@@ -254,23 +231,30 @@ def largest_eigenvalue(
     *,
     num_steps: int = 40,
     confidence: float = 0.999,
+    tolerance: float = 0.01,
     dtype: Any = None,
 ) -> Extreme:
-    """Largest eigenvalue of a symmetric operator, which may be indefinite, by Lanczos.
+    """Find the largest eigenvalue of a symmetric operator, which may be indefinite, by Lanczos.
 
     Args:
       matvec: ``v -> A v`` for arrays of shape ``shape``.
       shape: of the operator's argument.
       key: of the random start.
-      num_steps: products, capped at the number of features; one more gives ``attained``.
+      num_steps: products at most, capped at the number of features; one more gives ``attained``.
       confidence: probability over the random start with which ``upper`` holds.
-      dtype: floating-point type; JAX's default one if absent.
+      tolerance: the run ends when ``upper - attained`` is no more than this share of ``|attained|``, which is looked at
+        every few steps; 0 makes all steps. It costs no confidence (see the module).
+      dtype: floating-point type; JAX's default one if absent, and float32 for types of 16 bits.
 
     Returns:
-      An :class:`Extreme`. A NaN or infinite product makes ``attained``, ``upper`` and ``residual`` NaN.
+      An :class:`Extreme`. ``upper`` carries ``4 sqrt(size)`` units in the last place, of the largest eigenvalue in
+      size, for rounding. A NaN or infinite product makes ``attained``, ``upper`` and ``residual`` NaN.
 
     Raises:
-      ValueError: if ``confidence`` is not between 0 and 1, or ``num_steps`` is below 1.
+      ValueError: if ``confidence`` is not between 0 and 1, ``tolerance`` is negative, or ``num_steps`` is below 1.
+
+    References:
+      Lanczos 1950; Van Dorsselaer, Hochstenbach and Van der Vorst 2000.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -279,30 +263,30 @@ def largest_eigenvalue(
       >>> bool(found.attained <= -1.0 <= found.upper <= -0.99)
       True
     """
-    _checks.probability("confidence", confidence)
-    num_steps = _checks.positive_int("num_steps", num_steps)
+    num_steps = _check(num_steps, confidence, tolerance)
     size = int(np.prod(shape))
     start = _random_start(key, size, dtype)
+    overlap = overlap_quantile(size, 1 - confidence)
+    with jax.default_matmul_precision("highest"):
+        product = _product(matvec, shape, start.dtype)
+        fixed = _numerics.constant(product, start)
 
-    def product(v):
-        return matvec(v.reshape(shape)).ravel()
+    def near(state):
+        found = _ritz.of_tridiagonal(state, size)
+        _, top = found.largest(found.ritz)
+        return found.exhausted | found.below(top + tolerance * jnp.abs(top), overlap)
 
-    state = lanczos(product, start, num_steps)
-    # The zero rows of an exhausted run would add Ritz values of 0, above a negative spectrum. The first Rayleigh
-    # quotient lies inside of every spectrum.
-    ended = jnp.sum(state.basis**2, axis=1) < 0.5
-    diagonal = jnp.where(ended, state.diagonal[0], state.diagonal)
-    found = _spectrum(diagonal, state.residuals[:-1], state.residuals, size)
-    winner = jnp.argmax(found.ritz)
-    largest = jnp.max(jnp.abs(found.ritz))
-    residual = found.residuals[-1] * jnp.abs(found.vectors[-1, winner]) / jnp.where(largest > 0, largest, 1)
-    vector = jax.lax.stop_gradient(_direction(found.vectors[:, winner], state.basis, start))
+    state = lanczos(fixed, start, num_steps, _until(tolerance, near))
+    found = _ritz.of_tridiagonal(state, size)
+    winner, _ = found.largest(found.ritz)
+    _, largest = found.largest(jnp.abs(found.ritz))
+    residual = found.residual(winner) / jnp.where(largest > 0, largest, 1)
+    vector = jax.lax.stop_gradient(_direction(found.vectors[:, winner], state.basis))
     with jax.default_matmul_precision("highest"):
         attained = jnp.vdot(vector, product(vector))
-    edge = jax.lax.stop_gradient(found.scale * found.upper(overlap_quantile(size, 1 - confidence)))
-    slack = _rounding(size, start.dtype) * jax.lax.stop_gradient(found.scale * largest)
-    upper = attained + jax.lax.stop_gradient(jnp.maximum(edge - attained, 0)) + slack
+    edge = found.scale * (found.upper(overlap) + _numerics.rounding(size, start.dtype) * largest)
+    upper = _numerics.with_derivative(jax.lax.stop_gradient(edge), attained)
     finite = jnp.all(jnp.isfinite(state.diagonal)) & jnp.isfinite(attained)
     upper, attained, residual = (jnp.where(finite, value, jnp.nan) for value in (upper, attained, residual))
-    products = jnp.asarray(state.diagonal.size + 1, jnp.int32)
+    products = state.steps + 1
     return Extreme(attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products)

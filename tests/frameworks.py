@@ -34,13 +34,14 @@ class Network(NamedTuple):
       build: makes its ``logits_fn``.
       shape: of its input.
       kinks: how many of each operation.
-      where: what the place of every kink says.
+      where: a pattern of the place of every kink. The annotations of this library are checked in tests, by wrappers of
+        tests/annotations.py, which are the innermost frames that are no library's.
     """
 
     build: Callable[[], Callable[[Any], Any]]
     shape: tuple[int, ...]
     kinks: dict[str, int]
-    where: str = "tests/frameworks.py:"
+    where: str = r"tests/frameworks\.py:"
 
     @property
     def framework(self) -> str:
@@ -50,7 +51,7 @@ class Network(NamedTuple):
 NETWORKS: dict[str, Network] = {}
 
 
-def _row(shape, where="tests/frameworks.py:", **kinks):
+def _row(shape, where=r"tests/frameworks\.py:", **kinks):
     def add(build):
         NETWORKS[build.__name__] = Network(functools.cache(build), shape, kinks, where)
         NETWORKS[build.__name__].build.__name__ = build.__name__
@@ -488,7 +489,7 @@ def _from_torch(beta):
     return ja.models.logits_fn(ja.models.MLP(num_classes=2, hidden=(3,), beta=beta), {"params": params})
 
 
-@_row(VECTOR, "jaxattr", relu=1)
+@_row(VECTOR, r"jaxattr|annotations\.py", relu=1)
 def torch_relu():
     return _from_torch(None)
 
@@ -512,6 +513,6 @@ def jaxattr_small_cnn_with_logsumexp():
     return _ours(ja.models.SmallCNN(features=(2, 3), hidden=4, pooling="logsumexp"), (8, 8, 1))
 
 
-@_row((8, 8, 1), "jaxattr", relu=3, reduce_window_max=2)
+@_row((8, 8, 1), r"jaxattr|annotations\.py", relu=3, reduce_window_max=2)
 def jaxattr_small_cnn_with_relu_and_max_pool():
     return _ours(ja.models.SmallCNN(features=(2, 3), hidden=4, beta=None, pooling="max"), (8, 8, 1))

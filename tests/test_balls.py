@@ -277,7 +277,95 @@ def test_radius_must_be_a_finite_number(kind, epsilon):
         kind(epsilon)
 
 
-@pytest.mark.parametrize("box", [(1.0, 0.0), (0.0, 0.0), (0.0,), 1.0, (jnp.zeros(2), jnp.array([1.0, 0.0]))])
+@pytest.mark.parametrize(
+    "box",
+    [
+        (1.0, 0.0),
+        (0.0,),
+        1.0,
+        (jnp.zeros(2), jnp.array([1.0, -1.0])),
+        (0.0, float("nan")),
+        ("a", "b"),
+        ([0.0, [1.0]], 2.0),
+        (None, 1.0),
+        (np.zeros(2), np.ones(3)),
+    ],
+)
 def test_box_must_be_lower_below_upper(box):
-    with pytest.raises(ValueError, match="box"):
+    with pytest.raises(ValueError, match="`box`"):
         ja.L2(0.1, box=box)
+
+
+@pytest.mark.parametrize("kind", BALLS)
+@pytest.mark.parametrize("make", [list, tuple, np.asarray, jnp.asarray], ids=["list", "tuple", "numpy", "jax"])
+def test_limits_of_a_box_may_be_sequences(kind, make):
+    ball = kind(0.1, box=(make([0, 0.0]), make([1.0, 1])))
+    x = jnp.array([0.5, 1.0])
+    ball.check_input(x)
+    with pytest.raises(ValueError, match="box of valid inputs"):
+        ball.check_input(x + 1)
+    assert len(jax.tree.leaves(ball)) == 3
+    np.testing.assert_allclose(ball.project_input(x, x + 0.05), [0.55, 1.0], rtol=1e-6)
+    result = ja.attacks.pgd(ball, num_steps=2)(lambda x: x, x, 0, jax.random.key(0))
+    assert float(result.distance) <= 0.1
+
+
+@pytest.mark.parametrize("kind", BALLS)
+def test_a_feature_whose_limits_are_equal_cannot_move(kind):
+    ball = kind(0.1, box=([0.0, 0.3, 0.0], [1.0, 0.3, 1.0]))
+    x = jnp.array([0.5, 0.3, 1.0])
+    ball.check_input(x)
+    assert float(ball.project_input(x, x + 7)[1]) == np.float32(0.3)
+    lower, upper = ball.interval(x)
+    assert float(lower[1]) == float(upper[1]) == 0
+    logits_fn = lambda x: jnp.stack([jnp.sum(x**3) + x[0] * x[1], 0 * x[0]])  # noqa: E731
+    key, attribute = jax.random.key(0), ja.attributions.saliency()
+    attacked = ja.attacks.pgd(ball, num_steps=3)(logits_fn, x, 0, key)
+    assert float(attacked.x[1]) == np.float32(0.3)
+    if kind is ja.LInf:
+        # Its half-width is zero: nothing may divide by it.
+        for bound in (ja.bounds.norm_relaxation, ja.bounds.semidefinite):
+            found = bound(attribute, ball, within_box=True)(logits_fn, x, 0, key)
+            assert np.isfinite(float(found.euclidean))
+            assert float(found.direction[1]) == 0
+            assert float(found.euclidean_attained) <= float(found.euclidean) * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("kind", BALLS)
+@pytest.mark.parametrize("epsilon", [0.0, 1e-9, 8 / 255, np.float64(0.1), 3.0, "traced"])
+@pytest.mark.parametrize("box", [(0.0, 1.0), (0.0, 255.0), None])
+def test_projected_inputs_are_within_epsilon_exactly(kind, epsilon, box):
+    """In the norm as it is computed here, in NumPy's float32, and in exact arithmetic."""
+    rng = np.random.default_rng(0)
+    x = (rng.uniform(size=(20, 784)) * (255 if box == (0.0, 255.0) else 1)).astype(np.float32)
+    x[:, ::7] *= 1e-3
+    radius = float(np.float32(0.1)) if epsilon == "traced" else float(epsilon)
+    far = x + rng.normal(size=x.shape).astype(np.float32) * np.float32(5 * radius + 1e-8)
+
+    @jax.jit
+    def project(given, x, far):
+        def one(x, far):
+            ball = kind(given if epsilon == "traced" else epsilon, box=box)
+            found = ball.project_input(x, far)
+            return found, ball.norm(found - x)
+
+        return jax.vmap(one)(x, far)
+
+    found, distance = project(jnp.float32(0.1), x, far)
+    order = 2 if kind is ja.L2 else np.inf
+    exact = np.linalg.norm(np.asarray(found, np.float64) - x, order, axis=1)
+    assert np.max(np.asarray(distance, np.float64)) <= radius
+    assert np.max(np.linalg.norm(np.asarray(found) - x, order, axis=1).astype(np.float64)) <= radius
+    assert np.max(exact) <= radius
+    if box is None and radius > 1e-3:
+        # And no shorter than rounding asks for.
+        assert np.min(exact) >= radius * (1 - 1e-4)
+
+
+@pytest.mark.parametrize("kind", BALLS)
+def test_derivatives_of_projected_inputs_are_those_of_the_projection(kind):
+    ball, x, far = kind(0.3), jnp.array([0.5, 0.2]), jnp.array([0.55, 0.21])
+    slope = jax.jacobian(lambda far: ball.project_input(x, far))(far)
+    np.testing.assert_allclose(slope, np.eye(2), rtol=1e-6)
+    at_the_edge = jax.jacobian(lambda far: ball.project_input(x, far))(far + 0.4)
+    assert np.all(np.isfinite(at_the_edge))

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 
@@ -81,6 +82,26 @@ def test_a_partial_stays_one_and_does_not_retrace(name):
         np.testing.assert_allclose(evaluate(wrapped, x), expected_values(np.asarray(logits_fn(x)))[name], rtol=1e-5)
     assert len(traces) == 1
     assert not isinstance(wrapper(lambda x: x), Partial)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Layer:
+    """A callable pytree, as an Equinox module is one."""
+
+    weights: jax.Array
+
+    def __call__(self, x):
+        return self.weights @ x
+
+
+def test_any_callable_pytree_stays_one():
+    """Its weights go on being arguments of compiled programs."""
+    x = jnp.array([0.2, 0.3])
+    for given in (Layer(jnp.eye(2)), functools.partial(jnp.dot, jnp.eye(2))):
+        wrapped = ja.outputs.log_odds(ja.outputs.logit(given))
+        assert [leaf.shape for leaf in jax.tree.leaves(wrapped)] == [(2, 2)]
+        np.testing.assert_allclose(wrapped(x), [-0.1, 0.1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("attribution", sorted(ja.attributions.REGISTRY))

@@ -7,13 +7,13 @@ import pytest
 import scipy.stats
 from oracles import with_spectrum
 
+from jaxattr._ritz import upper_edge
 from jaxattr.krylov import golub_kahan, lanczos
 from jaxattr.spectral import (
     Extreme,
     largest_eigenvalue,
     largest_singular_value,
     overlap_quantile,
-    upper_edge,
 )
 
 SIZE, STARTS = 64, 400
@@ -77,7 +77,8 @@ def test_upper_value_holds_at_the_stated_rate(name, symmetric, num_steps):
     upper, attained = np.asarray(found.upper, np.float64), np.asarray(found.attained, np.float64)
     assert np.sum(upper < truth) <= most_failures(0.1)
     assert np.all(attained <= truth * (1 + 1e-6))
-    assert np.all(upper >= attained)
+    # What was attained may give an upper value away that failed, and never one that holds.
+    assert np.all((upper >= attained) | (upper < truth))
     np.testing.assert_allclose(found.confidence, 0.9)
     directions = np.asarray(found.direction, np.float64)
     np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1, rtol=1e-5)
@@ -290,7 +291,7 @@ def test_bidiagonal_relation_and_orthonormal_bases():
         matrix, start = rng.normal(size=(15, 20)), rng.normal(size=20)
         product = jnp.asarray(matrix)
         state = jax.jit(lambda s: golub_kahan(lambda v: product @ v, lambda u: product.T @ u, s, 8))(jnp.asarray(start))
-        alpha, beta, V, U = (np.asarray(leaf) for leaf in state)
+        alpha, beta, V, U = (np.asarray(leaf) for leaf in state[:4])
         np.testing.assert_allclose(V @ V.T, np.eye(8), atol=1e-14)
         np.testing.assert_allclose(U @ U.T, np.eye(8), atol=1e-14)
         B = np.diag(alpha) + np.diag(beta[:-1], 1)
@@ -332,7 +333,8 @@ def test_largest_eigenvalue_at_the_stated_rate(name, num_steps):
     directions = np.asarray(found.direction, np.float64)
     quotients = np.einsum("ni,ij,nj->n", directions, np.asarray(matrix, np.float64), directions)
     np.testing.assert_allclose(attained, quotients, rtol=1e-4, atol=1e-6)
-    assert int(found.products[0]) == num_steps + 1
+    assert np.all(found.products <= num_steps + 1)
+    assert np.all(found.products > min(num_steps, 3))
 
 
 def test_an_exhausted_run_on_a_negative_operator_does_not_report_zero():
@@ -341,7 +343,103 @@ def test_an_exhausted_run_on_a_negative_operator_does_not_report_zero():
     assert -2 <= float(found.upper) <= -1.99
 
 
+# Diagonals stand for all symmetric matrices, as the start is uniform. What they do to a rule that ends runs: nothing to
+# see but the outlier's share of the start; Ritz values that seem to have converged, to a cluster below the largest one;
+# the largest at the other end; steps that gain a little each.
+ADVERSARIAL = {
+    "outlier": np.r_[1.2, np.ones(SIZE - 1)],
+    "stagnating": np.r_[1.03, 1 + 1e-3 * np.linspace(-1, 1, 8), np.linspace(0.9, 0, SIZE - 9)],
+    "two_clusters": np.r_[1.05, np.linspace(0.99, 1, 31), np.linspace(0, 0.01, 32)],
+    "rank_two": np.r_[1.02, 1, np.zeros(SIZE - 2)],
+    "other_end": np.r_[-1.03, np.linspace(0.9, 1, 20), np.zeros(SIZE - 21)],
+    "ladder": np.r_[1.04, 1.02, 1.0, np.linspace(0.98, -0.98, SIZE - 3)],
+}
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "confidence", "tolerance"))
+def ended(diagonals, keys, *, kind, confidence, tolerance) -> Extreme:
+    """Runs that may end early: for every diagonal one for every key."""
+    options = {"confidence": confidence, "tolerance": tolerance}
+
+    def one(diagonal, key):
+        if kind == "eigenvalue":
+            return largest_eigenvalue(lambda v: diagonal * v, (SIZE,), key, **options)
+        symmetric = kind == "symmetric"
+        return largest_singular_value(
+            lambda v: diagonal * v, lambda u: diagonal * u, (SIZE,), key, symmetric=symmetric, **options
+        )
+
+    return jax.vmap(lambda diagonal: jax.vmap(lambda key: one(diagonal, key))(keys))(diagonals)
+
+
+@pytest.mark.parametrize(("confidence", "tolerance"), [(0.5, 0.1), (0.9, 0.01), (0.999, 0.01)])
+@pytest.mark.parametrize("kind", ["symmetric", "general", "eigenvalue"])
+def test_runs_that_end_by_the_tolerance_fail_no_more_often_than_stated(kind, confidence, tolerance):
+    starts = 1000
+    keys = jax.random.split(jax.random.key(11), starts)
+    diagonals = np.stack(list(ADVERSARIAL.values()))
+    options = {"kind": kind, "confidence": confidence}
+    found = ended(jnp.asarray(diagonals, jnp.float32), keys, tolerance=tolerance, **options)
+    truth = (diagonals if kind == "eigenvalue" else np.abs(diagonals)).max(axis=1, keepdims=True)
+    upper, attained = np.asarray(found.upper, np.float64), np.asarray(found.attained, np.float64)
+    failures = np.sum(upper < truth * (1 - 1e-7), axis=1)
+    assert np.all(failures <= most_failures(1 - confidence, starts)), dict(zip(ADVERSARIAL, failures, strict=True))
+    assert np.all(attained <= truth * (1 + 1e-6))
+    steps = (np.asarray(found.products) - 1) // (2 if kind == "general" else 1)
+    early = steps < 40
+    # A measured ||J v|| is above the Ritz value that the rule looks at, so that the ratio is no larger.
+    assert np.all(upper[early] <= attained[early] * (1 + tolerance) * (1 + 1e-4))
+    # Runs do end, and not all at the first look.
+    assert np.mean(early) > 0.5
+    assert len(np.unique(steps)) > 2
+
+
+def test_a_tolerance_of_zero_makes_all_steps_and_the_others_agree():
+    matrix, keys = matrix_of("linear", False), jax.random.split(jax.random.key(5), 20)
+
+    def one(key, tolerance):
+        return largest_singular_value(
+            lambda v: matrix @ v, lambda u: matrix.T @ u, (SIZE,), key, num_steps=12, tolerance=tolerance
+        )
+
+    every, some, none = (jax.jit(jax.vmap(functools.partial(one, tolerance=t)))(keys) for t in (0.0, 0.5, 1e-9))
+    np.testing.assert_array_equal(every.products, 25)
+    assert np.all(some.products < 25)
+    assert np.all(some.upper >= every.upper)
+    # A run that is looked at and never ended is the same run.
+    np.testing.assert_array_equal(none.products, 25)
+    np.testing.assert_allclose(none.upper, every.upper, rtol=1e-6)
+
+
+def test_gradient_of_a_run_that_ends_early_is_that_of_the_singular_value():
+    matrix = matrix_of("geometric", False)
+
+    def value(matrix, take):
+        found = largest_singular_value(lambda v: matrix @ v, lambda u: matrix.T @ u, (SIZE,), jax.random.key(0))
+        return take(found)
+
+    u, _, v = np.linalg.svd(np.asarray(matrix, np.float64))
+    for take in (lambda found: found.attained, lambda found: found.upper):
+        gradient = jax.jit(jax.grad(functools.partial(value, take=take)))(matrix)
+        np.testing.assert_allclose(gradient, np.outer(u[:, 0], v[0]), atol=2e-2)
+
+
 @pytest.mark.parametrize("confidence", [0.0, 1.0, -1.0, 2.0])
 def test_confidence_must_be_a_probability(confidence):
     with pytest.raises(ValueError, match="confidence"):
         largest_singular_value(lambda v: v, lambda u: u, (2,), jax.random.key(0), confidence=confidence)
+
+
+def test_tolerance_must_not_be_negative():
+    with pytest.raises(ValueError, match="`tolerance` must be a finite number of at least 0"):
+        largest_singular_value(lambda v: v, lambda u: u, (2,), jax.random.key(0), tolerance=-0.1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_sixteen_bits_are_computed_in_thirty_two(dtype):
+    matrix = matrix_of("geometric", True)
+    found = largest_singular_value(
+        lambda v: matrix @ v, lambda u: u, (SIZE,), jax.random.key(0), symmetric=True, dtype=dtype
+    )
+    assert found.upper.dtype == jnp.float32
+    assert truth_of(matrix) <= float(found.upper) <= 1.01 * truth_of(matrix)

@@ -298,8 +298,8 @@ def require_objective(objective: Any, name: str = "objective") -> Any:
 
 def _lead(logits: Array, label: Any) -> Array:
     """The best other logit minus the label's."""
-    own = jnp.arange(logits.size) == label
-    return jnp.max(jnp.where(own, -jnp.inf, logits)) - _checks.of_class(logits, label)
+    own, others = _logits.split(logits, label)
+    return jnp.max(others) - own
 
 
 def _at_least(count: int, logits_fn: LogitsFn, x: Any, name: str) -> None:

@@ -78,7 +78,11 @@ def start(rows: Array, products: Array) -> Best:
 
 
 def of_products(
-    matvec: Callable[[Array], Array], rmatvec: Callable[[Array], Array], num_steps: int, confidence: float
+    matvec: Callable[[Array], Array],
+    rmatvec: Callable[[Array], Array],
+    num_steps: int,
+    confidence: float,
+    tolerance: float = 0.0,
 ) -> Operator:
     """An operator that costs a product a time, certified by a Krylov run."""
 
@@ -91,6 +95,7 @@ def of_products(
             key,
             num_steps=num_steps,
             confidence=confidence,
+            tolerance=tolerance,
             dtype=weights.dtype,
             verify=False,
         )
@@ -107,9 +112,10 @@ def of_matrix(matrix: Array) -> Operator:
     def certify(weights: Array, key: Array) -> tuple[Array, Array, Array]:
         weighted = matrix / (scale * jnp.sqrt(weights))
         gram = weighted.T @ weighted
-        found = spectral.largest_eigenvalue(lambda v: gram @ v, weights.shape, key, dtype=weights.dtype)
+        # All steps: the guess decides how sharp the limit is, and costs no product with J.
+        found = spectral.largest_eigenvalue(lambda v: gram @ v, weights.shape, key, tolerance=0.0, dtype=weights.dtype)
         # Rounding of the d x d product and of its factor.
-        slack = 1 + 4 * jnp.sqrt(jnp.asarray(weights.size, weights.dtype)) * jnp.finfo(weights.dtype).eps
+        slack = 1 + _numerics.rounding(weights.size, weights.dtype)
         limit = _numerics.eigenvalue_limit(gram, found.attained)
         return scale * slack * jnp.sqrt(limit), found.direction, jnp.zeros((), jnp.int32)
 
@@ -170,7 +176,8 @@ def consider(operator: Operator, best: Best, weights: Array, key: Array) -> Best
     # Only ratios of weights matter: with a mean of one, nothing under- or overflows.
     weights = jnp.where(mean == 0, 1, weights / nonzero(mean) + _LIFT)
     sigma, vector, products = operator.certify(weights, key)
-    upper = jnp.sqrt(jnp.sum(weights)) * sigma
+    # The certificate's slack is for its own products, this one for the weights and for the products with corners.
+    upper = jnp.sqrt(jnp.sum(weights)) * sigma * (1 + _numerics.rounding(weights.size, weights.dtype))
     better = ~(upper >= best.upper)
     return best._replace(
         upper=jnp.where(better, upper, best.upper),

@@ -1,6 +1,6 @@
 """The semidefinite l-infinity bound, by products with J."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from jaxattr.bounds.result import DeviationBound, require_ball
 from jaxattr.bounds.sign_form import SignForm
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method
-from jaxattr.types import Attribution, Bound
+from jaxattr.programs.guard import Kinks
+from jaxattr.types import Attribution
 
 Algorithm = Literal["products", "dense"]
 Include = Literal["norm_relaxation", "entrywise"]
@@ -25,34 +26,38 @@ def semidefinite(
     ball: Ball,
     *,
     within_box: bool = False,
-    method: Algorithm = "products",
+    method: Algorithm | None = None,
     rank: int | None = None,
     rounds: int | None = None,
     cycles: int = 1,
     tolerance: float = 0.0,
     num_steps: int = 40,
     confidence: float = 0.999,
+    certificate_tolerance: float = 0.01,
     corner_steps: int = 2,
     include: tuple[Include, ...] = (),
     chunk: int | None = 32,
     linearize: bool = True,
-) -> Bound:
+    kinks: Kinks = "refuse",
+) -> Method[DeviationBound]:
     r"""Bound the deviation over an l-infinity ball by a dual point of the semidefinite relaxation.
 
     For every u > 0, with ``P = J^T J`` and ``D = diag(u)``,
 
         max_{|delta_i| <= epsilon} delta^T P delta  <=  epsilon^2 * sum(u) * lambda_max(D^-1/2 P D^-1/2).
 
-    u = 1 is Corollary 1 of paper 000, ``u_i = sum_j |P_ij|`` is at most its Theorem 2, and the minimum over u is the
-    semidefinite bound ``min {sum(u) : diag(u) - P >= 0}``, whose root is at most ``sqrt(pi/2) = 1.2533`` times the true
-    maximum (Nesterov 1998). A good u comes from ascent on the primal: rows ``V <- normalize_columns(V P)`` (r x d, unit
-    columns, with momentum), ``u_i = ||(V P)_i||``. One Lanczos run certifies it, with a stated confidence; random
-    projections of V, made better by ``s <- sign(P s)``, give the attained value.
+    u = 1 is :func:`~jaxattr.bounds.norm_relaxation`, ``u_i = sum_j |P_ij|`` is at most
+    :func:`~jaxattr.bounds.entrywise`, and the minimum over u is the semidefinite bound ``min {sum(u) : diag(u) - P >=
+    0}``, whose root is at most ``sqrt(pi/2) = 1.2533`` times the true maximum (Nesterov 1998). A good u comes from
+    ascent on the primal: rows ``V <- normalize_columns(V P)`` (r x d, unit columns, with momentum), ``u_i = ||(V
+    P)_i||``. One Lanczos run certifies it, with a stated confidence; random projections of V, made better by ``s <-
+    sign(P s)``, give the attained value.
 
-    With the defaults that is 170 products: ``2 * rank * (rounds + corner_steps + 1)`` for u and the corners, ``2 *
-    num_steps`` for the certificate and 2 for the result; ``products`` of the result counts them.
+    With the defaults that is at most 170 products: ``2 * rank * (rounds + corner_steps + 1)`` for u and the corners,
+    ``2 * num_steps`` at most for the certificate and 2 for the result; ``products`` of the result counts them.
     ``dense`` forms J instead (``d`` products at most, see :meth:`jaxattr.AttributionJacobian.dense`); rounds, corners
-    and an exact certificate then cost none, and Theorem 2 and Corollary 1 are always among the candidates.
+    and an exact certificate then cost none, and both other bounds are always among the candidates. Which way was taken
+    is in the result: its ``methods`` are ``("semidefinite",)`` or ``("semidefinite_dense",)``.
 
     The box needs no other mathematics: ``[J diag(h), J c]`` takes the place of J (:mod:`jaxattr.bounds.sign_form`).
 
@@ -60,24 +65,29 @@ def semidefinite(
       attribute: ``(logits_fn, x, label) -> map``.
       ball: an :class:`~jaxattr.LInf`.
       within_box: use that ``x + delta`` stays in the ball's box.
-      method: ``products`` or ``dense``.
+      method: ``products`` or ``dense``; where it is not given, the one that takes fewer products with J by their
+        count above: ``dense`` for up to 170 features with the defaults.
       rank: rows of V; by default 4, or 8 for ``dense``.
       rounds: of the ascent, in each cycle; by default 8, or 60 for ``dense``.
       cycles: at most so many times rounds, corners and a certificate; the best of each is kept.
       tolerance: stop after the cycle that brings ``euclidean / euclidean_attained - 1`` to this or below.
-      num_steps: Krylov steps of a certificate (``products``).
+      num_steps: Krylov steps of a certificate at most (``products``).
       confidence: probability with which the bound holds (``products``); several certificates share what may fail.
+      certificate_tolerance: a certificate's run ends when its upper value is above what it attains by no more than this
+        share (``products``); 0 makes all steps. See :func:`~jaxattr.bounds.singular_value`.
       corner_steps: sign iterations for each of ``rank`` random projections of V, in each cycle.
       include: bounds that the result is never above: ``norm_relaxation`` costs another certificate, ``entrywise`` one
         and a dense J.
       chunk: rows of V, or rows or columns of J, evaluated at once.
       linearize: see :func:`jaxattr.attribution_jacobian`.
+      kinks: what to do with a network that is not twice differentiable; see :func:`jaxattr.attribution_jacobian`.
 
     Returns:
-      ``bound(logits_fn, x, label, key) -> DeviationBound``.
+      ``bound(logits_fn, x, label, key) -> DeviationBound``. ``euclidean`` carries ``8 sqrt(d)`` units in the last
+      place for rounding.
 
     Raises:
-      TypeError: if the ball is not an ``LInf``.
+      TypeError: if the ball is not an ``LInf`` or the attribution no function.
       ValueError: if an option is out of range; on call as :func:`~jaxattr.bounds.singular_value`.
 
     References:
@@ -86,30 +96,32 @@ def semidefinite(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import jaxattr as ja
-      >>> A = 3 * jnp.eye(3) - 1  # P = 3 A: the best corner 24, the relaxation 27, Theorem 2 36
+      >>> A = 3 * jnp.eye(3) - 1  # P = 3 A: the best corner 24, the relaxation 27, the sum of entries 36
       >>> logits_fn = lambda x: jnp.stack([x @ A @ x / 2, 0.0])
       >>> bound = ja.bounds.semidefinite(ja.attributions.saliency(), ja.LInf(0.1), method="dense")
       >>> result = jax.jit(bound, static_argnums=0)(logits_fn, jnp.full(3, 0.5), 0, jax.random.key(0))
       >>> round(float(result.slope**2), 2), round(float(result.euclidean_attained / 0.1) ** 2, 2)
       (27.0, 24.0)
     """
+    _checks.attribution(attribute)
     require_ball(ball, LInf, "semidefinite", "`singular_value`")
-    _checks.choice("method", method, get_args(Algorithm))
-    dense = method == "dense"
-    rank = (8 if dense else 4) if rank is None else rank
-    rounds = (60 if dense else 8) if rounds is None else rounds
+    if method is not None:
+        _checks.choice("method", method, get_args(Algorithm))
     counts = {"rank": rank, "rounds": rounds, "cycles": cycles, "num_steps": num_steps, "corner_steps": corner_steps}
     for name, value in counts.items():
-        _checks.positive_int(name, value)
-    names = _check_rest(tolerance, confidence, chunk, include)
-    if dense:
-        names = get_args(Include)
-    certificates = cycles + len(names)
+        if value is not None:
+            _checks.positive_int(name, value)
+    _checks.non_negative("certificate_tolerance", certificate_tolerance)
+    included = _check_rest(tolerance, confidence, chunk, include)
 
     def bound(logits_fn, x, label, key):
         x = _checks.sample(x)
-        jacobian = attribution_jacobian(attribute, logits_fn, x, label, linearize=linearize)
-        form = SignForm.of(jacobian, ball, x, within_box)
+        jacobian = attribution_jacobian(
+            attribute, logits_fn, x, label, linearize=linearize, kinks=kinks, method="semidefinite"
+        )
+        search = _Search.chosen(method, jacobian.value.size, rank, rounds, cycles, num_steps, corner_steps, included)
+        dense, names, certificates = search.dense, search.names, cycles + len(search.names)
+        form, dtype = SignForm.of(jacobian, ball, x, within_box), jacobian.value.dtype
         key_rows, key_corners, key_certificates = jax.random.split(key, 3)
         keys = jax.random.split(key_certificates, certificates)
         # The search for u and s is no function to differentiate: what it found is, see the end.
@@ -121,21 +133,22 @@ def semidefinite(
         if dense and fixed is not None:
             operator = relaxation.of_matrix(fixed)
         else:
-            matvec = _numerics.constant(form.matvec, jax.ShapeDtypeStruct((form.size,), x.dtype))
+            matvec = _numerics.constant(form.matvec, jax.ShapeDtypeStruct((form.size,), dtype))
             rmatvec = _numerics.constant(form.rmatvec, jacobian.value)
-            operator = relaxation.of_products(matvec, rmatvec, num_steps, 1 - (1 - confidence) / certificates)
+            certainty = 1 - (1 - confidence) / certificates
+            operator = relaxation.of_products(matvec, rmatvec, num_steps, certainty, certificate_tolerance)
 
         with jax.default_matmul_precision("highest"):
-            rows = jax.random.normal(key_rows, (rank, form.size), x.dtype)
+            rows = jax.random.normal(key_rows, (search.rank, form.size), dtype)
             best = relaxation.start(relaxation.unit_columns(rows), products)
             for name, key_one in zip(names, keys[cycles:], strict=True):
-                weights, limit = _dual_of(name, fixed, form.size, x.dtype, chunk)
+                weights, limit = _dual_of(name, fixed, form.size, dtype, chunk)
                 best = relaxation.consider(operator, best, weights, key_one)
                 best = best._replace(upper=jnp.minimum(best.upper, limit))
 
             def cycle(best: relaxation.Best) -> relaxation.Best:
                 key_one = jax.random.fold_in(key_corners, best.cycle)
-                best, weights = relaxation.ascend(operator, best, rounds, corner_steps, key_one, chunk)
+                best, weights = relaxation.ascend(operator, best, search.rounds, corner_steps, key_one, chunk)
                 best = relaxation.consider(operator, best, weights, keys[best.cycle])
                 return best._replace(cycle=best.cycle + 1)
 
@@ -149,19 +162,41 @@ def semidefinite(
             reached = _numerics.norm(values[0]) * jnp.sqrt(jnp.sum(best.weights))
             attained = _numerics.norm(values[1])
         excess = jax.lax.stop_gradient(best.upper / relaxation.nonzero(reached))
+        slope = _numerics.with_derivative(best.upper, reached * excess)
         return DeviationBound.from_slope(
-            "semidefinite",
+            "semidefinite_dense" if dense else "semidefinite",
             ball,
             value=jacobian.value,
             direction=form.direction(best.signs),
-            slope=reached * excess,
+            slope=slope,
             attained_slope=attained,
             confidence=1.0 if dense else confidence,
             products=best.products + (0 if fixed is not None else 2),
             two_sided=not within_box,
+            kinks=jacobian.kinks,
         )
 
     return Method("semidefinite", bound, ball)
+
+
+class _Search(NamedTuple):
+    """How u is looked for: what was asked for, or what the number of features makes the cheaper way."""
+
+    dense: bool
+    rank: int
+    rounds: int
+    names: tuple[str, ...]
+
+    @classmethod
+    def chosen(cls, method, size, rank, rounds, cycles, num_steps, corner_steps, names) -> "_Search":
+        """The way, with the defaults of rank and rounds that belong to it."""
+        lengths = (rounds or 8) + corner_steps + 1
+        products = cycles * 2 * (rank or 4) * lengths + (cycles + len(names)) * 2 * num_steps + 2
+        # The entries of P take a dense J either way.
+        dense = method == "dense" or (method is None and (size <= products or "entrywise" in names))
+        if dense:
+            return cls(True, rank or 8, rounds or 60, get_args(Include))
+        return cls(False, rank or 4, rounds or 8, names)
 
 
 def _dual_of(name: str, matrix: Array | None, size: int, dtype: Any, chunk: int | None) -> tuple[Array, Any]:
@@ -171,7 +206,7 @@ def _dual_of(name: str, matrix: Array | None, size: int, dtype: Any, chunk: int 
     # A row sum squares J.
     largest = relaxation.nonzero(jnp.max(jnp.abs(matrix)))
     sums = absolute_row_sums(matrix / largest, chunk)
-    return sums, largest * jnp.sqrt(jnp.sum(sums))
+    return sums, largest * jnp.sqrt(jnp.sum(sums)) * (1 + _numerics.rounding(size, dtype))
 
 
 def _check_rest(tolerance: float, confidence: float, chunk: int | None, include: Any) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
-"""Theorem 1 of paper 000: the Euclidean ball, and the largest singular value."""
+"""The Euclidean ball, and the largest singular value (Wang and Kong 2023, Theorem 1)."""
 
 from typing import Literal, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -10,7 +11,8 @@ from jaxattr.balls import L2, Ball
 from jaxattr.bounds.result import DeviationBound, require_ball
 from jaxattr.jacobian import AttributionJacobian, attribution_jacobian
 from jaxattr.method import Method
-from jaxattr.types import Attribution, Bound
+from jaxattr.programs.guard import Kinks
+from jaxattr.types import Attribution
 
 Algorithm = Literal["lanczos", "dense"]
 
@@ -21,18 +23,25 @@ class SigmaOptions(NamedTuple):
     method: Algorithm
     num_steps: int
     confidence: float
+    tolerance: float
     chunk: int | None
     linearize: bool
 
     @classmethod
-    def checked(cls, method, num_steps, confidence, chunk, linearize) -> "SigmaOptions":
+    def checked(cls, method, num_steps, confidence, tolerance, chunk, linearize) -> "SigmaOptions":
         """Options that have been looked at once, when the bound is built."""
         _checks.choice("method", method, get_args(Algorithm))
         _checks.positive_int("num_steps", num_steps)
         _checks.probability("confidence", confidence)
+        _checks.non_negative("tolerance", tolerance)
         if chunk is not None:
             _checks.positive_int("chunk", chunk)
-        return cls(method, num_steps, confidence, chunk, linearize)
+        return cls(method, num_steps, confidence, tolerance, chunk, linearize)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether anything is random."""
+        return self.method == "lanczos"
 
     def solve(self, jacobian: AttributionJacobian, key: Array) -> spectral.Extreme:
         """Largest singular value of J with its right singular vector."""
@@ -46,11 +55,16 @@ class SigmaOptions(NamedTuple):
                 symmetric=jacobian.symmetric,
                 num_steps=self.num_steps,
                 confidence=self.confidence,
+                tolerance=self.tolerance,
                 dtype=dtype,
             )
-        value, vector = _numerics.largest_svd(jacobian.dense(self.chunk))
+        matrix = jacobian.dense(self.chunk)
+        value, vector = _numerics.largest_svd(matrix)
+        upper = value * (1 + _numerics.rounding(vector.size, dtype))
+        with jax.default_matmul_precision("highest"):
+            attained = _numerics.norm(matrix @ vector)
         one, zero = jnp.ones((), dtype), jnp.zeros((), dtype)
-        return spectral.Extreme(value, value, vector.reshape(shape), zero, one, jacobian.dense_products())
+        return spectral.Extreme(attained, upper, vector.reshape(shape), zero, one, jacobian.dense_products())
 
 
 def singular_value(
@@ -60,51 +74,65 @@ def singular_value(
     method: Algorithm = "lanczos",
     num_steps: int = 40,
     confidence: float = 0.999,
+    tolerance: float = 0.01,
     chunk: int | None = 32,
     linearize: bool = True,
-) -> Bound:
-    """Bound the deviation over a Euclidean ball: ``T_e = sigma_max(J) * epsilon`` (paper 000, Theorem 1).
+    kinks: Kinks = "refuse",
+) -> Method[DeviationBound]:
+    """Bound the deviation over a Euclidean ball.
+
+        T_e = sigma_max(J) * epsilon
 
     The bound is attained, in the linear model, at plus and minus ``epsilon`` times the top right singular vector. The
-    same value holds with the label constraint of paper 000 (Section 4.3), since one of the two keeps the label.
+    same value holds where the label has to stay, since one of the two keeps it.
 
-    ``lanczos`` needs products with J only (``num_steps + 1`` for a symmetric J; for another, by Golub-Kahan, ``2 *
-    num_steps + 1``). A Krylov method reaches sigma_max from below; ``euclidean`` is therefore the upper value of
+    ``lanczos`` needs products with J only (at most ``num_steps + 1`` for a symmetric J; for another, by Golub-Kahan,
+    ``2 * num_steps + 1``). A Krylov method reaches sigma_max from below; ``euclidean`` is therefore the upper value of
     :func:`jaxattr.spectral.largest_singular_value`, which holds with probability ``confidence`` over the key, and
-    ``euclidean_attained`` the lower one. (Paper 000 uses an estimate, which makes a bound that has not converged look
-    like a violation of linearity.) ``dense`` forms J and has both equal.
+    ``euclidean_attained`` the lower one: an estimate from below that has not converged would look like a violation of
+    linearity. ``dense`` forms J; there both are equal up to a stated rounding, and nothing is random.
 
     Args:
       attribute: ``(logits_fn, x, label) -> map``.
       ball: an :class:`~jaxattr.L2`.
       method: ``lanczos`` or ``dense``.
-      num_steps: Lanczos steps.
+      num_steps: Lanczos steps at most.
       confidence: probability with which the upper value holds.
+      tolerance: the run ends when ``euclidean / euclidean_attained - 1`` is no more; 0 makes all steps. It costs no
+        confidence.
       chunk: columns of J evaluated at once (``dense``).
       linearize: see :func:`jaxattr.attribution_jacobian`.
+      kinks: what to do with a network that is not twice differentiable; see :func:`jaxattr.attribution_jacobian`.
 
     Returns:
-      ``bound(logits_fn, x, label, key) -> DeviationBound``.
+      ``bound(logits_fn, x, label, key) -> DeviationBound``; ``dense`` needs no key. ``euclidean`` carries ``4
+      sqrt(d)`` units in the last place for rounding.
 
     Raises:
-      TypeError: if the ball is not an ``L2``.
-      ValueError: if an option is out of range; on call, if x lies outside of the ball's box, or the label or a shape
-        does not fit.
+      TypeError: if the ball is not an ``L2`` or the attribution no function.
+      ValueError: if an option is out of range; on call, if x lies outside of the ball's box, the label or a shape does
+        not fit, or the network has kinks.
+
+    References:
+      Wang and Kong 2023, Theorem 1 and, for the label, Section 4.3.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import jaxattr as ja
       >>> logits_fn = lambda x: jnp.stack([x @ jnp.diag(jnp.array([1.0, 2.0])) @ x, 0.0])
       >>> bound = ja.bounds.singular_value(ja.attributions.saliency(), ja.L2(0.1), method="dense")
-      >>> round(float(bound(logits_fn, jnp.array([0.5, 0.5]), 0, jax.random.key(0)).euclidean), 6)
+      >>> round(float(bound(logits_fn, jnp.array([0.5, 0.5]), 0).euclidean), 6)
       0.4
     """
+    _checks.attribution(attribute)
     require_ball(ball, L2, "singular_value", "`norm_relaxation`, `entrywise` or `smallest` of both")
-    options = SigmaOptions.checked(method, num_steps, confidence, chunk, linearize)
+    options = SigmaOptions.checked(method, num_steps, confidence, tolerance, chunk, linearize)
 
     def bound(logits_fn, x, label, key):
         x = _checks.sample(x)
-        jacobian = attribution_jacobian(attribute, logits_fn, x, label, linearize=options.linearize)
+        jacobian = attribution_jacobian(
+            attribute, logits_fn, x, label, linearize=options.linearize, kinks=kinks, method="singular_value"
+        )
         sigma = options.solve(jacobian, key)
         return DeviationBound.from_slope(
             "singular_value",
@@ -115,6 +143,7 @@ def singular_value(
             attained_slope=sigma.attained,
             confidence=sigma.confidence,
             products=sigma.products,
+            kinks=jacobian.kinks,
         )
 
-    return Method("singular_value", bound, ball)
+    return Method("singular_value", bound, ball, needs_key=options.needs_key)

@@ -1,5 +1,8 @@
 """From Flax modules to the two functions that the rest of the library knows."""
 
+import dataclasses
+import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +17,27 @@ from jaxtyping import PRNGKeyArray
 
 from jaxattr.evaluation import Variables, frozen
 
+# How modules call the switch between training and evaluation, and its value in training.
+_SWITCHES = {
+    "train": True,
+    "training": True,
+    "is_training": True,
+    "deterministic": False,
+    "use_running_average": False,
+}
+
+
+def _switches(model: nn.Module, train: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """The module and the keyword arguments of a pass: whatever it calls the switch, and wherever it has it."""
+    values = {name: value is train for name, value in _SWITCHES.items()}
+    parameters = inspect.signature(type(model).__call__).parameters
+    keywords = {name: value for name, value in values.items() if name in parameters}
+    fields = {field.name for field in dataclasses.fields(model)} & set(values)
+    if keywords or not fields:
+        return model, keywords
+    # A field says it where the call does not.
+    return model.clone(**{name: values[name] for name in fields}), {}
+
 
 # A dataclass and not a closure: two functions made of equal modules are equal, which is what jit
 # compares when it looks for a compiled program.
@@ -21,18 +45,26 @@ from jaxattr.evaluation import Variables, frozen
 class _Batched:
     model: nn.Module
 
+    def __hash__(self) -> int:
+        try:
+            return hash(self.model)
+        # Modules with lists in their fields, such as `nn.Sequential`, have no hash; equality decides.
+        except TypeError:
+            return hash(type(self.model))
+
     def __call__(self, variables, xs, *, train=False, key=None) -> tuple[Any, dict[str, Any]]:
+        model, switches = _switches(self.model, train)
         if not train:
-            return self.model.apply(variables, xs, train=False), {}
+            return model.apply(variables, xs, **switches), {}
         # Every collection but the parameters is state that a forward pass may change.
         mutable = [name for name in variables if name != "params"]
         try:
-            logits, updates = self.model.apply(
+            logits, updates = model.apply(
                 variables,
                 xs,
-                train=True,
                 mutable=mutable,
                 rngs={} if key is None else {"dropout": key},
+                **switches,
             )
         except InvalidRngError as error:
             raise ValueError(f"{type(self.model).__name__} draws random numbers in training; pass `key=`.") from error
@@ -46,13 +78,15 @@ def logits_fn(model: nn.Module, variables: Variables) -> Partial:
     a compiled function as an argument, it is compiled once per architecture, whatever the weights.
 
     Args:
-      model: a module whose ``__call__(xs, train=False)`` takes a batch.
+      model: a module that takes a batch. What switches it to training may be an argument of its call or one of its
+        fields, ``train``, ``training``, ``is_training``, ``deterministic`` or ``use_running_average``, or nothing.
       variables: its variables, a dictionary with ``"params"``.
 
     Returns:
       ``Partial(apply, variables)``, ``(*shape) -> (classes,)``.
 
     Raises:
+      TypeError: if ``model`` is no linen module.
       ValueError: if ``variables`` has no ``"params"``.
 
     Example:
@@ -63,6 +97,7 @@ def logits_fn(model: nn.Module, variables: Variables) -> Partial:
       >>> classify(logits_fn(model, variables), jnp.ones(3)).shape
       (2,)
     """
+    _require_linen(model)
     if not isinstance(variables, Mapping) or "params" not in variables:
         given = list(variables) if isinstance(variables, Mapping) else type(variables).__name__
         raise ValueError(
@@ -88,7 +123,7 @@ def apply_fn(model: nn.Module) -> _Batched:
       >>> logits.shape, updates
       ((5, 2), {})
     """
-    return _Batched(model)
+    return _Batched(_require_linen(model))
 
 
 def init(model: nn.Module, key: PRNGKeyArray, input_shape: Sequence[int]) -> dict[str, Any]:
@@ -103,15 +138,32 @@ def init(model: nn.Module, key: PRNGKeyArray, input_shape: Sequence[int]) -> dic
       {'params': {'Dense_0': {'bias': (2,), 'kernel': (3, 2)}}}
     """
     example = jnp.zeros((1, *input_shape))
-    draw = model.init
+    model, switches = _switches(_require_linen(model), train=False)
+    draw = functools.partial(model.init, **switches)
     if not isinstance(key, Tracer):
         # XLA's CPU backend optimizes every random draw at length, to run it once: 24 s for a ResNet
         # on two cores, 2 s without.
         options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-        draw = jax.jit(model.init, compiler_options=options)
+        draw = jax.jit(draw, compiler_options=options)
     variables = draw(key, example)
     # Flax makes float32 parameters also when 64-bit mode is on.
     return jax.tree.map(lambda leaf: leaf.astype(example.dtype), dict(variables))
+
+
+def _require_linen(model: Any) -> nn.Module:
+    """Return ``model`` if it is a linen module that holds no variables."""
+    if isinstance(model, nn.Module) and model.scope is None:
+        return model
+    if isinstance(model, nn.Module):
+        given = f"{type(model).__name__} bound to its variables, which is a function already: it goes wherever one does"
+    elif isinstance(model, type) and issubclass(model, nn.Module):
+        given = f"the class {model.__name__}; build one, `{model.__name__}(...)`"
+    else:
+        given = (
+            f"{type(model).__name__}. A network of another framework needs no adapter: an NNX module after `eval()`, an"
+            " Equinox module, `jax.tree_util.Partial(apply, weights)` of one input are taken as they are"
+        )
+    raise TypeError(f"`model` must be a Flax linen module without variables, got {given}.")
 
 
 def is_smooth(model: nn.Module) -> bool:

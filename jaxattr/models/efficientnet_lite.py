@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxattr import _activations
 from jaxattr.models.adapters import init
 from jaxattr.models.convolutions import convolution, depthwise_convolution
 from jaxattr.models.layers import (
@@ -18,7 +19,6 @@ from jaxattr.models.layers import (
     activation,
     check_positive,
     normalize,
-    sigmoid,
 )
 from jaxattr.models.torch_weights import read_state_dict
 
@@ -42,6 +42,7 @@ def capped(beta: float | None, cap: float | None) -> Callable[[Float[Array, "*sh
 
     It increases from 0 to the cap c and has derivatives of all orders; the second is at most about ``beta / 4``. Value
     and derivatives are computed in a form without differences of large numbers, with half of the exponentials.
+    :func:`jaxattr.smooth` puts the same in the place of ReLU6.
 
     Args:
       beta: sharpness; None for the original, which has kinks at 0 and at the cap.
@@ -66,16 +67,9 @@ def capped(beta: float | None, cap: float | None) -> Callable[[Float[Array, "*sh
     if beta is None:
         return lambda z: jnp.clip(z, 0, cap)
 
-    @jax.custom_jvp
     def smooth(z):
-        low, high = jnp.exp(-beta * jnp.abs(z)), jnp.exp(-beta * jnp.abs(z - cap))
-        return jnp.clip(z, 0, cap) + jnp.log1p((low - high) / (1 + high)) / beta
-
-    @smooth.defjvp
-    def _(primals, tangents):
-        (z,), (dz,) = primals, tangents
-        slope = sigmoid(beta * z) * sigmoid(beta * (cap - z)) * -jnp.expm1(-beta * cap)
-        return smooth(z), slope * dz
+        ends = jnp.asarray([0.0, beta * cap], z.dtype)
+        return _activations.between(beta * z, *ends) / beta
 
     return smooth
 

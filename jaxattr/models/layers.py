@@ -12,49 +12,18 @@ from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
+from jaxattr import _activations, _windows
 from jaxattr.models.pooling import window_mean
 
 Pooling: TypeAlias = Literal["average", "stride", "logsumexp", "max"]
 """How a network halves its images; all but ``max`` are smooth."""
 
 POOLINGS: tuple[str, ...] = get_args(Pooling)
-
-
-@jax.custom_jvp
-def sigmoid(z: Array) -> Array:
-    """Compute 1 / (1 + exp(-z)), with derivatives that keep their relative accuracy at both ends."""
-    # Takes half of the time of jax.nn.sigmoid on a CPU, and shares its exponential with softplus.
-    small = jnp.exp(-jnp.abs(z))
-    return jnp.where(z < 0, small, 1) / (1 + small)
-
-
-@sigmoid.defjvp
-def _sigmoid_jvp(primals, tangents):
-    (z,), (dz,) = primals, tangents
-    # s(z) s(-z) and not s(z) (1 - s(z)): the subtraction would lose all digits at large z.
-    return sigmoid(z), sigmoid(z) * sigmoid(-z) * dz
-
-
-@jax.custom_jvp
-def _softplus(z: Array) -> Array:
-    if z.dtype != jnp.float32:
-        return jax.nn.softplus(z)
-    # The same within float32, in 40 % of the time on a CPU, where it was most of what is not a convolution:
-    # log(1 + e) = 2 artanh(e / (2 + e)) for e = exp(-|z|) <= 1, whose series falls by a factor of 9 a term, or more.
-    small = jnp.exp(-jnp.abs(z))
-    ratio = small / (2 + small)
-    series = jnp.polyval(jnp.asarray([2 / (2 * k + 1) for k in reversed(range(8))], z.dtype), ratio**2, unroll=8)
-    return jnp.maximum(z, 0) + ratio * series
-
-
-@_softplus.defjvp
-def _softplus_jvp(primals, tangents):
-    (z,), (dz,) = primals, tangents
-    return _softplus(z), sigmoid(z) * dz
 
 
 def softplus(beta: float = 1.0) -> Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]:
@@ -81,13 +50,13 @@ def softplus(beta: float = 1.0) -> Callable[[Float[Array, "*shape"]], Float[Arra
     check_positive("beta", beta, hint="use beta=None in a model for ReLU")
 
     def activation(z):
-        return _softplus(beta * z) / beta
+        return _activations.softplus(beta * z) / beta
 
     return activation
 
 
 def activation(beta: float | None) -> Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]:
-    """Build ``softplus(beta)``, or ReLU for ``beta=None``."""
+    """Build ``softplus(beta)``, or ReLU for ``beta=None``, which bounds refuse."""
     return nn.relu if beta is None else softplus(beta)
 
 
@@ -125,35 +94,69 @@ def normalize(
 
 
 def pool(
-    x: Float[Array, "n h w c"], kind: Pooling = "average", temperature: float = 0.1
-) -> Float[Array, "n h//2 w//2 c"]:
-    r"""Reduce windows of 2 x 2 pixels to one; an odd last row or column is dropped.
+    x: Float[Array | np.ndarray, "n h w c"],
+    kind: Pooling = "average",
+    temperature: float = 0.1,
+    *,
+    window: Sequence[int] = (2, 2),
+    strides: Sequence[int] | None = None,
+    padding: str | Sequence[tuple[int, int]] = "VALID",
+) -> Float[Array | np.ndarray, "n h_out w_out c"]:
+    r"""Reduce windows of pixels to one pixel each; by default 2 x 2, where an odd last row or column is dropped.
 
-    ``average`` is the mean, ``max`` the maximum (not smooth), and ``logsumexp`` lies between the
-    two,
+    ``average`` is the mean, ``max`` the maximum (not smooth, so that bounds refuse it), and ``logsumexp`` lies between
+    the two: of n pixels in a window,
 
-    .. math:: t \log \Big( \tfrac{1}{4} \sum_{i=1}^{4} \exp(z_i / t) \Big),
+    .. math:: t \log \Big( \tfrac{1}{n} \sum_{i=1}^{n} \exp(z_i / t) \Big),
 
-    with the mean as its limit for a large temperature ``t`` and the maximum for a small one.
-    ``stride`` leaves ``x`` as it is: there the convolution before it takes steps of two
-    (:func:`conv_stride`).
+    with the mean as its limit for a large temperature ``t`` and the maximum for a small one. ``stride`` leaves ``x`` as
+    it is: there the convolution before it takes steps of two (:func:`conv_stride`). Padding counts for nothing: means
+    are of the pixels that are there.
+
+    Args:
+      x: a batch of images.
+      kind: one of :data:`POOLINGS`.
+      temperature: of ``logsumexp``, in units of the pixels.
+      window: rows and columns of a window.
+      strides: steps between windows; default: the window's own size.
+      padding: "VALID", "SAME", or rows before and after and columns before and after the image.
+
+    Raises:
+      ValueError: if ``kind``, ``temperature``, or a window is not accepted.
 
     Example:
       >>> z = jnp.array([0.0, 0.0, 0.0, 1.0]).reshape(1, 2, 2, 1)
       >>> [round(float(pool(z, kind)[0, 0, 0, 0]), 3) for kind in ("average", "logsumexp", "max")]
       [0.25, 0.861, 1.0]
+      >>> pool(jnp.zeros((1, 7, 7, 1)), "logsumexp", window=(3, 3), strides=(2, 2), padding="SAME").shape
+      (1, 4, 4, 1)
     """
     check_pooling(kind, temperature)
     if kind == "stride":
         return x
+    x = jnp.asarray(x)
+    windows = _windows_over(x, window, window if strides is None else strides, padding)
     if kind == "max":
-        return nn.max_pool(x, (2, 2), strides=(2, 2))
+        return lax.reduce_window(x, -jnp.inf, lax.max, windows.sizes, windows.strides, windows.padding)
     if kind == "average":
-        return window_mean(x)
-    n, height, width, channels = x.shape
-    windows = x[:, : height // 2 * 2, : width // 2 * 2].reshape(n, height // 2, 2, width // 2, 2, channels)
-    total = jax.nn.logsumexp(windows / temperature, axis=(2, 4))
-    return temperature * (total - math.log(4))
+        plain = windows.sizes == windows.strides == (1, 2, 2, 1) and not any(map(any, windows.padding))
+        return window_mean(x) if plain else _windows.mean(x, windows)
+    number = np.log(_windows.counts(x.shape, windows)).astype(x.dtype)
+    return temperature * (_windows.log_sum_exp(x / temperature, windows) - number)
+
+
+def _windows_over(x: Array, window: Any, strides: Any, padding: Any) -> _windows.Windows:
+    for name, pair in {"window": window, "strides": strides}.items():
+        if not (isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(n, int) and n > 0 for n in pair)):
+            raise ValueError(f"`{name}` is {pair!r}; give two positive integers, rows and columns.")
+    if not isinstance(padding, str):
+        pairs = [tuple(pair) if isinstance(pair, Sequence) else () for pair in padding]
+        if [len(pair) for pair in pairs] != [2, 2] or not all(isinstance(n, int) and n >= 0 for p in pairs for n in p):
+            raise ValueError(f"`padding` is {padding!r}; give 'VALID', 'SAME', or two pairs of numbers of pixels.")
+        padding = [(0, 0), *pairs, (0, 0)]
+    elif padding not in ("VALID", "SAME"):
+        raise ValueError(f"`padding` is {padding!r}; give 'VALID', 'SAME', or two pairs of numbers of pixels.")
+    return _windows.Windows.of((1, *window, 1), (1, *strides, 1), padding, x.shape)
 
 
 def conv_stride(kind: Pooling) -> int:
@@ -173,7 +176,7 @@ class Classifier(nn.Module):
 
     Args:
       num_classes: number of logits.
-      beta: sharpness of every :func:`softplus`; None for ReLU, whose bounds do not hold.
+      beta: sharpness of every :func:`softplus`; None for ReLU, which bounds refuse (``jaxattr.smooth`` replaces it).
       mean: of the :func:`normalize` layer, a number or one per channel.
       std: likewise.
     """

@@ -75,7 +75,7 @@ class _Foreign:
 class _Unpickler(pickle.Unpickler):
     """Admits what tensors are made of; the numbers themselves are read afterwards."""
 
-    def __init__(self, file: IO[bytes]):
+    def __init__(self, file: Any):
         super().__init__(file)
         self.storages: dict[str, _Storage] = {}
 

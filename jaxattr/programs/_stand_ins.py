@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Literal
 
 from jaxattr import _activations, _windows
 from jaxattr.programs import kinks, names, source
-from jaxattr.programs.interpreter import Interpreter, Path, Rule, body, function, trace
+from jaxattr.programs.interpreter import Equation, Interpreter, Path, Rule, body, function, trace
 
 
 class Smoother(Interpreter):
@@ -45,7 +45,7 @@ class Smoother(Interpreter):
         finally:
             self._origins = before
 
-    def apply(self, equation: JaxprEqn, *values: Any) -> list[Any]:
+    def apply(self, equation: Equation, *values: Any) -> list[Any]:
         """The results of an operation; those that a choice may be made of are remembered."""
         results = super().apply(equation, *values)
         if equation.primitive.name in _REMEMBERED:
@@ -109,7 +109,7 @@ def _real(rule: Callable[..., Any]) -> Rule:
     """A rule of operations with one result, for floating-point numbers alone."""
 
     @functools.wraps(rule)
-    def asked(smoother: Smoother, equation: JaxprEqn, *values: Any) -> Any:
+    def asked(smoother: Smoother, equation: Equation, *values: Any) -> Any:
         if not all(jnp.issubdtype(atom.aval.dtype, jnp.floating) for atom in (*equation.invars[:1], *equation.outvars)):
             return NotImplemented
         result = rule(smoother, equation, *values)
@@ -122,31 +122,31 @@ def _real(rule: Callable[..., Any]) -> Rule:
 
 
 @_real
-def _max(smoother: Smoother, equation: JaxprEqn, a: Any, b: Any) -> Array:
+def _max(smoother: Smoother, equation: Equation, a: Any, b: Any) -> Array:
     return smoother.larger(a, b) if equation.primitive.name == "max" else smoother.smaller(a, b)
 
 
 @_real
-def _abs(smoother: Smoother, _: JaxprEqn, z: Any) -> Array:
+def _abs(smoother: Smoother, _: Equation, z: Any) -> Array:
     return smoother.scaled(_activations.larger, z, -z)
 
 
-def _clamp(smoother: Smoother, equation: JaxprEqn, low: Any, z: Any, high: Any) -> Any:
+def _clamp(smoother: Smoother, equation: Equation, low: Any, z: Any, high: Any) -> Any:
     if not jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.floating):
         return NotImplemented
     return [_clipped(smoother, z, low, high).astype(equation.outvars[0].aval.dtype)]
 
 
 def _clipped(smoother: Smoother, z: Any, low: Any, high: Any) -> Array:
-    ends = smoother.number(low), smoother.number(high)
-    if ends[0] is not None and ends[1] is not None and ends[0] < ends[1]:
-        return smoother.between(z, *ends)
+    least, most = smoother.number(low), smoother.number(high)
+    if least is not None and most is not None and least < most:
+        return smoother.between(z, least, most)
     return smoother.smaller(smoother.larger(z, low), high)
 
 
 @_real
-def _reduce_max(smoother: Smoother, equation: JaxprEqn, x: Any) -> Array:
-    axes = equation.params["axes"]
+def _reduce_max(smoother: Smoother, equation: Equation, x: Any) -> Array:
+    axes = tuple(map(int, equation.params["axes"]))
     if smoother.pooling == "average":
         return jnp.mean(x, axes)
     count = np.prod([x.shape[axis] for axis in axes])
@@ -154,7 +154,7 @@ def _reduce_max(smoother: Smoother, equation: JaxprEqn, x: Any) -> Array:
 
 
 @_real
-def _reduce_window_max(smoother: Smoother, equation: JaxprEqn, x: Any) -> Array:
+def _reduce_window_max(smoother: Smoother, equation: Equation, x: Any) -> Array:
     options = equation.params
     windows = _windows.Windows(
         options["window_dimensions"],
@@ -169,9 +169,23 @@ def _reduce_window_max(smoother: Smoother, equation: JaxprEqn, x: Any) -> Array:
     return _extreme(smoother, equation, x, lambda z: _windows.log_sum_exp(z, windows), counts)
 
 
-def _extreme(smoother: Smoother, equation: JaxprEqn, x: Array, of: Callable[[Array], Array], counts: Any) -> Array:
+def _reduce_window(smoother: Smoother, equation: Equation, *values: Any) -> Any:
+    """A maximum over windows that starts at a number which is not known while tracing, such as an argument."""
+    inside = [each.primitive.name for each in equation.params["jaxpr"].eqns]
+    if len(values) != 2 or len(inside) != 1 or inside[0] not in ("max", "min"):
+        return NotImplemented
+    results = _reduce_window_max(smoother, equation, values[0])
+    if results is NotImplemented or smoother.pooling == "average":
+        return results
+    aval, join = equation.outvars[0].aval, smoother.larger if inside[0] == "max" else smoother.smaller
+    return [join(results[0], values[1]).astype(aval.dtype)]
+
+
+def _extreme(smoother: Smoother, equation: Equation, x: Array, of: Callable[[Array], Array], counts: Any) -> Array:
     """The smooth maximum or minimum of groups of so many entries."""
-    sign = -1 if equation.primitive.name.endswith("min") else 1
+    inside = equation.params["jaxpr"].eqns if "jaxpr" in equation.params else ()
+    name = inside[0].primitive.name if inside else equation.primitive.name
+    sign = -1 if name.endswith("min") else 1
 
     def function(z):
         total = of(sign * z)
@@ -183,14 +197,14 @@ def _extreme(smoother: Smoother, equation: JaxprEqn, x: Array, of: Callable[[Arr
 
 
 @_real
-def _cummax(smoother: Smoother, equation: JaxprEqn, x: Any) -> Array:
+def _cummax(smoother: Smoother, equation: Equation, x: Any) -> Array:
     options, sign = equation.params, -1 if equation.primitive.name == "cummin" else 1
     return smoother.scaled(
         lambda z: sign * lax.cumlogsumexp(sign * z, axis=options["axis"], reverse=options["reverse"]), x
     )
 
 
-def _select(smoother: Smoother, equation: JaxprEqn, which: Any, *cases: Any) -> Any:
+def _select(smoother: Smoother, equation: Equation, which: Any, *cases: Any) -> Any:
     """Choices that are a maximum, ``where(a > b, a, b)``, or an activation, ``where(z > 0, z, slope * z)``."""
     aval = equation.outvars[0].aval
     name, compared = smoother.origin(smoother.core(which))
@@ -241,6 +255,7 @@ _PRIMITIVES: dict[str, Rule] = {
     "reduce_min": _reduce_max,
     "reduce_window_max": _reduce_window_max,
     "reduce_window_min": _reduce_window_max,
+    "reduce_window": _reduce_window,
     "cummax": _cummax,
     "cummin": _cummax,
     "select_n": _select,
@@ -250,26 +265,27 @@ _PRIMITIVES: dict[str, Rule] = {
 # Of functions that JAX traces as a unit
 
 
-def _inside(smoother: Smoother, equation: JaxprEqn, *values: Any) -> Any:
+def _inside(smoother: Smoother, equation: Equation, *values: Any) -> Any:
     """The results of a function whose operations with kinks are replaced one by one."""
     inner = body(equation)
     found = kinks.find(inner, [True] * len(values)) if inner else []
     if inner is None or not found:
-        return NotImplemented
+        return smoother.bind(equation, *values)
 
     def evaluate(*values: Any) -> list[Any]:
         return smoother.within([each.path for each in found]).walk(inner, values, ())
 
     # A function of which something is left stays as it is, so that it is refused by its own name.
     program, _ = trace(evaluate, *values)
-    return NotImplemented if kinks.find(program, [True] * len(values)) else evaluate(*values)
+    left = kinks.find(program, [True] * len(values))
+    return smoother.bind(equation, *values) if left else evaluate(*values)
 
 
 def _of_jax(rule: Rule) -> Rule:
     """A rule for a function of JAX; whatever else has its name is looked into."""
 
     @functools.wraps(rule)
-    def asked(smoother: Smoother, equation: JaxprEqn, *values: Any) -> Any:
+    def asked(smoother: Smoother, equation: Equation, *values: Any) -> Any:
         named = function(equation)
         known = named is not None and named.file is not None and source.package(named.file) == "jax"
         answer = rule(smoother, equation, *values) if known else NotImplemented
@@ -278,7 +294,7 @@ def _of_jax(rule: Rule) -> Rule:
     return asked
 
 
-def _parameter(equation: JaxprEqn, values: Any) -> Any:
+def _parameter(equation: Equation, values: Any) -> Any:
     """The second argument of an activation: an operand, or the first factor that stands in its program."""
     if len(values) > 1:
         return values[1]
@@ -296,56 +312,56 @@ def _activation(rule: Callable[..., Any]) -> Rule:
 
 
 @_activation
-def _relu(smoother: Smoother, _: JaxprEqn, z: Any) -> Array:
+def _relu(smoother: Smoother, _: Equation, z: Any) -> Array:
     return smoother.plus(z)
 
 
 @_activation
-def _relu6(smoother: Smoother, _: JaxprEqn, z: Any) -> Array:
+def _relu6(smoother: Smoother, _: Equation, z: Any) -> Array:
     return smoother.between(z, 0.0, 6.0)
 
 
 @_activation
-def _hard_tanh(smoother: Smoother, _: JaxprEqn, z: Any) -> Array:
+def _hard_tanh(smoother: Smoother, _: Equation, z: Any) -> Array:
     return smoother.between(z, -1.0, 1.0)
 
 
 @_activation
-def _hard_sigmoid(smoother: Smoother, _: JaxprEqn, z: Any) -> Array:
+def _hard_sigmoid(smoother: Smoother, _: Equation, z: Any) -> Array:
     return smoother.between(z + 3, 0.0, 6.0) / 6
 
 
 @_activation
-def _hard_silu(smoother: Smoother, _: JaxprEqn, z: Any) -> Array:
+def _hard_silu(smoother: Smoother, _: Equation, z: Any) -> Array:
     return z * smoother.between(z + 3, 0.0, 6.0) / 6
 
 
 @_activation
-def _leaky_relu(smoother: Smoother, equation: JaxprEqn, *values: Any) -> Any:
+def _leaky_relu(smoother: Smoother, equation: Equation, *values: Any) -> Any:
     z, slope = values[0], _parameter(equation, values)
     return NotImplemented if slope is None else slope * z + (1 - slope) * smoother.plus(z)
 
 
 @_activation
-def _elu(smoother: Smoother, equation: JaxprEqn, *values: Any) -> Any:
+def _elu(smoother: Smoother, equation: Equation, *values: Any) -> Any:
     alpha = _parameter(equation, values)
     return NotImplemented if alpha is None else smoother.elu(values[0], alpha, 1.0)
 
 
 @_activation
-def _celu(smoother: Smoother, equation: JaxprEqn, *values: Any) -> Any:
+def _celu(smoother: Smoother, equation: Equation, *values: Any) -> Any:
     alpha = _parameter(equation, values)
     return NotImplemented if alpha is None else smoother.elu(values[0], alpha, alpha)
 
 
 @_activation
-def _selu(smoother: Smoother, _: JaxprEqn, z: Any) -> Array:
+def _selu(smoother: Smoother, _: Equation, z: Any) -> Array:
     # Klambauer et al. 2017.
     return 1.0507009873554804934193349852946 * smoother.elu(z, 1.6732632423543772848170429916717, 1.0)
 
 
 @_of_jax
-def _clip(smoother: Smoother, equation: JaxprEqn, *values: Any) -> Any:
+def _clip(smoother: Smoother, equation: Equation, *values: Any) -> Any:
     if len(values) != 3 or not jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.floating):
         return NotImplemented
     z, low, high = values

@@ -19,10 +19,10 @@ operation of the program: ``relu`` for the ``custom_jvp`` of that name, ``leaky_
 from the outermost to the innermost, so that a named activation counts as one elementwise function.
 
 **Which operations are asked.** ``at`` holds the paths of the operations that a rule may replace, such as those that
-:func:`jaxattr.programs.kinks.find` returns. All others stay as they are: a ``jit`` stays one, and a ``custom_jvp``
-keeps its derivative rule. A program that holds such an operation is entered, and loses its ``jit`` or its derivative
-rule; ``checkpoint``, ``scan``, ``while_loop`` and ``cond`` are built again around their rewritten bodies. Without
-``at`` every operation is asked.
+:func:`jaxattr.programs.kinks.find` returns; those inside of one that no rule answers for are asked, too. All others
+stay as they are: a ``jit`` stays one, and a ``custom_jvp`` keeps its derivative rule. A program that holds such an
+operation is entered, and loses its ``jit`` or its derivative rule; ``checkpoint``, ``scan``, ``while_loop`` and
+``cond`` are built again around their rewritten bodies. Without ``at`` every operation is asked.
 
 The walk happens while JAX traces, so that it composes with ``jit``, ``vmap`` and ``grad``, and arrays that are
 arguments of the program stay arguments.
@@ -97,7 +97,7 @@ def _fits(outside: Sequence[Any], inside: Sequence[Any]) -> bool:
 def function(equation: Equation) -> Function | None:
     """The named function that an operation evaluates, or ``None``."""
     inner = body(equation)
-    if inner is None:
+    if inner is None or equation.primitive.name == "shard_map":
         return None
     about = inner.jaxpr.debug_info
     name = equation.params.get("name") or (about and about.func_name)
@@ -188,15 +188,15 @@ class Interpreter:
     def apply(self, equation: Equation, *values: Any) -> list[Any]:
         """The results of the operation at ``self.path``: by a rule, else by entering it, else as they are."""
         path = self.path
-        if self._at is None or path in self._at:
+        asked = self._at is None or any(path[:end] in self._at for end in range(1, len(path) + 1))
+        if asked:
             for rule in self._asked(equation):
                 with _as_traced(equation):
                     answer = rule(self, equation, *values)
                 self.path = path
                 if answer is not NotImplemented:
                     return list(answer)
-        holds = bool(path in self._above) if self._at is not None else True
-        if holds and (equation.primitive.name in _LOOPS or body(equation) is not None):
+        if (asked or path in self._above) and (equation.primitive.name in _LOOPS or body(equation) is not None):
             return self.enter(equation, *values)
         return self.bind(equation, *values)
 

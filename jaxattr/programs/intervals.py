@@ -186,6 +186,8 @@ _INTERVALS: dict[str, Callable[..., Interval]] = {
     "exp2": _monotone(lambda x: _exp(x * math.log(2))),
     "expm1": _monotone(lambda x: _exp(x) - 1),
     "log": _monotone(_log),
+    "log2": _monotone(lambda x: _log(x) / math.log(2)),
+    "one_minus_square": lambda _, x: (1 - max(x.low**2, x.high**2), 1.0),
     "log1p": _monotone(lambda x: _log(1 + x)),
     "sqrt": _monotone(math.sqrt, 0.0),
     "rsqrt": _fixed(0.0, math.inf),

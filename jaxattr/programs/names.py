@@ -9,26 +9,28 @@ which derivatives are continuous.
 import math
 
 _ELEMENTARY = """
-add sub mul div neg add_any add_jaxvals square integer_pow pow sqrt rsqrt cbrt exp exp2 expm1 log log1p sin cos tan asin
-acos atan atan2 sinh cosh tanh asinh acosh atanh logistic erf erfc erf_inv lgamma digamma polygamma igamma igammac
-igamma_grad_a random_gamma_grad regularized_incomplete_beta bessel_i0e bessel_i1e zeta
+add sub mul div neg add_any add_jaxvals square one_minus_square polynomial integer_pow pow sqrt rsqrt cbrt exp exp2
+expm1 log log2 log1p sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh logistic erf erfc erf_inv lgamma
+digamma polygamma igamma igammac igamma_grad_a random_gamma_grad regularized_incomplete_beta bessel_i0e bessel_i1e zeta
 """
 _PRODUCTS = """
 dot_general ragged_dot ragged_dot_general conv_general_dilated reduce_sum reduce_prod cumsum cumprod cumlogsumexp
 reduce_window_sum fft psum psum_invariant psum_scatter reduce_scatter scatter-add scatter_add scatter-mul scatter_mul
-scatter-sub scatter_sub symmetric_product
+scatter-sub scatter_sub symmetric_product scaled_dot scaled_matmul unreduced_psum unreduced_reduce_scatter
+dot_product_attention_fwd dot_product_attention_bwd dot_product_attention_fwd_wrapper dot_product_attention_bwd_wrapper
 """
 # Only NaN and infinity make is_finite jump, of which nothing is differentiated.
 _MOVES = """
 broadcast_in_dim reshape transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice gather scatter
 concatenate pad rev copy copy_p convert_element_type reduce_precision real imag complex conj select_n split tile
 stack unstack is_finite optimization_barrier sharding_constraint mesh_cast pvary pcast pbroadcast all_gather
-all_gather_invariant all_to_all ppermute device_put name annotate
+all_gather_invariant all_to_all ragged_all_to_all ppermute device_put name annotate broadcast_to tie zeros_like reshard
+relayout layout_constraint with_memory_space_constraint preduced reduced_vary_cast vary_unreduced_cast
 """
 # Factors are smooth where the matrix is not singular and no two eigenvalues meet.
 _FACTORS = """
-cholesky cholesky_update triangular_solve custom_linear_solve linear_solve lu qr geqrf householder_product eigh eig svd
-schur hessenberg tridiagonal tridiagonal_solve
+cholesky cholesky_update triangular_solve custom_linear_solve linear_solve lu qr geqrf geqp3 ormqr householder_product
+eigh eig svd schur hessenberg tridiagonal tridiagonal_solve
 """
 _OURS = "jaxattr_convolve jaxattr_convolve_to_kernel jaxattr_sum_windows jaxattr_spread_windows"
 

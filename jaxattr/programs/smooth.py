@@ -161,10 +161,10 @@ def smooth_match(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> import jaxattr as ja
-      >>> network = lambda x: jnp.stack([jax.nn.relu(x[0]), 0.3 * jax.nn.relu(x[1])])
-      >>> match = ja.smooth_match(network, jax.random.uniform(jax.random.key(0), (200, 2), minval=-1.0))
-      >>> match.beta > 1, match.agreement >= 0.98, len(match.table) > 1
-      (True, True, True)
+      >>> network = lambda x: jnp.stack([jax.nn.relu(x[0]), 0.1 + jax.nn.relu(x[1])])
+      >>> match = ja.smooth_match(network, jax.random.uniform(jax.random.key(0), (200, 2)))
+      >>> match.beta, match.agreement >= 0.98, [beta for beta, _ in match.table]
+      (2.0, True, [1.0, 1.5, 2.0])
     """
     if not isinstance(agreement, Real) or not 0 < agreement <= 1:
         raise ValueError(f"`agreement` is {agreement!r}; give a share in (0, 1], such as 0.98.")
@@ -186,10 +186,11 @@ def smooth_match(
     table = []
     for beta in grid:
         same = np.asarray(of_twin(jnp.asarray(beta, one.dtype), arrays, samples)) == original
-        table.append((beta, float(np.mean(same & (original >= 0)))))
-        if table[-1][1] >= agreement:
-            logger.info("beta=%g keeps %.1f %% of %d decisions", beta, 100 * table[-1][1], len(original))
-            return SmoothMatch(_twin(fn, beta, pooling), *table[-1], tuple(table))
+        kept = float(np.mean(same & (original >= 0)))
+        table.append((beta, kept))
+        if kept >= agreement:
+            logger.info("beta=%g keeps %.1f %% of %d decisions", beta, 100 * kept, len(original))
+            return SmoothMatch(_twin(fn, beta, pooling), beta, kept, tuple(table))
     best = max(table, key=lambda row: row[1])
     tried = ", ".join(f"{beta:g}: {share:.1%}" for beta, share in table)
     raise ValueError(
@@ -213,14 +214,14 @@ class Twin:
 
     Attributes:
       fn: the function; ``None`` if it is the first argument.
-      beta: sharpness.
+      beta: sharpness, a number.
       pooling: see :func:`smooth`.
       held: how many of the first arguments are no inputs, but weights.
       held_names: likewise, of keyword arguments.
     """
 
     fn: Callable[..., Any] | None
-    beta: float
+    beta: Any
     pooling: Pooling
     held: int = 0
     held_names: tuple[str, ...] = ()
@@ -241,7 +242,7 @@ class Twin:
         weights = args[: self.held], {name: kwargs[name] for name in self.held_names if name in kwargs}
         inputs = args[self.held :], {name: value for name, value in kwargs.items() if name not in weights[1]}
         of_weights, with_weights = _split(weights)
-        of_inputs, with_inputs = _split(inputs)
+        of_inputs, with_inputs = _split(inputs, (float, complex))
         if not any(jnp.issubdtype(jnp.result_type(value), jnp.inexact) for value in of_inputs):
             raise ValueError(
                 "the smooth twin needs an input of a floating-point type, to which the network is smooth, but got "
@@ -261,7 +262,7 @@ class Twin:
             smoother = Smoother(self.beta, self.pooling, [each.path for each in found])
             program, _ = interpreter.trace(lambda *values: smoother(program, *values), *values)
             if left := kinks.find(program, depends):
-                raise ValueError(_refusal([each.kink for each in left]))
+                raise ValueError(_refusal(left, found))
         return jax.tree.unflatten(tree, jaxpr_as_fun(program)(*values))
 
 
@@ -282,13 +283,11 @@ def _twin(fn: Callable[..., Any], beta: Any, pooling: Pooling) -> Callable[..., 
     return Twin(fn, beta, pooling)
 
 
-def _split(tree: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
-    """The arrays and numbers of a tree, and the function that puts others in their places."""
+def _split(tree: Any, numbers: tuple[type, ...] = ()) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+    """The arrays (and ``numbers``) of a tree, and the function that puts others in their places."""
     leaves, structure = jax.tree.flatten(tree)
-    # Python's integers and booleans stay what they are: they are lengths and switches, such as `train=False`.
-    places = [
-        i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray | np.generic | float | complex)
-    ]
+    # Python's own numbers stay what they are: they are lengths, switches such as `train=False`, and options of layers.
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray, np.generic, *numbers))]
 
     def again(values: Sequence[Any]) -> Any:
         filled = list(leaves)
@@ -308,9 +307,9 @@ def _check_beta(beta: Any) -> float:
 _ADVICE = {
     "stop_gradient": "leave it out, or outside of the function: it makes the derivative another function's",
     **dict.fromkeys(
-        ("select_n", "cond", "switch", "select_and_gather_add"),
-        "a choice by comparison can jump: write it with jax.nn.relu, jax.nn.leaky_relu, jnp.maximum, jnp.clip or as a "
-        "mixture with jax.nn.sigmoid weights",
+        ("select_n", "cond", "while", "eq", "ne", "lt", "le", "gt", "ge"),
+        "a choice by comparison can jump: write it with jax.nn.relu, jax.nn.leaky_relu, jnp.maximum, jnp.clip, or as a "
+        "mixture with weights by jax.nn.sigmoid",
     ),
     **dict.fromkeys(
         ("floor", "ceil", "round", "sign", "convert_element_type", "fix", "trunc", "rint", "heaviside"),
@@ -324,11 +323,18 @@ _ADVICE = {
 }
 
 
-def _refusal(left: Sequence[kinks.Kink]) -> str:
-    listed = "\n".join(f"  {kink}" for kink in left)
-    advice = {kink.operation: _ADVICE[kink.operation] for kink in left if kink.operation in _ADVICE}
-    hints = "".join(f"\n{name}: {text}." for name, text in advice.items())
+def _refusal(left: Sequence[kinks.Found], found: Sequence[kinks.Found]) -> str:
+    # The places are those of the function, which the twin's program may have lost.
+    places, listed = [each.kink for each in found], []
+    for kink in (each.kink for each in left):
+        same = [each for each in places if (each.operation, each.shape) == (kink.operation, kink.shape)]
+        listed.append(same[0] if same else kink)
+        if same:
+            places.remove(same[0])
+    advice = {kink.operation: _ADVICE[kink.operation] for kink in listed if kink.operation in _ADVICE}
     return (
-        f"there is no smooth stand-in for {len(left)} operation{'s' * (len(left) != 1)} between input and output:\n"
-        f"{listed}{hints}\nA derivative is smoothed by differentiating the twin, `jax.grad(ja.smooth(fn))`."
+        f"there is no smooth stand-in for {len(left)} operation{'s' * (len(left) != 1)} between input and output:"
+        + "".join(f"\n  {kink}" for kink in listed)
+        + "".join(f"\n{name}: {text}." for name, text in advice.items())
+        + "\nA derivative is smoothed by differentiating the twin, `jax.grad(ja.smooth(fn))`."
     )

@@ -123,8 +123,10 @@ def test_without_an_iterate_that_keeps_the_label_the_sample_is_returned(kind):
         off = jnp.sum(jnp.abs(x - X)) > 1e-4
         return jnp.stack([x @ x, jnp.where(off, 100.0, -100.0)])
 
-    result = compiled(ja.attacks.euclidean(), kind, num_steps=3)(Partial(logits_fn), X, 0, KEY, 0.1)
+    attack = compiled(ja.attacks.euclidean(), kind, num_steps=3, kinks="allow")
+    result = attack(Partial(logits_fn), X, 0, KEY, 0.1)
     np.testing.assert_array_equal(result.x, X)
+    assert int(result.kinks) > 0
     assert (float(result.objective), float(result.distance), bool(result.label_kept)) == (0.0, 0.0, True)
 
 
@@ -233,3 +235,76 @@ def test_k_beyond_the_map_says_so(k):
     attack = ja.attacks.ifia(ja.LInf(0.1), SALIENCY, ja.attacks.top_k(k))
     with pytest.raises(ValueError, match=rf"`k` must be between 1 and the 4 entries .* got {k}"):
         attack(Partial(quadratic, symmetric(0, 4)), X, 0, KEY)
+
+
+def half_plane(weights, x):
+    """g(x) = H x for both classes; class 1 is kept while x_0 stays above a limit."""
+    H, limit = weights
+    return jnp.stack([x @ H @ x / 2, x @ H @ x / 2 + x[0] - limit])
+
+
+HESSIAN = np.array([[2.0, 0.5], [0.5, 1.0]], np.float32)
+
+
+def test_a_start_that_loses_the_label_comes_back():
+    """A quarter of the starts; the corner (0.1, 0.1) keeps the label and moves the map by 0.29155."""
+    attack = ja.attacks.ifia(ja.LInf(0.1), SALIENCY, ja.attacks.euclidean())
+    logits_fn = Partial(half_plane, (HESSIAN, np.float32(0.45)))
+    run = jax.jit(jax.vmap(attack, in_axes=(None, None, None, 0)))
+    found = run(logits_fn, jnp.full(2, 0.5), 1, jax.random.split(KEY, 400))
+    assert np.all(found.label_kept)
+    np.testing.assert_allclose(found.objective, np.linalg.norm(HESSIAN @ [0.1, 0.1]), rtol=1e-4)
+
+
+def test_where_both_sides_lose_the_label_the_limit_is_approached():
+    """|x_0 - 0.5| < 0.04 keeps the label: no corner does, and no start that is beyond may end at the sample itself."""
+
+    def strip(x):
+        return jnp.stack([x @ HESSIAN @ x / 2, x @ HESSIAN @ x / 2 + 1e-2 - (x[0] - 0.5) ** 2 * 6.25])
+
+    attack = ja.attacks.ifia(ja.LInf(0.1), SALIENCY, ja.attacks.euclidean())
+    x = jnp.full(2, 0.5)
+    found = jax.jit(jax.vmap(lambda key: attack(strip, x, 1, key)))(jax.random.split(KEY, 50))
+    # Class 1 is explained, whose map has the term of the strip, too.
+    slope = HESSIAN - np.diag([12.5, 0])
+    grid = np.stack(np.meshgrid(np.linspace(-0.04, 0.04, 81), np.linspace(-0.1, 0.1, 81)), axis=-1)
+    best = np.linalg.norm(grid @ slope.T, axis=-1).max()
+    assert np.all(found.label_kept)
+    assert np.all(found.objective <= best * (1 + 1e-4))
+    assert np.min(found.objective) > 0.8 * best
+
+
+def test_pgd_that_keeps_the_label_approaches_the_limit_from_every_start():
+    """The cross-entropy of class 1 is largest at the limit; starts beyond it used to return the sample itself."""
+    logits_fn = Partial(half_plane, (HESSIAN, np.float32(0.45)))
+    attack = ja.attacks.pgd(ja.LInf(0.1), keep="best_label_kept")
+    x = jnp.full(2, 0.5)
+    found = jax.jit(jax.vmap(attack, in_axes=(None, None, None, 0)))(logits_fn, x, 1, jax.random.split(KEY, 200))
+    assert np.all(found.label_kept)
+    assert np.all(found.x[:, 0] >= 0.45 - 1e-6)
+    assert np.max(found.x[:, 0]) < 0.455
+
+
+@pytest.mark.parametrize("dissimilarity", [ja.attacks.euclidean(), ja.attacks.top_k(2)], ids=lambda d: d.name)
+def test_kinks_are_refused_by_name_or_counted(dissimilarity):
+    def with_relu(weights, x):
+        return weights @ jax.nn.relu(x - 0.5)
+
+    logits_fn = Partial(with_relu, symmetric(0, 4))
+    with pytest.raises(ValueError, match=r"(?s)`ifia` needs two derivatives.*relu.*ja.smooth"):
+        ja.attacks.ifia(ja.LInf(0.1), SALIENCY, dissimilarity, num_steps=2)(logits_fn, X, 0, KEY)
+    allowed = compiled(dissimilarity, num_steps=2, kinks="allow")(logits_fn, X, 0, KEY, 0.1)
+    assert int(allowed.kinks) == 1
+    # An attack on the prediction needs one derivative.
+    assert int(jax.jit(ja.attacks.pgd(ja.LInf(0.1), num_steps=2))(logits_fn, X, 0, KEY).kinks) == 0
+    smooth = compiled(dissimilarity, num_steps=2)(ja.smooth(logits_fn), X, 0, KEY, 0.1)
+    assert int(smooth.kinks) == 0
+
+
+def test_what_is_no_attribution_or_dissimilarity_is_refused_where_the_attack_is_built():
+    with pytest.raises(TypeError, match=r"constructor `saliency`, whose parentheses are missing: write `saliency\(\)`"):
+        ja.attacks.ifia(ja.LInf(0.1), ja.attributions.saliency)
+    with pytest.raises(TypeError, match=r"`dissimilarity` must be a Dissimilarity .*with parentheses"):
+        ja.attacks.ifia(ja.LInf(0.1), SALIENCY, ja.attacks.euclidean)
+    assert "ifia" in repr(ja.attacks.ifia(ja.LInf(0.1), SALIENCY))
+    assert "pgd" in repr(ja.attacks.pgd(ja.LInf(0.1)))

@@ -30,3 +30,15 @@ def test_offset_of_the_logits_cancels():
 def test_needs_a_baseline(attribute):
     with pytest.raises(ValueError, match="baseline"):
         ja.attributions.completeness_gap(attribute)
+
+
+def test_a_baseline_of_one_value_a_channel():
+    """It broadcasts against the image, for the map and for the output at the baseline alike."""
+    channels, x = np.array([0.1, 0.2, 0.3], np.float32), jnp.full((2, 2, 3), 0.5)
+
+    def logits_fn(x):
+        return jnp.stack([jnp.sum(x**2), jnp.sum(x)])
+
+    ig = ja.attributions.integrated_gradients(num_steps=3, baseline=channels)
+    np.testing.assert_allclose(ig(logits_fn, x, 0), jnp.broadcast_to(0.25 - channels**2, x.shape), rtol=1e-5)
+    assert abs(float(ja.attributions.completeness_gap(ig)(logits_fn, x, 0))) < 1e-5

@@ -1,13 +1,18 @@
 """A small run from data to page, killed and continued, and everything that may be in its way."""
 
+import dataclasses
+import json
+import re
 import shutil
 
+import jax
+import jax.numpy as jnp
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
 import jaxattr as ja
-from experiments import cli, evaluate, store
+from experiments import cli, config, evaluate, networks, program, record, report, store
 from experiments.store import Store, StoreError
 
 # One attribution, 16 digits in two batches of as many as there are simulated devices, one process to interfere with.
@@ -70,6 +75,44 @@ def test_the_page_and_the_table_of_a_run(run):
         assert kind in page
         assert (run / "figures" / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
     assert "--num-samples 16" in page
+
+
+def with_relu(directory):
+    """The run's natural network, as if it had been trained with ReLU."""
+    path = directory / "models" / "natural" / "network.json"
+    card = json.loads(path.read_text())
+    card["model"]["options"]["beta"] = None
+    path.write_text(json.dumps(card))
+
+
+def test_a_network_with_kinks_is_refused_before_anything_is_computed(copy, capsys):
+    shutil.rmtree(copy / "rows")
+    with_relu(copy)
+    assert cli.main(command(copy)) == 2
+    message = capsys.readouterr().err
+    assert re.search(r"natural: `evaluate` needs two derivatives .* not smooth in \d+ operations .*relu", message)
+    assert "ja.smooth(logits_fn, beta=10.0)" in message
+    assert "--kinks allow" in message
+    assert not (copy / "rows").exists()
+
+
+def test_kinks_that_are_allowed_are_said_beside_the_tables_and_change_no_identity(copy):
+    store = Store(copy, None)
+    assert "Not smooth" not in (copy / "table.md").read_text()
+    allowed = dataclasses.replace(store.config, kinks="allow")
+    assert record.config_hash(allowed) == store.hash
+    with_relu(copy)
+    report.render(store, "evaluate --kinks allow")
+    for name in ("table.md", "index.html"):
+        assert re.search(r"Not smooth: natural \(\d\)", (copy / name).read_text())
+    network = networks.load(copy / "models" / "natural")
+    classify = ja.models.logits_fn(network.model, network.variables)
+    for make in (program.bounds_program, program.attack_program):
+        for norm, radii in config.norms(allowed).items():
+            arguments = (classify, jnp.full((8, 8, 1), 0.5), 0, jax.random.key(0))
+            with pytest.raises(ValueError, match="needs two derivatives"):
+                jax.eval_shape(make("saliency", norm, radii, store.config), *arguments)
+            jax.eval_shape(make("saliency", norm, radii, allowed), *arguments)
 
 
 def test_a_killed_run_loses_the_batch_in_flight_only(run, copy, monkeypatch):

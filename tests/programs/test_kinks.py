@@ -1,5 +1,7 @@
 """Kinks of networks of every framework against those counted by hand, and single operations."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ def test_names_every_kink_of_a_network_and_no_other(name):
     found = ja.kinks(network.build(), example(network.shape))
     assert count(found) == network.kinks, list(map(str, found))
     for kink in found:
-        assert network.where in kink.where, kink
+        assert re.search(network.where, kink.where), kink
 
 
 def operations(fn, x=X):
@@ -54,7 +56,7 @@ KINKED = {
     "median": lambda x: jnp.median(x, -1),
     "top_k": lambda x: lax.top_k(x, 2),
     "reduce_max": lambda x: jnp.max(x, -1),
-    "reduce_min": lambda x: jnp.min(x),
+    "reduce_min": jnp.min,
     "cummax": lambda x: lax.cummax(x, axis=1),
     "argmax": lambda x: x[:, jnp.argmax(x[0])],
     "argmin": lambda x: jax.nn.one_hot(jnp.argmin(x), 3),
@@ -211,7 +213,7 @@ def test_pytrees_of_inputs_and_abstract_inputs():
 
 
 def test_what_is_not_a_function_is_refused():
-    with pytest.raises(TypeError, match="fn"):
+    with pytest.raises(TypeError, match="must be a function of the input, got int"):
         ja.kinks(3, X)
 
 
