@@ -75,7 +75,10 @@ def method(value: Any, name: str = "method") -> Any:
     """Return ``value`` if it can be called as an attribution, a bound or an attack."""
     _refuse_common(value, name, _METHOD, *_PACKAGES)
     if not is_method(value) and not is_gradient_attribution(value):
-        _takes(3, value, name, _METHOD)
+        signature = signature_of(value)
+        # A plain function may take a key as its fourth argument, as bounds and attacks do.
+        if signature is None or not _binds(signature, 4):
+            _takes(3, value, name, _METHOD)
     return value
 
 
