@@ -26,7 +26,7 @@ def main() -> None:
     x, key = jnp.full((size, size, 3), 0.5), jax.random.key(0)
     for beta in (25.0, None):
         model = EfficientNetLite0(beta=beta)
-        shapes = jax.eval_shape(lambda model=model: ja.models.init(model, key, x.shape))
+        shapes = jax.eval_shape(lambda key, model=model: ja.models.init(model, key, x.shape), key)
         network = ja.models.logits_fn(model, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
         traced, (program, _) = seconds(lambda network=network: interpreter.trace(network, x))
         looked, found = seconds(lambda program=program: find(program, [True]))

@@ -76,8 +76,8 @@ def method(value: Any, name: str = "method") -> Any:
     _refuse_common(value, name, _METHOD, *_PACKAGES)
     if not is_method(value) and not is_gradient_attribution(value):
         signature = signature_of(value)
-        # A plain function may take a key as its fourth argument, as bounds and attacks do.
-        if signature is None or not _binds(signature, 4):
+        # A plain function may take a key as its fourth argument, or by that name.
+        if signature is None or not (_binds(signature, 4) or _binds(signature, 4, key=None)):
             _takes(3, value, name, _METHOD)
     return value
 

@@ -1,4 +1,4 @@
-"""Eight simulated CPU devices, and one compilation cache for all runs and workers."""
+"""Eight simulated CPU devices, one compilation cache for all runs and workers, and annotations that are checked."""
 
 import os
 import pathlib
@@ -13,7 +13,11 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
-from jaxattr import _xla  # noqa: E402  (JAX reads the variables above when it is imported)
+import annotations  # noqa: E402  (JAX reads the variables above when it is imported)
+
+annotations.check("jaxattr")
+
+from jaxattr import _xla  # noqa: E402
 
 # Programs here are large and run for milliseconds.
 _xla.compile_quickly(optimization_level=0)

@@ -51,7 +51,7 @@ class Network(NamedTuple):
 NETWORKS: dict[str, Network] = {}
 
 
-def _row(shape, where=r"tests/frameworks\.py:", **kinks):
+def _row(shape, where=r"tests/frameworks\.py:", /, **kinks):
     def add(build):
         NETWORKS[build.__name__] = Network(functools.cache(build), shape, kinks, where)
         NETWORKS[build.__name__].build.__name__ = build.__name__
@@ -175,7 +175,8 @@ class Recurrent(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(3)(nn.Bidirectional(nn.RNN(self.cell(4)), nn.RNN(self.cell(4)))(x)[:, -1])
+        outputs = nn.Bidirectional(nn.RNN(self.cell(4)), nn.RNN(self.cell(4)))(x)
+        return nn.Dense(3)(jnp.asarray(outputs)[:, -1])
 
 
 @_row(SEQUENCE)
@@ -500,7 +501,9 @@ def torch_smooth():
 
 
 def _ours(model, shape):
-    return ja.models.logits_fn(model, jax.tree.map(jnp.ones_like, ja.models.init(model, KEY, shape)))
+    # Drawing them would be compiled; what is looked at does not depend on them.
+    shapes = jax.eval_shape(lambda key: ja.models.init(model, key, shape), KEY)
+    return ja.models.logits_fn(model, jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1, leaf.dtype), shapes))
 
 
 @_row((8, 8, 1))
@@ -516,3 +519,26 @@ def jaxattr_small_cnn_with_logsumexp():
 @_row((8, 8, 1), r"jaxattr|annotations\.py", relu=3, reduce_window_max=2)
 def jaxattr_small_cnn_with_relu_and_max_pool():
     return _ours(ja.models.SmallCNN(features=(2, 3), hidden=4, beta=None, pooling="max"), (8, 8, 1))
+
+
+@_row((28, 28, 1))
+def jaxattr_conv_net():
+    return _ours(ja.models.ConvNet(), (28, 28, 1))
+
+
+@_row((8, 8, 3))
+def jaxattr_resnet():
+    return _ours(ja.models.ResNet18(width=2), (8, 8, 3))
+
+
+_BLOCKS = ((1, 3, 1, 1, 2), (2, 3, 2, 2, 3))
+
+
+@_row((8, 8, 3))
+def jaxattr_efficientnet_lite0():
+    return _ours(ja.models.EfficientNetLite0(num_classes=3, blocks=_BLOCKS, stem=2, head=4), (8, 8, 3))
+
+
+@_row((8, 8, 3), r"jaxattr|annotations\.py", clip=7)
+def jaxattr_efficientnet_lite0_with_relu6():
+    return _ours(ja.models.EfficientNetLite0(num_classes=3, blocks=_BLOCKS, stem=2, head=4, beta=None), (8, 8, 3))

@@ -2,6 +2,7 @@ import json
 import struct
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -250,6 +251,16 @@ def test_a_first_loss_that_is_not_finite_is_not_blamed_on_the_learning_rate(vari
 
     with pytest.raises(FloatingPointError, match=r"step 1; .* learning rate is not the cause: .*logarithm"):
         train(variables, objective=objective)
+
+
+def test_the_objective_is_traced_once_and_once_more_for_checkpoints(variables, tmp_path):
+    def objective(*arguments):
+        return natural()(*arguments)
+
+    for traces, options in ((1, {}), (2, {"checkpoint_dir": tmp_path / "run"})):
+        chex.clear_trace_counter()
+        result = train(variables, objective=chex.assert_max_traces(objective, traces), **options)
+        chex.assert_tree_all_finite(result.variables)
 
 
 def test_metrics_may_be_undefined(tmp_path):

@@ -36,7 +36,8 @@ def _switches(model: nn.Module, train: bool) -> tuple[nn.Module, dict[str, Any]]
     if keywords or not fields:
         return model, keywords
     # A field says it where the call does not.
-    return model.clone(**{name: values[name] for name in fields}), {}
+    chosen: dict[str, Any] = {name: values[name] for name in fields}
+    return model.clone(**chosen), {}
 
 
 # A dataclass and not a closure: two functions made of equal modules are equal, which is what jit
@@ -164,22 +165,3 @@ def _require_linen(model: Any) -> nn.Module:
             " Equinox module, `jax.tree_util.Partial(apply, weights)` of one input are taken as they are"
         )
     raise TypeError(f"`model` must be a Flax linen module without variables, got {given}.")
-
-
-def is_smooth(model: nn.Module) -> bool:
-    """Tell whether the logits are twice differentiable in the input: no ReLU, no max pooling.
-
-    Raises:
-      TypeError: if the module has no field ``beta``, so that nothing is known about it.
-
-    Example:
-      >>> from jaxattr.models import ConvNet
-      >>> is_smooth(ConvNet()), is_smooth(ConvNet(beta=None)), is_smooth(ConvNet(pooling="max"))
-      (True, False, False)
-    """
-    if not hasattr(model, "beta"):
-        raise TypeError(
-            f"nothing is known about {type(model).__name__}: only modules with a field `beta` "
-            "(and `pooling`, where they pool) can be asked."
-        )
-    return model.beta is not None and getattr(model, "pooling", "average") != "max"

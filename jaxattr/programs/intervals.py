@@ -169,7 +169,7 @@ _INTERVALS: dict[str, Callable[..., Interval]] = {
     **dict.fromkeys(("dot_general", "conv_general_dilated", "cumprod", "reduce_prod", "cumsum"), _sign_of_sum),
     **dict.fromkeys(("reduce_window_sum", "scatter-add", "psum", "reduce_scatter"), _sign_of_sum),
     **dict.fromkeys(("sin", "cos", "tanh", "erf", "sign"), _fixed(-1.0, 1.0)),
-    **dict.fromkeys(("concatenate", "pad"), _hull),
+    **dict.fromkeys(("concatenate", "stack", "pad"), _hull),
     "convert_element_type": _convert,
     "select_n": lambda equation, _, *cases: _hull(equation, *cases),
     "neg": lambda _, x: (-x.high, -x.low),

@@ -102,6 +102,99 @@ def test_any_linen_module_is_accepted():
     np.testing.assert_array_equal(models.logits_fn(Linear(), variables)(jnp.array([3.0, 4.0])), [3, 5])
 
 
+class Switched(nn.Module):
+    """Dropout and running statistics behind one argument, whatever its name."""
+
+    def layers(self, xs, training):
+        xs = nn.BatchNorm(use_running_average=not training)(nn.Dense(4)(xs))
+        return nn.Dense(2)(nn.Dropout(0.5, deterministic=not training)(nn.softplus(xs)))
+
+
+class Train(Switched):
+    @nn.compact
+    def __call__(self, xs, train):
+        return self.layers(xs, train)
+
+
+class Training(Switched):
+    @nn.compact
+    def __call__(self, xs, *, training=False):
+        return self.layers(xs, training)
+
+
+class Deterministic(Switched):
+    @nn.compact
+    def __call__(self, xs, deterministic: bool):
+        return self.layers(xs, not deterministic)
+
+
+class UseRunningAverage(Switched):
+    @nn.compact
+    def __call__(self, xs, use_running_average=True):
+        return self.layers(xs, not use_running_average)
+
+
+class OfBoth(Switched):
+    @nn.compact
+    def __call__(self, xs, train, deterministic):
+        assert train is not deterministic
+        return self.layers(xs, train)
+
+
+class OfAField(Switched):
+    deterministic: bool = False
+
+    @nn.compact
+    def __call__(self, xs):
+        return self.layers(xs, not self.deterministic)
+
+
+@pytest.mark.parametrize("kind", [Train, Training, Deterministic, UseRunningAverage, OfBoth, OfAField])
+def test_every_name_of_the_switch(kind):
+    model, xs = kind(), jax.random.normal(jax.random.key(1), (5, 3))
+    variables = models.init(model, jax.random.key(0), (3,))
+    apply = models.apply_fn(model)
+    with pytest.raises(ValueError, match="draws random numbers in training; pass `key=`"):
+        apply(variables, xs, train=True)
+    trained, updates = apply(variables, xs, train=True, key=jax.random.key(2))
+    assert set(updates) == {"batch_stats"}
+    evaluated, none = apply(variables, xs, train=False)
+    assert none == {}
+    assert np.abs(np.asarray(trained - evaluated)).max() > 1e-2
+    np.testing.assert_allclose(models.logits_fn(model, variables)(xs[0]), evaluated[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_module_without_a_switch_and_without_a_hash():
+    """``nn.Sequential`` holds a list; equal ones are one entry in the caches of jit all the same."""
+    make = lambda: nn.Sequential([nn.Dense(4), nn.softplus, nn.Dense(2)])  # noqa: E731
+    variables = models.init(make(), jax.random.key(0), (3,))
+    classify = jax.jit(lambda logits_fn, x: logits_fn(x))
+    for _ in range(2):
+        assert classify(models.logits_fn(make(), variables), jnp.ones(3)).shape == (2,)
+    assert classify._cache_size() == 1
+    trained, updates = models.apply_fn(make())(variables, jnp.ones((1, 3)), train=True)
+    assert trained.shape == (1, 2)
+    assert updates == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (models.MLP, r"the class MLP; build one, `MLP\(\.\.\.\)`"),
+        (lambda xs: xs, "function. A network of another framework needs no adapter"),
+        (models.MLP().bind({"params": {}}), "MLP bound to its variables.*goes wherever"),
+    ],
+)
+def test_what_is_no_linen_module(model, message):
+    for call in (
+        lambda: models.logits_fn(model, {"params": {}}),
+        lambda: models.apply_fn(model),
+        lambda: models.init(model, jax.random.key(0), (3,)),
+    ):
+        with pytest.raises(TypeError, match=rf"`model` must be a Flax linen module without variables, got {message}"):
+            call()
+
+
 def test_initial_variables_have_the_default_float_type(resnet):
     assert {leaf.dtype for leaf in jax.tree.leaves(resnet)} == {jnp.dtype("float32")}
     with jax.enable_x64(True):

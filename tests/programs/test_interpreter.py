@@ -1,6 +1,7 @@
 """The interpreter: programs evaluated as they are, and with other rules for some operations."""
 
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -49,8 +50,8 @@ def replaced(rules=None, functions=None, at=None):
     return fn
 
 
-BY_NAME = {"functions": {"relu": lambda _, __, z: [softplus(z)]}}
-BY_PRIMITIVE = {"rules": {"max": lambda _, __, z, zero: [softplus(z - zero)]}}
+BY_NAME: dict[str, Any] = {"functions": {"relu": lambda _, __, z: [softplus(z)]}}
+BY_PRIMITIVE: dict[str, Any] = {"rules": {"max": lambda _, __, z, zero: [softplus(z - zero)]}}
 
 
 # Of every framework, and of everything that holds programs.
