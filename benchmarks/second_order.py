@@ -74,7 +74,11 @@ def methods(case: Case) -> dict[str, tuple[str, Callable[..., Any], str | None]]
     table: dict[str, tuple[str, Callable[..., Any], str | None]] = {
         "singular value, Lanczos": ("l2", b.singular_value(case.attribute, l2, **keep), None),
         "Corollary 1": ("linf", b.norm_relaxation(case.attribute, linf, **keep), None),
-        "semidefinite, products": ("linf", b.semidefinite(case.attribute, linf, **keep, **rows), None),
+        "semidefinite, products": (
+            "linf",
+            b.semidefinite(case.attribute, linf, method="products", **keep, **rows),
+            None,
+        ),
     }
     if case.xs[0].size <= DENSE_UP_TO:
         dense: Any = {"chunk": case.chunk}

@@ -77,13 +77,13 @@ def methods(quick: bool) -> list[tuple[str, Callable[..., Any], int, Callable[[A
         ),
         ("saliency: full Jacobian", full(saliency, 32), 2, lambda t, xs: [t.jacobian(t.saliency, x, 112) for x in xs]),
         (
-            "saliency: sigma_max, Lanczos 40",
+            "saliency: sigma_max within 1 %, Lanczos",
             bounds.singular_value(saliency, box),
             16,
             lambda t, xs: [t.power_iteration(t.saliency, x) for x in xs],
         ),
         (
-            "IG-20: sigma_max, Lanczos 40",
+            "IG-20: sigma_max within 1 %, Lanczos",
             bounds.singular_value(ig20, box),
             8,
             lambda t, xs: [t.power_iteration(functools.partial(t.integrated_gradients, num_steps=20), x) for x in xs],

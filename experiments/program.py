@@ -198,10 +198,11 @@ def _bounds(
     names: tuple[str, ...], attribute, ball, logits_fn, x, label, key, dense: bool, config: Config
 ) -> dict[str, ja.bounds.DeviationBound]:
     # All steps: a bound that stopped within a percent is good enough to use, and too coarse for the gaps of a table.
-    krylov: Any = {"num_steps": config.lanczos_steps, "confidence": config.confidence, "tolerance": 0.0}
+    krylov: Any = {"num_steps": config.lanczos_steps, "confidence": config.confidence}
     allowed: Any = {"kinks": config.kinks}
-    solver: Any = {"method": config.sigma_method, **krylov, **allowed}
-    relaxed: Any = {**({"method": "dense"} if dense else {"method": "products", **krylov}), **allowed}
+    solver: Any = {"method": config.sigma_method, "tolerance": 0.0, **krylov, **allowed}
+    products: Any = {"method": "products", "certificate_tolerance": 0.0, **krylov}
+    relaxed: Any = {**({"method": "dense"} if dense else products), **allowed}
     make = {
         "singular_value": lambda: ja.bounds.singular_value(attribute, ball, **solver),
         "norm_relaxation": lambda: ja.bounds.norm_relaxation(attribute, ball, **solver),

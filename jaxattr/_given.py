@@ -152,9 +152,7 @@ def _refuse_common(value: Any, name: str, wanted: str, *packages: str) -> None:
     if isinstance(value, str):
         known = _constructors(*packages)
         advice = f"It is built by `{known[value]}`." if value in known else f"Known names are {', '.join(known)}."
-        raise TypeError(
-            f"`{name}` must be {wanted}; got str: the name {value!r}, where the function is meant. {advice}"
-        )
+        raise TypeError(f"`{name}` must be {wanted}; got str: {value!r}, where a function is meant. {advice}")
     if isinstance(value, type):
         raise TypeError(f"`{name}` must be {wanted}; got the class {value.__name__}, of which one has to be built.")
     if not callable(value):

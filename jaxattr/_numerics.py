@@ -152,7 +152,7 @@ def solve(matrix: Float[Array, "n n"], right: Float[Array, " n"]) -> Float[Array
     return _solve(jax.lax.stop_gradient(matrix), jax.lax.stop_gradient(right))
 
 
-def orthonormal(columns: Float[Array, "m n"]) -> Float[Array, "m n"]:
+def orthonormal(columns: Float[Array, "m n"]) -> Float[Array, "m k"]:
     """An orthonormal basis of the span of constant columns."""
     return _qr(jax.lax.stop_gradient(columns))[0]
 

@@ -184,7 +184,7 @@ class Ball(abc.ABC):
         inside = (self.norm(perturbed - x) <= self.epsilon + slack) & jnp.all(jnp.isfinite(x))
         return inside & jnp.all(jnp.abs(self.clip(perturbed) - perturbed) <= slack)
 
-    def check_input(self, x: Float[Array, "*shape"]) -> None:
+    def check_input(self, x: Float[Array | np.ndarray, "*shape"]) -> None:
         """Raise ``ValueError`` if a concrete ``x`` (or batch) lies outside of the box.
 
         NaN passes: it is flagged in results.

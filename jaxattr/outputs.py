@@ -101,6 +101,9 @@ def margin(logits: Array) -> Array:
     Raises:
       ValueError: on call, if the network has one logit.
     """
+    if logits.size == 2:
+        # No maximum, and so no kink.
+        return logits - logits[::-1]
     others = jnp.where(jnp.eye(logits.size, dtype=bool), -jnp.inf, logits)
     return logits - jnp.max(others, axis=1)
 

@@ -1,5 +1,6 @@
 """Many samples: methods and metrics of one sample, lifted to data sets and to all devices of all processes."""
 
+import functools
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
@@ -105,13 +106,13 @@ class SampleMap(Generic[R]):
         key_data = np.zeros(0, np.uint32) if key is None else np.asarray(jax.random.key_data(key))
         is_pytree = networks.is_callable_pytree(self._logits_fn)
         arrays, static = networks.split(self._logits_fn) if is_pytree else ([], None)
-        closed = None if is_pytree else self._logits_fn
+        network = _of_weights(self._logits_fn, static)
         kept = static is not None and not static.holds_arrays()
         calling = self._calling
 
         def call(method: Callable[..., R], shared: Any, x: Array, label: Array, index: Array) -> R:
             weights, key_data = shared
-            logits_fn = closed if static is None else networks.merge(weights, static)
+            logits_fn = network(weights)
             if impl is None:
                 return calling.call(method, logits_fn, x, label, None)
             # A key per sample, whatever the batch: results do not depend on how samples were chunked or sharded.
@@ -251,17 +252,21 @@ def _batches(batch_size: int | None, memory: float | None, progress: Progress, d
     return Batches(batch_size=batch_size, memory=memory, progress=progress, devices=devices)
 
 
+def _of_weights(logits_fn: LogitsFn, static: networks.Static | None) -> Callable[[list[Any]], LogitsFn]:
+    """From arrays to the network: a program that is kept holds no weights of the network that it was compiled for."""
+    if static is None:
+        return lambda _: logits_fn
+    return functools.partial(networks.merge, static=static)
+
+
 def _weakly(function: Callable[..., R], call: Callable[..., R]) -> Callable[..., R]:
     """``call(function, ...)`` that does not keep ``function`` alive: a program that it keeps would keep itself."""
+    # The method of an object is made anew whenever it is asked for, and dies at once.
+    if getattr(function, "__self__", None) is not None:
+        return lambda *arguments: call(function, *arguments)
     try:
         reference = weakref.ref(function)
     except TypeError:
-
-        def reference() -> Callable[..., R]:
-            return function
-
-    # The method of an object is made anew whenever it is asked for, and dies at once.
-    if getattr(function, "__self__", None) is not None:
         return lambda *arguments: call(function, *arguments)
     return lambda *arguments: call(reference(), *arguments)
 

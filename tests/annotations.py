@@ -71,8 +71,6 @@ def _or_refused(checked: Callable[..., Any], function: Callable[..., Any]) -> Ca
                 error.was_accepted = True  # pyright: ignore[reportAttributeAccessIssue]
             raise
 
-    # The wrapper is not a line of the user's, where the places of operations are looked for.
-    call.__code__ = call.__code__.replace(co_filename="<string>")  # pyright: ignore[reportFunctionMemberAccess]
     return call
 
 

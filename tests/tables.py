@@ -100,7 +100,12 @@ def _bounds():
     yield "entrywise", Row("bound", "entrywise", LInf, lambda ball, _: b.entrywise(_ig(), ball, chunk=None))
     yield (
         "semidefinite",
-        Row("bound", "semidefinite", LInf, lambda ball, _: b.semidefinite(_saliency, ball, rounds=3, num_steps=5)),
+        Row(
+            "bound",
+            "semidefinite",
+            LInf,
+            lambda ball, _: b.semidefinite(_saliency, ball, method="products", rounds=3, num_steps=5),
+        ),
     )
     yield (
         "semidefinite_dense_in_box",
@@ -117,7 +122,9 @@ def _bounds():
             "bound",
             None,
             LInf,
-            lambda ball, _: b.semidefinite(_ig(), ball, rounds=2, num_steps=4, cycles=2, tolerance=0.01),
+            lambda ball, _: b.semidefinite(
+                _ig(), ball, method="products", rounds=2, num_steps=4, cycles=2, tolerance=0.01
+            ),
         ),
     )
     yield (

@@ -5,17 +5,22 @@ Inside compiled code, where values are not known, nothing raises: failure is dat
 
 import functools
 
+import equinox as eqx
+import flax.linen as nn
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tables
+from flax import nnx
 from jax.tree_util import Partial
 from tables import METHODS, model
 
 import jaxattr as ja
 
 KEY = jax.random.key(0)
+XS = np.full((3, *tables.SHAPE), 0.5, np.float32)
 SALIENCY = ja.attributions.saliency()
 EVERY = (
     "saliency",
@@ -170,6 +175,188 @@ def test_lists_and_numpy_arrays_are_samples_too(name):
         tables.assert_trees_close(call(name, x=given, label=np.int64(0)), expected)
 
 
+def linear(x):
+    return jnp.stack([jnp.sum(x), 0.0])
+
+
+@pytest.mark.parametrize(
+    ("logits_fn", "message"),
+    [
+        (
+            lambda weights, x: weights @ x,
+            r"ONE input, but `<lambda>` takes \(weights, x\).*Partial\(apply, var",
+        ),
+        (lambda x: jnp.zeros(2) @ x.reshape(7), "failed on ONE input.*TypeError.*check that `logits_fn"),
+        (lambda x: jnp.asarray([float(x[0, 0]), 0.0]), "JAX can trace"),
+        (lambda x: x[0] if x[0, 0] > 0 else x[1], "JAX can trace"),
+        (lambda xs: jnp.einsum("nij->ni", xs), r"failed on ONE input.*takes a batch.*f\(x\[None\]\)\[0\]"),
+        (SALIENCY, r"got the method GradientAttribution.*goes first: `over_samples\(method, logits_fn\)`"),
+        (ja.models.MLP, "the class MLP: build one"),
+        (ja.attributions.saliency, "the constructor `saliency`, whose parentheses are missing"),
+        (tables, "`logits_fn` must be callable on one input, got module"),
+    ],
+)
+def test_networks_that_are_none_and_what_to_do(logits_fn, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        SALIENCY(logits_fn, jnp.ones(tables.SHAPE), 0)
+
+
+def test_a_batch_where_one_sample_is_meant():
+    with pytest.raises(ValueError, match=r"ONE input of shape \(5, 3\).*takes one of the 5 rows.*over_samples"):
+        SALIENCY(lambda x: jnp.ones((2, 3)) @ x.reshape(3), jnp.ones((5, 3)), 0)
+
+
+def test_networks_of_other_frameworks_in_training_mode():
+    for network in (
+        eqx.nn.Sequential([eqx.nn.Linear(3, 2, key=KEY), eqx.nn.Dropout(0.5)]),
+        nnx.Sequential(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), nnx.BatchNorm(2, rngs=nnx.Rngs(0))),
+        nn.BatchNorm(use_running_average=False).bind(nn.BatchNorm(False).init(KEY, jnp.ones(2))),
+    ):
+        with pytest.raises(ValueError, match=r"in training mode.*`model.eval\(\)` for NNX.*inference_mode"):
+            SALIENCY(network, jnp.ones(2 if isinstance(network, nn.Module) else 3), 0)
+
+
+def test_a_pair_of_init_and_apply():
+    network = hk.transform(lambda xs: hk.Linear(2)(xs))  # noqa: PLW0108 (made inside only)
+    with pytest.raises(TypeError, match=r"callable on one input, got Transformed.*Haiku.*network.apply\(params, None"):
+        SALIENCY(network, jnp.ones(3), 0)
+
+
+# Methods where others are meant
+
+
+NO_ATTRIBUTION = [
+    ("saliency", r"got str: 'saliency'.*built by `jaxattr.attributions.saliency\(\)`"),
+    ("gradcam", "got str: 'gradcam'.*Known names are saliency"),
+    (ja.attributions.saliency, r"the constructor `saliency`, whose parentheses are missing: write `saliency\(\)`"),
+    (ja.bounds.singular_value, r"the constructor `singular_value`, whose .*write `singular_value\(...\)`"),
+    (ja.attacks.pgd(ja.L2(0.1)), "which is a bound or an attack"),
+    (np.ones(3), r"got an array of shape \(3,\)"),
+    (None, "got NoneType"),
+    (ja.L2(0.1), r"got L2\(0.1"),
+    (linear, r"`linear` takes \(x\).*looks like a network"),
+    (lambda: None, r"`<lambda>` takes \(\)"),
+    (ja.attributions.saliency().__class__, "the class GradientAttribution"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), NO_ATTRIBUTION)
+def test_what_is_no_attribution(given, message):
+    """Said where it is given, long before anything is compiled."""
+    l2, linf = ja.L2(0.1), ja.LInf(0.1)
+    for make in (
+        lambda: ja.bounds.singular_value(given, l2),
+        lambda: ja.bounds.norm_relaxation(given, linf),
+        lambda: ja.bounds.entrywise(given, linf),
+        lambda: ja.bounds.semidefinite(given, linf),
+        lambda: ja.attacks.ifia(linf, given),
+        lambda: ja.outputs.explaining(given, ja.outputs.probability),
+        lambda: ja.attribution_jacobian(given, linear, jnp.ones(3), 0),
+    ):
+        with pytest.raises(TypeError, match=rf"(?s)`attribute` must be an attribution .*{message}"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("pgd", r"got str: 'pgd'.*built by `jaxattr.attacks.pgd\(ball, ...\)`"),
+        (ja.attacks.pgd, "the constructor `pgd`"),
+        (linear, r"`linear` takes \(x\).*looks like a network: the method goes first"),
+        (ja.models.MLP(), "the network MLP. The method goes first"),
+        (jnp.ones(3), "got an array"),
+    ],
+)
+def test_what_is_no_method(given, message):
+    with pytest.raises(TypeError, match=rf"`method` must be an attribution, a bound or an attack.*{message}"):
+        ja.over_samples(given, linear)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [("entrywise", "built by `jaxattr.bounds.entrywise"), (SALIENCY, "built")]
+)
+def test_what_is_no_bound(given, message):
+    for make in (
+        lambda: ja.bounds.smallest(given),
+        lambda: ja.bounds.corrected(given, SALIENCY),
+        lambda: ja.attacks.attained(ja.L2(0.1), SALIENCY, given),
+    ):
+        with pytest.raises(TypeError, match=rf"must be a bound .*{message}"):
+            make()
+
+
+def test_a_network_and_a_method_that_are_swapped():
+    with pytest.raises(TypeError, match=r"The method goes first: `over_samples\(method, logits_fn\)`"):
+        ja.over_samples(SALIENCY, SALIENCY)
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "message"),
+    [
+        (0, TypeError, r"must be a random key, `jax.random.key\(0\)`, got int"),
+        (jnp.zeros(2), TypeError, "must be a random key"),
+        (jax.random.split(KEY, 3), ValueError, r"must be ONE random key, got an array of shape \(3,\).*over_samples"),
+    ],
+)
+def test_keys_that_are_none(key, error, message):
+    method = METHODS["pgd_l2"](0.1)
+    for make in (lambda: lifted(method)(XS, [0, 1, 2], key), lambda: call("pgd_l2", key=key)):
+        with pytest.raises(error, match=message):
+            make()
+
+
+def plain(logits_fn, x, label):
+    return x * 2
+
+
+def with_key(logits_fn, x, label, key):
+    return x + jax.random.uniform(key)
+
+
+def with_optional_key(logits_fn, x, label, key=None):
+    return x if key is None else x + jax.random.uniform(key)
+
+
+def with_keyword(logits_fn, x, label, *, key):
+    return x + jax.random.uniform(key)
+
+
+def test_plain_functions_of_three_and_four_arguments():
+    """What they take is in their signatures."""
+    labels = [0, 1, 2]
+    np.testing.assert_array_equal(lifted(plain)(XS, labels), XS * 2)
+    np.testing.assert_array_equal(lifted(plain)(XS, labels, KEY), XS * 2)
+    np.testing.assert_array_equal(lifted(with_optional_key)(XS, labels), XS)
+    drawn = lifted(with_key)(XS, labels, KEY)
+    assert np.all(drawn > XS)
+    for same in (with_optional_key, with_keyword):
+        np.testing.assert_array_equal(lifted(same)(XS, labels, KEY), drawn)
+    for method in (with_key, with_keyword):
+        with pytest.raises(TypeError, match=rf"`{method.__name__}` draws random numbers and needs a key"):
+            lifted(method)(XS, labels)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "error", "message"),
+    [
+        ((), ValueError, "got shapes of no array"),
+        ((XS, XS[:2]), ValueError, r"same n of at least 1; got shapes \(3, 2, 3\), \(2, 2, 3\)"),
+        ((XS[:0],), ValueError, r"got shapes \(0, 2, 3\)"),
+        ((1.0,), ValueError, r"got shapes \(\)"),
+        ((jax.random.split(KEY, 3),), TypeError, "argument 0 holds random keys.*key_data"),
+        ((["a", "b"],), TypeError, "argument 0 must hold arrays of numbers, got str"),
+    ],
+)
+def test_arrays_of_map_samples(arrays, error, message):
+    with pytest.raises(error, match=message):
+        ja.map_samples(lambda *arrays: arrays)(*arrays)
+
+
+def test_map_samples_of_no_function():
+    with pytest.raises(TypeError, match=r"`function` must be a function of the arrays of one sample.*got str"):
+        ja.map_samples("kendall_tau")
+
+
 # The ball
 
 
@@ -312,14 +499,6 @@ def test_a_label_constraint_of_one_class():
 
 def lifted(method=SALIENCY, **options):
     return ja.over_samples(method, model("softplus").logits_fn, **options)
-
-
-XS = np.full((3, *tables.SHAPE), 0.5, np.float32)
-
-
-def test_over_samples_wants_a_method():
-    with pytest.raises(TypeError, match=r"`method` must be an attribution.*got str: 'saliency'.*built by `jaxattr.attributions.saliency\(\)`"):
-        lifted("saliency")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ import pytest
 
 import jaxattr as ja
 
-FOREIGN = ("flax", "orbax", "tensorflow_datasets", "tensorflow", "matplotlib", "sklearn", "polars", "pandas")
+FOREIGN = (
+    *("flax", "equinox", "haiku", "orbax", "chex", "beartype"),
+    *("tensorflow_datasets", "tensorflow", "torch", "matplotlib", "sklearn", "polars", "pandas", "pyarrow"),
+)
 LAZY = ("checkpoints", "data", "defenses", "models", "training", "zoo")
 
 
@@ -81,7 +84,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 NAMES = """
-L2 LInf attribution_jacobian over_samples fit
+L2 LInf attribution_jacobian over_samples map_samples fit
 attributions.saliency attributions.input_x_gradient attributions.integrated_gradients attributions.REGISTRY
 bounds.singular_value bounds.norm_relaxation bounds.entrywise bounds.smallest bounds.corrected
 bounds.label_constraint bounds.largest_epsilon bounds.tightness bounds.REGISTRY
@@ -105,7 +108,8 @@ def test_names_that_scripts_rely_on(path):
 def test_results_have_the_fields_that_scripts_read():
     bound = {"euclidean", "euclidean_attained", "cosine", "degrees", "vacuous", "direction", "attribution_norm"}
     assert bound | {"confidence", "slope", "epsilon", "active"} <= set(ja.bounds.DeviationBound.__dataclass_fields__)
-    assert {"x", "objective", "label", "label_kept", "distance"} == set(ja.attacks.AttackResult._fields)
+    attack = {"x", "objective", "label", "label_kept", "distance", "stalled", "kinks"}
+    assert attack == set(ja.attacks.AttackResult._fields)
     assert {"bound", "constant", "constant_plus", "euclidean", "remainder"} <= set(ja.bounds.CorrectedBound._fields)
     assert {"value", "matvec", "rmatvec", "dense"} <= set(dir(ja.AttributionJacobian))
 

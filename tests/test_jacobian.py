@@ -124,7 +124,7 @@ def test_orientation_of_the_gram_matrix():
 
 
 def test_column_sums_of_integrated_gradients_are_the_gradient():
-    # Completeness, differentiated (paper 000, Proposition 1): J^T 1 = grad f, while J 1 is something else.
+    # Completeness, differentiated (Wang and Kong 2023, Proposition 1): J^T 1 = grad f, while J 1 is something else.
     with jax.enable_x64(True):
         logits_fn, x = network(0, (6, 8, 3)), jnp.asarray(X)
         attribute = ja.attributions.integrated_gradients(24, rule="gauss_legendre", baseline=START)

@@ -130,9 +130,11 @@ def test_what_is_no_array_is_a_program_of_its_own():
 
 
 def test_static_fields_without_a_hash_or_an_equality_are_taken():
-    class Odd(eqx.Module):
+    @functools.partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["table"])
+    @dataclass
+    class Odd:
         weights: jax.Array
-        table: Any = eqx.field(static=True)
+        table: Any
 
         def __call__(self, x):
             return self.weights @ (x * np.asarray(self.table))

@@ -95,6 +95,17 @@ class Layer:
         return self.weights @ x
 
 
+def test_a_margin_has_a_kink_from_three_classes_on_and_log_odds_have_none():
+    weights, x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32), jnp.full(4, 0.5)
+    assert ja.kinks(ja.outputs.margin(Partial(jnp.dot, weights[:2])), x) == []
+    assert [kink.operation for kink in ja.kinks(ja.outputs.margin(Partial(jnp.dot, weights)), x)] == ["reduce_max"]
+    for name in CONFIDENT:
+        assert ja.kinks(ja.outputs.REGISTRY[name](Partial(jnp.dot, weights)), x) == [], name
+    explained = ja.outputs.explaining(ja.attributions.saliency(), ja.outputs.margin)
+    with pytest.raises(ValueError, match=r"(?s)explained output is not smooth.*log_odds"):
+        ja.bounds.singular_value(explained, ja.L2(0.1))(Partial(jnp.dot, weights), x, 0, jax.random.key(0))
+
+
 def test_any_callable_pytree_stays_one():
     """Its weights go on being arguments of compiled programs."""
     x = jnp.array([0.2, 0.3])

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tables
+from jax.tree_util import Partial
 from tables import METHODS, assert_trees_close, model, names, tolerance
 
 import jaxattr as ja
@@ -117,6 +118,57 @@ def test_shape_and_dtype_are_kept(name, dtype):
     assert (kept.shape, kept.dtype) == ((*lead, *m.shape), jnp.dtype(dtype))
     if row.kind != "attribution":
         assert {leaf.shape for leaf in jax.tree.leaves(fixed)} == {lead, (*lead, *m.shape)}
+
+
+def _of_dtype(dtype, weights, x):
+    return tables.logits(weights, x.astype(dtype))
+
+
+@every
+@pytest.mark.parametrize(
+    ("of_input", "of_network"),
+    [("bfloat16", "float32"), ("bfloat16", "bfloat16"), ("float32", "float16"), ("float32", "float64")],
+)
+def test_networks_of_another_dtype_than_their_inputs(name, of_input, of_network):
+    """Traced: nothing is of 16 bits inside, and nothing meets a type that it does not know."""
+    m = model("softplus")
+    with jax.enable_x64(of_network == "float64"):
+        (weights,) = m.logits_fn.args
+        network = Partial(functools.partial(_of_dtype, of_network), tables.cast(weights, of_network))
+        x = m.xs[0].astype(of_input)
+        result = jax.eval_shape(functools.partial(run, name), network, x, m.labels[0], KEYS[0], EPSILON)
+    row = METHODS[name]
+    kept = {
+        "attribution": lambda r: r,
+        "bound": lambda r: getattr(r, "bound", r),
+        "attack": lambda r: (r.x, r.distance),
+    }
+    for leaf in jax.tree.leaves(kept[row.kind](result)):
+        assert leaf.dtype in (jnp.dtype("float32"), jnp.dtype("int32"), jnp.dtype(bool))
+
+
+@pytest.mark.parametrize("name", ["singular_value_dense", "entrywise", "pgd_linf"])
+def test_inputs_of_16_bits_give_what_the_same_numbers_in_32_give(name):
+    m = model("softplus")
+    x = m.xs[0].astype(jnp.bfloat16)
+    expected = program(name)(m.logits_fn, x.astype(jnp.float32), m.labels[0], KEYS[0], EPSILONS[0])
+    found = run(name, m.logits_fn, x, m.labels[0], KEYS[0], EPSILON)
+    assert_trees_close(found, expected, **tolerance(factor=1000))
+
+
+@representative
+def test_every_method_is_called_with_the_same_four_arguments(name):
+    """Lifted with a key, and without one where none is needed; refused by its own name, before it is compiled."""
+    m = model("softplus")
+    method = METHODS[name].build(METHODS[name].ball(EPSILON), m.shape)
+    four = jax.eval_shape(method, m.logits_fn, m.xs[0], m.labels[0], KEYS[0])
+    if getattr(method, "needs_key", False):
+        with pytest.raises(TypeError, match=rf"`{method.name}` draws random numbers and needs a key"):
+            ja.over_samples(method, m.logits_fn)(m.xs, m.labels)
+        with pytest.raises(TypeError, match=rf"`{method.name}` draws random numbers and needs a key"):
+            method(m.logits_fn, m.xs[0], m.labels[0])
+    else:
+        chex.assert_trees_all_equal_shapes_and_dtypes(four, jax.eval_shape(method, m.logits_fn, m.xs[0], m.labels[0]))
 
 
 @every

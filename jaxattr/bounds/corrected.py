@@ -1,4 +1,4 @@
-"""The adaptive constant of paper 000 (Eq. 11) and the Taylor remainder: how good the linear model is at the radius."""
+"""How good the linear model is at the radius: adaptive constant (Wang and Kong 2023, Eq. 11) and Taylor remainder."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxattr import _checks
-from jaxattr.bounds.result import DeviationBound, cosine_from_euclidean
-from jaxattr.method import Method
+from jaxattr import _checks, _numerics
+from jaxattr.bounds.result import DeviationBound, cosine_from_euclidean, require_result
+from jaxattr.method import Calling, Method
+from jaxattr.programs import guard
+from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attribution, Bound
 
 
@@ -19,13 +21,14 @@ class CorrectedBound(NamedTuple):
       bound: the :class:`DeviationBound` it starts from.
       constant: c, the larger of 1 and the deviation at ``x +- epsilon * direction`` over ``bound.euclidean`` (at +
         alone for a bound within the box, whose opposite direction leaves it).
-      constant_plus: the same with ``+direction`` alone, as paper 000 prints it (the sign of a singular vector is
+      constant_plus: the same with ``+direction`` alone, as the paper prints it (the sign of a singular vector is
         arbitrary, so that this one is, too).
       euclidean: ``T'_e = c * T_e``.
       cosine: Corollary 2 of ``T'_e``.
       degrees: as an angle.
       vacuous: whether ``T'_e`` exceeds the attribution's norm.
       remainder: ``||g(x +- epsilon v) - g(x) -+ epsilon J v|| / ||epsilon J v||``, the larger one; 0 where both vanish.
+        A ratio, as the constants are: the same for a map of size 1e-30.
     """
 
     bound: DeviationBound
@@ -38,8 +41,8 @@ class CorrectedBound(NamedTuple):
     remainder: Array
 
 
-def corrected(bound: Bound, attribute: Attribution) -> Bound:
-    """Scale a bound by the adaptive constant of paper 000, Eq. 11: ``T'_e = c * T_e``.
+def corrected(bound: Bound, attribute: Attribution, *, kinks: Kinks = "refuse") -> Method[CorrectedBound]:
+    """Scale a bound by what the network does at its direction, ``T'_e = c * T_e`` (Wang and Kong 2023, Eq. 11).
 
         c = max{1, ||g(x + epsilon v) - g(x)|| / T_e,  ||g(x - epsilon v) - g(x)|| / T_e}
 
@@ -50,9 +53,16 @@ def corrected(bound: Bound, attribute: Attribution) -> Bound:
     Args:
       bound: ``(logits_fn, x, label, key) -> DeviationBound``.
       attribute: the attribution that is bounded.
+      kinks: what to do with a network that is not twice differentiable; see :func:`jaxattr.attribution_jacobian`. The
+        bound has an option of the same name.
 
     Returns:
       ``(logits_fn, x, label, key) -> CorrectedBound``.
+
+    Raises:
+      TypeError: if ``bound`` is no bound (the order is that of this signature) or ``attribute`` no attribution; on
+        call, if ``bound`` returns something else than a :class:`DeviationBound`.
+      ValueError: on call, if the network has kinks, or as the bound.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -64,22 +74,33 @@ def corrected(bound: Bound, attribute: Attribution) -> Bound:
       >>> round(float(result.constant), 3), round(float(result.remainder), 3)  # 3 (0.6^2 - 0.5^2) / (6 * 0.5 * 0.1)
       (1.1, 0.1)
     """
+    if isinstance(attribute, Method) and not isinstance(bound, Method):
+        raise TypeError(
+            f"`corrected` takes the bound first and then the attribution, got them the other way round: write"
+            f" `corrected({attribute.name}(...), attribute)`."
+        )
+    _checks.bound(bound)
+    _checks.attribution(attribute)
 
     def correct(logits_fn, x, label, key):
         x = _checks.sample(x)
-        base = bound(logits_fn, x, label, key)
+        guard.check(attribute, logits_fn, x, kinks, method="corrected")
+        base = require_result(Calling(bound).call(bound, logits_fn, x, label, key), "corrected", "bound")
+
+        def mapped(z):
+            return _checks.attribution_map(attribute(logits_fn, z, label), x).astype(x.dtype)
+
         # The linear prediction needs one more product with J, at the direction that the bound reports.
         step = base.epsilon.astype(x.dtype) * base.direction
         # At the highest precision, as the bound itself: reduced precision would pass for a Taylor remainder.
         with jax.default_matmul_precision("highest"):
-            value, predicted = jax.jvp(lambda z: attribute(logits_fn, z, label), (x,), (step,))
+            value, predicted = jax.jvp(mapped, (x,), (step,))
             signs = (1, -1) if base.two_sided else (1,)
             points = jnp.stack([x + sign * step for sign in signs])
-            moved = jax.vmap(lambda z: attribute(logits_fn, z, label))(points) - value
-        _checks.attribution_map(value, x)
-        deviation = jnp.linalg.norm(moved.reshape(len(signs), -1), axis=1)
+            moved = jax.vmap(mapped)(points) - value
+        deviation = jax.vmap(_numerics.norm)(moved)
         expected = jnp.stack([sign * predicted for sign in signs])
-        gap = jnp.linalg.norm((moved - expected).reshape(len(signs), -1), axis=1)
+        gap = jax.vmap(_numerics.norm)(moved - expected)
 
         # One map evaluated in two ways differs in rounding; that is no deviation.
         rounding = 8 * jnp.finfo(x.dtype).eps * base.attribution_norm
@@ -101,7 +122,7 @@ def corrected(bound: Bound, attribute: Attribution) -> Bound:
             cosine=cosine,
             degrees=degrees,
             vacuous=vacuous,
-            remainder=jnp.max(ratio(gap, jnp.linalg.norm(predicted.ravel()))),
+            remainder=jnp.max(ratio(gap, _numerics.norm(predicted))),
         )
 
-    return Method("corrected", correct, getattr(bound, "ball", None))
+    return Method("corrected", correct, getattr(bound, "ball", None), needs_key=Calling(bound).required)

@@ -35,6 +35,8 @@ from jaxattr import _numerics, spectral
 # A Newton step that was not cut short makes the next barrier weaker, down to this distance from the optimum: beyond it
 # the slack's inverse, from which points are drawn, is lost in float32.
 _SHRINK, _GAP = 0.5, 2e-4
+# Of the eigenvalue, which is twice as much as of the bound.
+_TOLERANCE = 1e-3
 # Of the way to the edge of what is feasible.
 _STEP = 0.9
 
@@ -174,36 +176,60 @@ def upper_value(
 ) -> spectral.Extreme:
     """The upper value of a dual whose weights are :meth:`Coordinates.alike`, by products with P.
 
+    Where the half-spaces take off nearly all of P, products of size one cancel to next to nothing, and the weight of y
+    is as small: what is left would be rounding, multiplied by its inverse. Any weights are valid, so that the one of y
+    is lifted to where its cost and that rounding are the same, and the upper value is larger by the latter: a share of
+    the sizes of all terms before they cancel. In float32 that is up to 1 % of the value, and nothing to speak of where
+    little cancels.
+
     Args:
-      gram: ``y -> P y``; the dual may come from a part of P only.
+      gram: ``y -> P y`` with ``lambda_max(P)`` of at most about 1; the dual may come from a part of P only.
       forms: ``l_k(y) = forms[k] @ (y, 1)``.
       dual: multipliers and weights.
       key: of the random start.
       num_steps: Lanczos steps.
       confidence: probability with which the ``upper`` value holds.
     """
-    size = forms.shape[1] - 1
-    root = jnp.sqrt(jnp.append(jnp.broadcast_to(dual.weights[0], size), dual.weights[1]))
-    cost = jnp.sum(dual.weights)
+    size, dtype = forms.shape[1] - 1, forms.dtype
+    relative = _numerics.rounding(size + 1, dtype)
+    sizes = jnp.linalg.norm(forms[:, :-1], axis=1)
+    # What P (of norm one) and the products of half-spaces add up to in y before they cancel.
+    whole = 1 + sizes @ dual.multipliers @ sizes
+    # Their rounding is divided by the weight of y, which costs as much: the least of weight and error together.
+    lift = jnp.sqrt(relative * whole * jnp.sum(dual.weights))
+    weights = jax.lax.stop_gradient(dual.weights.at[0].max(lift))
+    root = jnp.sqrt(jnp.append(jnp.broadcast_to(weights[0], size), weights[1]))
+    cost = jnp.sum(weights)
 
     def product(z):
         z = z / root
         image = forms.T @ (dual.multipliers @ (forms @ z))
         return cost * image.at[:-1].add(gram(z[:-1])) / root
 
-    return spectral.largest_eigenvalue(
-        product, (size + 1,), key, num_steps=num_steps, confidence=confidence, dtype=forms.dtype
+    found = spectral.largest_eigenvalue(
+        product, (size + 1,), key, num_steps=num_steps, confidence=confidence, tolerance=_TOLERANCE, dtype=dtype
     )
+    sizes = jnp.linalg.norm(forms / root, axis=1)
+    rounding = relative * cost * (1 / weights[0] + sizes @ dual.multipliers @ sizes)
+    return found._replace(upper=found.upper + jax.lax.stop_gradient(rounding))
 
 
 def dense_upper_value(
     gram: Float[Array, "n n"], forms: Float[Array, "k n+1"], dual: Dual, coordinates: Coordinates
 ) -> Float[Array, ""]:
-    """The upper value of a dual, with what rounding may have hidden of it."""
+    """The upper value of a dual, with what rounding may have hidden of it.
+
+    An entry of A(nu) is wrong by a share of the sum of its terms' sizes, before they cancel, and so is ``z^T A z``; the
+    eigenvalue by a share of the largest one in size.
+    """
     root = jnp.sqrt(dual.weights @ coordinates.groups)
     values = _numerics.eigvalsh(quadratic_form(gram, forms, dual.multipliers) / root[:, None] / root)
-    rounding = 4 * float(np.sqrt(len(root))) * float(jnp.finfo(root.dtype).eps)
-    return dual.weights @ coordinates.cost * (values[-1] + rounding * jnp.max(jnp.abs(values)))
+    rounding = _numerics.rounding(len(root), root.dtype)
+    terms = quadratic_form(jnp.abs(gram), jnp.abs(forms), dual.multipliers)
+    # Two limits of a spectral norm; z has a length of at most the square root of two.
+    lost = 2 * jnp.minimum(jnp.max(jnp.sum(terms, axis=1)), jnp.linalg.norm(terms))
+    upper = dual.weights @ coordinates.cost * (values[-1] + rounding * jnp.max(jnp.abs(values)))
+    return upper + rounding * jax.lax.stop_gradient(lost)
 
 
 def climb(

@@ -13,11 +13,12 @@ from jaxattr.balls import L2, Ball, require
 from jaxattr.bounds.half_spaces import Coordinates, best_dual, climb, dense_upper_value, upper_value
 from jaxattr.bounds.label_constraint import LabelRegion, label_region
 from jaxattr.bounds.norm_relaxation import norm_relaxation
-from jaxattr.bounds.result import DeviationBound, cosine_from_euclidean
+from jaxattr.bounds.result import DeviationBound, cosine_from_euclidean, require_result
 from jaxattr.bounds.singular_value import singular_value
 from jaxattr.chunking import map_over
 from jaxattr.jacobian import AttributionJacobian, attribution_jacobian
-from jaxattr.method import Method
+from jaxattr.method import Calling, Method
+from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attribution, Bound
 
 Algorithm = Literal["products", "dense"]
@@ -57,6 +58,7 @@ class _Options(NamedTuple):
     confidence: float
     chunk: int | None
     linearize: bool
+    kinks: Kinks
 
 
 def label_constrained(
@@ -71,16 +73,17 @@ def label_constrained(
     confidence: float = 0.999,
     chunk: int | None = 32,
     linearize: bool = True,
-) -> Bound:
+    kinks: Kinks = "refuse",
+) -> Method[LabelConstrainedBound]:
     """Bound the deviation over the perturbations that keep the label against ALL other classes, to first order.
 
         T_e = max ||J delta||  over  ||delta|| <= epsilon,  <grad f_k - grad f_y, delta> <= f_y - f_k  for all k
 
     Of a maximizer over the ball and its negative, one half-space excludes at most one, which is why the constraint of
-    paper 000 (Section 4.3) does not change its bounds. Two half-spaces can exclude both. The bound is then smaller: by
-    the products of half-spaces of :mod:`jaxattr.bounds.half_spaces`, whose multipliers are chosen in the span of the
-    normals and of a Krylov space of J. What is chosen cannot make the bound wrong; the one eigenvalue that it ends in
-    is one from above, of the whole operator.
+    Wang and Kong 2023 (Section 4.3) does not change their bounds. Two half-spaces can exclude both. The bound is then
+    smaller: by the products of half-spaces of :mod:`jaxattr.bounds.half_spaces`, whose multipliers are chosen in the
+    span of the normals and of a Krylov space of J. What is chosen cannot make the bound wrong; the one eigenvalue that
+    it ends in is one from above, of the whole operator.
 
     Where one sign keeps the label the result is the unconstrained bound, as it is for a sample that is misclassified
     to begin with. The condition is on linearized margins: it does not stop the real label from changing.
@@ -103,18 +106,21 @@ def label_constrained(
         base add up in the result.
       chunk: backward passes, and columns of J, evaluated at once.
       linearize: see :func:`jaxattr.attribution_jacobian`.
+      kinks: what to do with a network that is not twice differentiable; see :func:`jaxattr.attribution_jacobian`. A
+        ``base`` has an option of the same name.
 
     Returns:
       ``bound(logits_fn, x, label, key) -> LabelConstrainedBound``.
 
     Raises:
-      TypeError: if ``ball`` is none; on call, if ``base`` returns something else than a :class:`DeviationBound`.
+      TypeError: if ``ball`` is none, ``attribute`` no attribution or ``base`` no bound; on call, if ``base`` returns
+        something else than a :class:`DeviationBound`.
       ValueError: if an option is out of range or ``base`` is over another ball; on call as
         :func:`~jaxattr.bounds.singular_value` and :func:`~jaxattr.bounds.label_region`.
 
     References:
-      Paper 000, Section 4.3, for one competitor. Products of constraints: Sturm and Zhang 2003; Burer and Anstreicher
-      2013.
+      Wang and Kong 2023, Section 4.3, for one competitor. Products of constraints: Sturm and Zhang 2003; Burer and
+      Anstreicher 2013.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -128,6 +134,7 @@ def label_constrained(
       >>> round(float(result.bound.euclidean), 3)  # sqrt(4 * 0.05^2 + 0.1^2 - 0.05^2)
       0.132
     """
+    _checks.attribution(attribute)
     require(ball)
     _checks.choice("method", method, get_args(Algorithm))
     for name, value in {"num_steps": num_steps, "newton_steps": newton_steps, "competitors": competitors}.items():
@@ -135,25 +142,26 @@ def label_constrained(
     _checks.probability("confidence", confidence)
     if chunk is not None:
         _checks.positive_int("chunk", chunk)
-    options = _Options(method == "dense", num_steps, newton_steps, competitors, confidence, chunk, linearize)
-    over_ball = _default_base(attribute, ball, options) if base is None else base
+    options = _Options(method == "dense", num_steps, newton_steps, competitors, confidence, chunk, linearize, kinks)
+    over_ball = _default_base(attribute, ball, options) if base is None else _checks.bound(base, "base")
     other = getattr(over_ball, "ball", None)
     if other is not None and (type(other), repr(other)) != (type(ball), repr(ball)):
         raise ValueError(f"`base` must be a bound over the same ball {ball!r}, got one over {other!r}.")
 
     def bound(logits_fn, x, label, key):
         x = _checks.sample(x)
-        unconstrained = over_ball(logits_fn, x, label, key)
-        if not isinstance(unconstrained, DeviationBound):
-            given = type(unconstrained).__name__
-            raise TypeError(f"`base` must return a DeviationBound, as `singular_value` does, but it returned {given}.")
+        jacobian = attribution_jacobian(
+            attribute, logits_fn, x, label, linearize=linearize, kinks=kinks, method="label_constrained"
+        )
+        unconstrained = require_result(
+            Calling(over_ball).call(over_ball, logits_fn, x, label, key), "label_constrained", "base"
+        )
         region = label_region(logits_fn, x, label, chunk=chunk)
         delta = unconstrained.epsilon * unconstrained.direction
         plus = region.keeps(delta)
         # Within the box the opposite direction is not allowed to begin with.
         minus = region.keeps(-delta) if unconstrained.two_sided else jnp.zeros_like(plus)
         excluded = jnp.all(region.margins > 0) & ~plus & ~minus
-        jacobian = attribution_jacobian(attribute, logits_fn, x, label, linearize=linearize)
         with jax.default_matmul_precision("highest"):
             constrained = _constrained(jacobian, region, unconstrained, ball, key, options)
         sign = jnp.where(minus & ~plus, -1, 1).astype(x.dtype)
@@ -180,6 +188,7 @@ def _default_base(attribute: Attribution, ball: Ball, options: _Options) -> Boun
         confidence=options.confidence,
         chunk=options.chunk,
         linearize=options.linearize,
+        kinks=options.kinks,
     )
 
 
@@ -192,7 +201,7 @@ def _constrained(
     jacobian: AttributionJacobian, region: LabelRegion, base: DeviationBound, ball: Ball, key: Array, options: _Options
 ) -> DeviationBound:
     """The bound of a sample, taken to have both signs excluded."""
-    shape, size, dtype = jacobian.value.shape, jacobian.value.size, jacobian.value.dtype
+    shape, size, dtype = jacobian.value.shape, jacobian.value.size, base.slope.dtype
     # Coordinates y in which the ball lies in the Euclidean unit ball, and J is such that the base's value is 1.
     radius = 1.0 if isinstance(ball, L2) else math.sqrt(size)
     scale = radius / jnp.where(base.slope > 0, base.slope, 1)
@@ -246,14 +255,15 @@ def _constrained(
     return dataclasses.replace(
         _named(base),
         euclidean=base.epsilon * slope,
-        # Rounding may put the lower value above the upper one where the relaxation is exact.
-        euclidean_attained=base.epsilon * jnp.minimum(base.slope * reached[best], slope),
+        # Not lowered to the upper value, which has a slack for rounding of its own.
+        euclidean_attained=base.epsilon * base.slope * reached[best],
         cosine=cosine,
         degrees=degrees,
         vacuous=vacuous,
         direction=(radius * steps[best]).reshape(shape),
         slope=slope,
         confidence=jnp.maximum(0, base.confidence - (1 - trusted)),
+        kinks=jnp.maximum(base.kinks, jacobian.kinks),
         active=jnp.where(value < 1, len(base.methods), base.active).astype(jnp.int32),
         products=(base.products + used + len(steps)).astype(jnp.int32),
     )
@@ -266,7 +276,9 @@ def _half_spaces(
 
     The label's own row is the constant 1, which is one of the half-spaces that are multiplied with each other.
     """
-    classes = len(region.margins)
+    classes, dtype = len(region.margins), direction.dtype
+    # The network may have another type than its input, and the logits another one than the gradients.
+    region = LabelRegion(region.normals.astype(dtype), region.margins.astype(dtype))
     sizes = jax.vmap(_numerics.norm)(region.normals)
     empty = sizes <= 0
     normals = region.normals.reshape(classes, -1) / jnp.where(empty, 1, sizes)[:, None]

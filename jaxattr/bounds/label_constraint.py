@@ -1,4 +1,4 @@
-"""Proposition 1 of paper 000: which perturbations keep the label, to first order."""
+"""Which perturbations keep the label, to first order (Wang and Kong 2023, Proposition 1)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -53,13 +53,13 @@ class LabelRegion(NamedTuple):
 
 
 def label_constraint(logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any) -> LabelConstraint:
-    """The label constraint of paper 000, Proposition 1 (Eq. 8), against the second-best class.
+    """Find the half-space in which the second-best class does not win (Wang and Kong 2023, Proposition 1, Eq. 8).
 
     The paper states ``M = (J_{y'} - J_y)^T 1`` for attributions that are complete (column sums: its ``grad g`` is
     ``J^T``). By completeness ``J^T 1 = grad f_y``, so that M is the gradient of a difference of two logits: two plain
     gradients, no Jacobian, and the baseline's output cancels.
 
-    What it means for the bounds (paper 000, Section 4.3): of a maximizer ``delta`` and ``-delta``, which move the
+    What it means for the bounds (Section 4.3): of a maximizer ``delta`` and ``-delta``, which move the
     attribution equally far in the linear model, at least one is in the half-space whenever the sample is classified
     correctly. T_e and T_c are therefore the same numbers with and without the constraint. With several competitors
     (:func:`label_region`) both may be excluded; the bound then still holds but need not be attained, and
@@ -91,7 +91,7 @@ def label_constraint(logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any)
 
 
 def label_region(logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any, *, chunk: int | None = 32) -> LabelRegion:
-    """The label constraints of paper 000, Proposition 1, against every other class at once.
+    """Find the half-spaces in which no other class wins (Wang and Kong 2023, Proposition 1).
 
         <grad f_k(x) - grad f_y(x), delta> < f_y(x) - f_k(x)        for all k other than y.
 
@@ -131,10 +131,12 @@ def _linearized(logits_fn: LogitsFn, x: Any, label: Any) -> tuple[Array, Callabl
     # The pullback multiplies at the precision of the forward pass.
     with jax.default_matmul_precision("highest"):
         logits, pull = jax.vjp(logits_fn, x)
-    every = jnp.arange(classes)
+    every, own = jnp.arange(classes), logits.dtype
 
     def normal(k: Array) -> Array:
-        difference = (every == k).astype(logits.dtype) - (every == label).astype(logits.dtype)
+        difference = (every == k).astype(own) - (every == label).astype(own)
         return pull(difference)[0]
 
+    # Differences of numbers of 16 bits are no worse than the numbers; rounded to 16 bits they would be.
+    logits = logits.astype(jnp.promote_types(own, x.dtype))
     return jnp.where(every == label, jnp.inf, _checks.of_class(logits, label) - logits), normal

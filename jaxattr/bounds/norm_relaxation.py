@@ -93,7 +93,7 @@ def norm_relaxation(
             center = _numerics.norm(jacobian.matvec(form.center))
             slope = jnp.minimum(longest * sigma.upper, center + _numerics.norm(form.half_width) * sigma.upper)
             extra = 1
-        signs = ascend_signs(lambda s: form.rmatvec(form.matvec(s)), start, corner_steps)
+        signs = ascend_signs(form.gram, start, corner_steps)
         return DeviationBound.from_slope(
             "norm_relaxation",
             ball,

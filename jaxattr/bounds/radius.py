@@ -12,7 +12,7 @@ from jaxattr.bounds.result import DeviationBound
 def largest_epsilon(
     bound: DeviationBound, *, euclidean: Any = None, cosine: Any = None, degrees: Any = None, constant: Any = 1.0
 ) -> Array:
-    """Largest epsilon whose bound stays within a wanted deviation (paper 000, Section 3; its Appendix E).
+    """Find the largest epsilon whose bound stays within a wanted deviation (Wang and Kong 2023, Section 3, Appendix E).
 
     All bounds over a whole ball are ``slope * epsilon``, so that ``epsilon = T / slope`` with ``T = euclidean``, or for
     an angle ``T = ||g|| sin(degrees)``, or for a cosine distance ``T = ||g|| sqrt(1 - (1 - cosine)^2)`` (Corollary 2
@@ -26,8 +26,9 @@ def largest_epsilon(
       constant: the factor c of Eq. 11, if the corrected bound is meant. It depends on epsilon itself.
 
     Returns:
-      The radius, shaped like the bound's values; infinite where the linear model does not move, NaN for an angle of a
-      zero attribution.
+      The radius, shaped like the bound's values; infinite where the linear model does not move; NaN for an angle of a
+      zero attribution, and where the network has kinks (``bound.kinks``): the slope of a saliency between kinks is 0,
+      and "any radius" would be false.
 
     Raises:
       ValueError: if not exactly one target is given, it is out of range, or the bound is one within the box or the
@@ -66,5 +67,6 @@ def largest_epsilon(
     if name != "euclidean":
         # A zero attribution has no direction to lose.
         deviation = jnp.where(bound.attribution_norm > 0, deviation, jnp.nan)
+    unknown = jnp.isnan(slope + deviation) | (bound.kinks > 0)
     radius = deviation / jnp.where(slope > 0, slope, 1)
-    return jnp.where(slope > 0, radius, jnp.where(jnp.isnan(slope + deviation), jnp.nan, jnp.inf))
+    return jnp.where(unknown, jnp.nan, jnp.where(slope > 0, radius, jnp.inf))

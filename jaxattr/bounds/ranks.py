@@ -14,7 +14,8 @@ from jaxattr.chunking import map_over
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method
 from jaxattr.metrics import top_k_indices
-from jaxattr.types import Attribution, Bound
+from jaxattr.programs.guard import Kinks
+from jaxattr.types import Attribution
 
 Values = Literal["absolute", "signed"]
 
@@ -35,12 +36,15 @@ class RankGuarantee(NamedTuple):
       guaranteed_top_k: shaped like x, with one leading axis for several k: which features are in the top-k set and
         cannot leave it. ``None`` without k.
       top_k_intersection: lower bound of ``|top_k(before) & top_k(after)| / k``, one per k. ``None`` without k.
+      kinks: operations of the network that are not twice differentiable, 0 unless they were allowed: with any, the
+        linear model says nothing of the network, and neither does the guarantee.
     """
 
     kendall_tau: Array
     fixed_pairs: Array
     guaranteed_top_k: Array | None
     top_k_intersection: Array | None
+    kinks: Array
 
 
 def rank_guarantee(
@@ -52,7 +56,8 @@ def rank_guarantee(
     within_box: bool = False,
     chunk: int | None = 32,
     linearize: bool = True,
-) -> Bound:
+    kinks: Kinks = "refuse",
+) -> Method[RankGuarantee]:
     """Guarantee ranks of an attribution: feature i stays above j if ``g_i - g_j > epsilon * ||J_i - J_j||_dual``.
 
     ``J_i`` are rows of the Jacobian and the dual norm is ``||.||_2`` for L2, ``||.||_1`` for LInf; a perturbation of
@@ -84,30 +89,32 @@ def rank_guarantee(
         what is guaranteed without, and more where x is near the limits of the box.
       chunk: columns of J, and then rows compared, at once.
       linearize: see :func:`jaxattr.attribution_jacobian`.
+      kinks: what to do with a network that is not twice differentiable; see :func:`jaxattr.attribution_jacobian`.
 
     Returns:
-      ``bound(logits_fn, x, label, key) -> RankGuarantee``; the key is not used.
+      ``bound(logits_fn, x, label) -> RankGuarantee``. Nothing is random: a key may be given, and is not used.
 
     Raises:
-      TypeError: if the ball is none, ``within_box`` is asked of an L2 ball, or a k is not an integer.
+      TypeError: if the ball or the attribution is none, ``within_box`` is asked of an L2 ball, or a k is no integer.
       ValueError: if an option is out of range; on call, if a k exceeds the number of features, x lies outside of the
-        ball's box, or the label or a shape does not fit.
+        ball's box, the network has kinks, or the label or a shape does not fit.
 
     References:
       Kendall 1945 (tau-b); Ghorbani et al. 2019 (top-k intersection).
 
     Example:
-      >>> import jax, jax.numpy as jnp
+      >>> import jax.numpy as jnp
       >>> import jaxattr as ja
       >>> b = jnp.array([1.0, 2.0, 4.0])
       >>> logits_fn = lambda x: jnp.stack([b @ x + x @ x / 2, 0.0])  # g = b + x, J = 1: pairs move by 2 epsilon
       >>> bound = ja.bounds.rank_guarantee(ja.attributions.saliency(), ja.LInf(0.6, box=None), k=1)
-      >>> result = bound(logits_fn, jnp.zeros(3), 0, jax.random.key(0))
+      >>> result = bound(logits_fn, jnp.zeros(3), 0)
       >>> result.guaranteed_top_k.tolist()
       [False, False, True]
       >>> round(float(result.kendall_tau), 3)  # one pair of three may be reversed
       0.333
     """
+    _checks.attribution(attribute)
     _checks.choice("values", values, get_args(Values))
     if not isinstance(require(ball), LInf) and within_box:
         raise TypeError(
@@ -123,15 +130,20 @@ def rank_guarantee(
         for size in sizes:
             if size > x.size:
                 raise ValueError(f"`k` must be at most the {x.size} features of the input, got {size}.")
-        jacobian = attribution_jacobian(attribute, logits_fn, x, label, linearize=linearize)
-        value, dense = jacobian.value.ravel(), jacobian.dense(chunk)
+        jacobian = attribution_jacobian(
+            attribute, logits_fn, x, label, linearize=linearize, kinks=kinks, method="rank_guarantee"
+        )
+        dtype = jnp.promote_types(jacobian.value.dtype, x.dtype)
+        value, dense = jacobian.value.ravel().astype(dtype), jacobian.dense(chunk).astype(dtype)
+        # A network of 16 bits is known to no more than these, whatever the type of its input.
+        precision = max(float(jnp.finfo(dtype).eps) for dtype in (x.dtype, jax.eval_shape(logits_fn, x).dtype))
         sound = jnp.isfinite(x).all() & jnp.isfinite(value).all() & jnp.isfinite(dense).all()
         sound &= jnp.asarray(ball.epsilon, x.dtype) >= 0
         if values == "absolute":
             # Seen with every sign turned up, absolute values are the values, as long as i keeps its sign.
             signs = jnp.where(value < 0, -1, 1).astype(value.dtype)
             value, dense = signs * value, signs[:, None] * dense
-        fixed, frozen = _fixed_pairs(ball, x, value, dense, values, within_box, chunk)
+        fixed, frozen = _fixed_pairs(ball, x, value, dense, values, within_box, chunk, precision)
         tau, share = _kendall_tau(value, fixed, frozen)
         masks, shares = [], []
         for size in sizes:
@@ -144,9 +156,10 @@ def rank_guarantee(
             fixed_pairs=jnp.where(sound, share, jnp.nan).astype(x.dtype),
             guaranteed_top_k=jnp.stack(masks) if several else masks[0] if masks else None,
             top_k_intersection=jnp.stack(shares) if several else shares[0] if shares else None,
+            kinks=jnp.asarray(jacobian.kinks, jnp.int32),
         )
 
-    return Method("rank_guarantee", bound, ball)
+    return Method("rank_guarantee", bound, ball, needs_key=False)
 
 
 def _top_sizes(k: Any) -> tuple[int, ...]:
@@ -183,9 +196,16 @@ def _sums_over_features(
     return map_over(of_row, rows, chunk)
 
 
-@functools.partial(jax.jit, static_argnames=("values", "within_box", "chunk"))
+@functools.partial(jax.jit, static_argnames=("values", "within_box", "chunk", "precision"))
 def _fixed_pairs(
-    ball: Ball, x: Array, value: Array, dense: Array, values: str, within_box: bool, chunk: int | None
+    ball: Ball,
+    x: Array,
+    value: Array,
+    dense: Array,
+    values: str,
+    within_box: bool,
+    chunk: int | None,
+    precision: float,
 ) -> tuple[Bool[Array, "d d"], Bool[Array, "d d"]]:
     """``fixed[i, j]``: i stays above j, however x moves. ``frozen[i, j]``: equal, and both do not move; i before j."""
     size, euclidean, limit = value.size, isinstance(ball, L2), jnp.finfo(x.dtype)
@@ -212,7 +232,7 @@ def _fixed_pairs(
     spread = reach * (jnp.sqrt(norms) if euclidean else norms)
     # A sum of d terms is wrong by at most d/2 units in the last place of the sum of their sizes, in whatever order; as
     # much again is for J itself, whose entries are such sums. drops <= spread_i + spread_j. The last term is for g.
-    errors = (size + _ULPS) * limit.eps * spread + _ULPS * limit.eps * jnp.abs(value)
+    errors = (size + _ULPS) * precision * spread + _ULPS * precision * jnp.abs(value)
     slack = errors[:, None] + errors
     above, below = value[:, None], value[None, :]
     safe = above - below > drops[:, 0] + slack

@@ -1,4 +1,4 @@
-"""What a bound returns, and how a Euclidean bound becomes a cosine one (paper 000, Corollary 2)."""
+"""What a bound returns, and how a Euclidean bound becomes a cosine one (Wang and Kong 2023, Corollary 2)."""
 
 import dataclasses
 from typing import Any
@@ -15,11 +15,11 @@ from jaxattr.balls import Ball, require
 def cosine_from_euclidean(
     deviation: Float[Array, "..."], attribution_norm: Float[Array, "..."]
 ) -> tuple[Array, Array, Array]:
-    """Bound the cosine distance and the angle by a Euclidean bound T (paper 000, Corollary 2, Eq. 10).
+    """Bound the cosine distance and the angle by a Euclidean bound T (Wang and Kong 2023, Corollary 2, Eq. 10).
 
     If ``T <= ||g||`` the perturbed attribution lies in a ball that does not contain the origin, so that the angle is at
     most ``arcsin(T / ||g||)`` and the cosine distance at most ``1 - sqrt(1 - T^2 / ||g||^2)``. Otherwise it may point
-    anywhere: the bound is *vacuous*, 180 degrees and cosine distance 2. (Paper 000 does not say what it does with such
+    anywhere: the bound is *vacuous*, 180 degrees and cosine distance 2. (The paper does not say what it does with such
     samples; tables here show their share, the mean over the rest, and the mean with 180 degrees.)
 
     Args:
@@ -54,9 +54,18 @@ def cosine_from_euclidean(
 class DeviationBound:
     """Upper bound of how far an attribution can move, with the perturbation that comes nearest to it.
 
-    Everything is exact for the linear model ``g(x + delta) = g(x) + J delta``, as in paper 000; how good that model is
-    at the radius is measured by :func:`jaxattr.bounds.corrected`. The box of valid inputs counts only where a bound was
-    built ``within_box``.
+    Everything is exact for the linear model ``g(x + delta) = g(x) + J delta``, as in Wang and Kong 2023; how good that
+    model is at the radius is measured by :func:`jaxattr.bounds.corrected`. The box of valid inputs counts only where a
+    bound was built ``within_box``.
+
+    *Rounding.* ``euclidean`` is computed in floating-point numbers and carries a slack for it of its own: ``4 sqrt(n)``
+    units in the last place of the sums of n terms that it is made of (n is the number of features), and of the terms
+    before they cancel where some do. ``euclidean_attained`` is the plain value, rounded on another path. Neither is
+    ever moved to the other: if ``euclidean_attained`` is above ``euclidean``, a value of the network itself (a product
+    with J) was off by more than this slack, and the bound is no better than that.
+
+    *Not a number.* Where the attribution or a product with its Jacobian is NaN, as at a sample with NaN in it, so is
+    every value of the result, ``direction`` included, and ``vacuous`` is set.
 
     Attributes:
       euclidean: at least ``max ||J delta||_2`` over the ball, with probability ``confidence``.
@@ -126,8 +135,12 @@ class DeviationBound:
         """
         norm = _numerics.norm(value)
         epsilon = jnp.asarray(ball.epsilon, norm.dtype)
-        # Where theory gives equality, rounding may put the bound a unit in the last place below what is attained.
-        slope = jnp.maximum(jnp.asarray(slope, norm.dtype), attained_slope)
+        slope, attained_slope = (jnp.asarray(each, norm.dtype) for each in (slope, attained_slope))
+        # An infinite slope is an upper value, if a poor one; an infinite map has no angle with anything.
+        sound = jnp.isfinite(norm) & ~jnp.isnan(slope + attained_slope)
+        norm, slope, attained_slope, direction = (
+            jnp.where(sound, each, jnp.nan) for each in (norm, slope, attained_slope, direction)
+        )
         cosine, degrees, vacuous = cosine_from_euclidean(epsilon * slope, norm)
         return cls(
             euclidean=epsilon * slope,
@@ -154,3 +167,13 @@ def require_ball(ball: Ball, kind: type[Ball], method: str, instead: str) -> Bal
         given = type(ball).__name__
         raise TypeError(f"`{method}` bounds perturbations of {kind.__name__}, got {given}. For {given}: {instead}.")
     return ball
+
+
+def require_result(result: Any, method: str, name: str) -> DeviationBound:
+    """Raise ``TypeError`` if what a bound has returned is no bound of the deviation."""
+    if not isinstance(result, DeviationBound):
+        raise TypeError(
+            f"`{name}` of `{method}` must return a DeviationBound, as `singular_value` does, but it returned"
+            f" {type(result).__name__}."
+        )
+    return result

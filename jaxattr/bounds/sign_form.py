@@ -77,6 +77,12 @@ class SignForm(NamedTuple):
             return pulled.ravel()
         return jnp.append((self.half_width * pulled).ravel(), jnp.vdot(self.center, pulled))
 
+    def gram(self, signs: Float[Array, " n"]) -> Float[Array, " n"]:
+        """``B^T B s`` up to a positive factor: the square of B may be too small or too large for a number."""
+        image = self.matvec(signs)
+        largest = jnp.max(jnp.abs(image))
+        return self.rmatvec(image / jnp.where(largest > 0, largest, 1))
+
     def dense(self, chunk: int | None) -> Float[Array, "d n"]:
         """B as a matrix; see :meth:`jaxattr.AttributionJacobian.dense`."""
         matrix = self.jacobian.dense(chunk)

@@ -5,24 +5,28 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxattr.bounds.result import DeviationBound
-from jaxattr.method import Method
+from jaxattr import _checks
+from jaxattr.bounds.result import DeviationBound, require_result
+from jaxattr.method import Calling, Method
 from jaxattr.types import Bound
 
 
-def smallest(*bounds: Bound) -> Bound:
-    """The smallest of several bounds of the same attribution over the same ball, and which one it was.
+def smallest(*bounds: Bound) -> Method[DeviationBound]:
+    """Take the smallest of several bounds of the same attribution over the same ball, and which one it was.
 
-    ``euclidean`` is the smallest upper value, ``euclidean_attained`` (with ``direction``) the largest lower one.
+    ``euclidean`` is the smallest upper value, ``euclidean_attained`` (with ``direction``) the largest lower one. With
+    probability ``1 - confidence`` an upper value fails; if another bound attains more, both are seen in the result.
 
     Args:
       *bounds: at least one ``bound(logits_fn, x, label, key) -> DeviationBound``.
 
     Returns:
       A bound whose ``methods`` name all of them and whose ``active`` is the index of the one that was smallest. Its
-      confidence accounts for every one of them: failure probabilities add up, and so do products.
+      confidence accounts for every one of them: failure probabilities add up, and so do products. ``kinks`` is the
+      largest of them. Where one of them is NaN, so is the result.
 
     Raises:
+      TypeError: if one is no bound; on call, if one returns something else than a :class:`DeviationBound`.
       ValueError: if no bound is given, or their balls differ.
 
     Example:
@@ -38,13 +42,17 @@ def smallest(*bounds: Bound) -> Bound:
     """
     if not bounds:
         raise ValueError("`smallest` needs at least one bound, got none.")
+    for i, each in enumerate(bounds):
+        _checks.bound(each, f"bounds[{i}]")
     balls = [ball for ball in (getattr(each, "ball", None) for each in bounds) if ball is not None]
     if len({(type(ball), repr(ball)) for ball in balls}) > 1:
         raise ValueError(f"`smallest` compares bounds over the same ball, got {', '.join(map(repr, balls))}.")
 
     def bound(logits_fn, x, label, key):
+        keys = [None] * len(bounds) if key is None else list(jax.random.split(key, len(bounds)))
         results = [
-            each(logits_fn, x, label, k) for each, k in zip(bounds, jax.random.split(key, len(bounds)), strict=True)
+            require_result(Calling(each).call(each, logits_fn, x, label, k), "smallest", f"bounds[{i}]")
+            for i, (each, k) in enumerate(zip(bounds, keys, strict=True))
         ]
         stacked = jax.tree.map(
             lambda *leaves: jnp.stack(leaves), *[dataclasses.replace(r, methods=(), two_sided=True) for r in results]
@@ -56,14 +64,15 @@ def smallest(*bounds: Bound) -> Bound:
         chosen: DeviationBound = jax.tree.map(lambda leaf: leaf[tight], stacked)
         return dataclasses.replace(
             chosen,
-            # Bounds of one value from two computations: rounding may put the lower above the upper.
-            euclidean_attained=jnp.minimum(stacked.euclidean_attained[far], chosen.euclidean),
+            euclidean_attained=stacked.euclidean_attained[far],
             direction=stacked.direction[far],
             confidence=jnp.maximum(0, 1 - jnp.sum(1 - stacked.confidence)),
+            kinks=jnp.max(stacked.kinks),
             products=jnp.sum(stacked.products).astype(jnp.int32),
             active=(offsets[tight] + stacked.active[tight]).astype(jnp.int32),
             methods=sum((r.methods for r in results), ()),
             two_sided=all(r.two_sided for r in results),
         )
 
-    return Method("smallest", bound, balls[0] if balls else None)
+    random = any(Calling(each).required for each in bounds)
+    return Method("smallest", bound, balls[0] if balls else None, needs_key=random)

@@ -1,4 +1,4 @@
-"""How near attacks come to a bound, over a data set (paper 000, Eq. 12)."""
+"""How near attacks come to a bound, over a data set (Wang and Kong 2023, Eq. 12)."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -6,10 +6,11 @@ from jaxtyping import Float
 
 
 def tightness(bounds: Float[Array, " n"], deviations: Float[Array, " n"]) -> Float[Array, ""]:
-    """``r = min_i (T_i - That_i)`` over samples (paper 000, Eq. 12); negative where some attack exceeds its bound.
+    """``r = min_i (T_i - That_i)`` over samples; negative where some attack exceeds its bound.
 
-    The paper takes for ``That_i`` the mean over 20 attacks, which understates the worst case; pass the largest
-    deviation found to measure against that. For l2 it takes ``T'_e`` (the printed sentence repeats ``T_e`` by a typo).
+    That is Eq. 12 of Wang and Kong 2023. They take for ``That_i`` the mean over 20 attacks, which understates the worst
+    case; pass the largest deviation found to measure against that. For l2 they take ``T'_e`` (the printed sentence
+    repeats ``T_e`` by a typo).
 
     Args:
       bounds: Euclidean bound per sample.

@@ -25,11 +25,11 @@ BALL = ja.LInf(EPSILON)
 def all_bounds(attribute, ball=BALL):
     """Both bounds and their minimum, in one trace."""
     each = {
-        "norm_relaxation": ja.bounds.norm_relaxation(attribute, ball),
+        "norm_relaxation": ja.bounds.norm_relaxation(attribute, ball, tolerance=0.0),
         "dense_relaxation": ja.bounds.norm_relaxation(attribute, ball, method="dense"),
         "entrywise": ja.bounds.entrywise(attribute, ball, chunk=3),
         "smallest": ja.bounds.smallest(
-            ja.bounds.norm_relaxation(attribute, ball), ja.bounds.entrywise(attribute, ball)
+            ja.bounds.norm_relaxation(attribute, ball, tolerance=0.0), ja.bounds.entrywise(attribute, ball)
         ),
     }
     return jax.jit(lambda *arguments: {name: bound(*arguments) for name, bound in each.items()})
@@ -221,7 +221,7 @@ def test_radius_zero_and_shapes():
 def test_smallest_of_one_and_of_nested_bounds():
     logits_fn, x = quadratic(symmetric(0, 8), np.ones(8)), jnp.asarray(X, jnp.float32)
     entrywise = ja.bounds.entrywise(SALIENCY, BALL)
-    relaxed = ja.bounds.norm_relaxation(SALIENCY, BALL, confidence=0.99)
+    relaxed = ja.bounds.norm_relaxation(SALIENCY, BALL, confidence=0.99, tolerance=0.0)
     single = BOUNDS["saliency"](logits_fn, x, 0, KEY)["entrywise"]
     alone = jax.jit(ja.bounds.smallest(entrywise))(logits_fn, x, 0, KEY)
     np.testing.assert_allclose(alone.euclidean, single.euclidean, rtol=1e-6)

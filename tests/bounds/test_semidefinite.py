@@ -30,6 +30,8 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 @functools.cache
 def bound(attribute=SALIENCY, epsilon=EPSILON, **options):
+    """By products and with all steps where nothing else is asked for: with so few features ``dense`` would be taken."""
+    options = {"method": "products", "certificate_tolerance": 0.0, **options}
     return jit(ja.bounds.semidefinite(attribute, ja.LInf(epsilon), **options))
 
 
@@ -150,7 +152,7 @@ def test_products_are_what_was_made(monkeypatch, options):
     counted = []
     matrix = jnp.asarray(symmetric(0, 30), jnp.float32)
     monkeypatch.setattr(module, "attribution_jacobian", lambda *_, **__: counting(matrix, counted))
-    method = ja.bounds.semidefinite(SALIENCY, ja.LInf(EPSILON), num_steps=7, **options)
+    method = ja.bounds.semidefinite(SALIENCY, ja.LInf(EPSILON), method="products", num_steps=7, **options)
     found = jit(method)(quadratic(np.eye(30)), jnp.full(30, 0.5), 0, KEY)
     jax.effects_barrier()
     assert int(found.products) == len(counted)
@@ -166,6 +168,58 @@ def test_more_cycles_are_never_worse_and_the_confidence_is_shared():
     # Each of four certificates is a little more careful than one alone.
     assert float(four.euclidean) <= float(one.euclidean) * 1.005
     assert float(one.confidence) == float(four.confidence) == pytest.approx(0.999)
+
+
+def test_the_way_is_chosen_by_cost_and_said_in_the_result():
+    """By products: 2 * rank * (rounds + corner_steps + 1) + 2 * num_steps + 2; by the matrix: one for each feature."""
+
+    def way(size, **options):
+        arguments = (quadratic(np.eye(size)), jnp.full(size, 0.5), 0, KEY)
+        found = jax.eval_shape(ja.bounds.semidefinite(SALIENCY, ja.LInf(EPSILON), **options), *arguments)
+        return found.methods
+
+    few = {"rank": 1, "rounds": 1, "corner_steps": 1, "num_steps": 1}
+    assert way(10, **few) == ("semidefinite_dense",)
+    assert way(11, **few) == ("semidefinite",)
+    assert way(11, **few, include=("entrywise",)) == ("semidefinite_dense",)
+    assert way(170) == ("semidefinite_dense",)
+    assert way(171) == ("semidefinite",)
+    assert way(8, method="products") == ("semidefinite",)
+    assert way(171, method="dense") == ("semidefinite_dense",)
+
+
+def test_by_default_never_above_theorem_2_nor_corollary_1_with_few_features():
+    size, count = 8, 300
+    rng = np.random.default_rng(0)
+    roots = rng.normal(size=(count, size, size)) * rng.integers(0, 2, size=(count, size, size))
+    roots = jnp.asarray(roots + roots.swapaxes(1, 2), jnp.float32)
+    ball = ja.LInf(EPSILON)
+    methods = (
+        ja.bounds.semidefinite(SALIENCY, ball),
+        ja.bounds.entrywise(SALIENCY, ball),
+        ja.bounds.norm_relaxation(SALIENCY, ball, method="dense"),
+    )
+
+    def one(root, key):
+        def logits_fn(x):
+            return jnp.stack([x @ root @ x / 2, 0.0])
+
+        x = jnp.full(size, 0.5)
+        return [(r.euclidean, r.euclidean_attained) for r in (method(logits_fn, x, 0, key) for method in methods)]
+
+    found = jit(jax.vmap(one))(roots, jax.random.split(KEY, count))
+    (ours, attained), *others = ((np.asarray(a, float), np.asarray(b, float)) for a, b in found)
+    assert np.all(attained <= ours)
+    for other, reached in others:
+        assert np.all(ours <= other * (1 + 1e-5))
+        assert np.all(reached <= other)
+
+
+def test_a_certificate_that_ends_early_costs_fewer_products_and_at_most_its_tolerance():
+    arguments = (quadratic(with_spectrum(0, 0.7 ** np.arange(60))), jnp.full(60, 0.5), 0, KEY)
+    every, some = (bound(certificate_tolerance=tolerance)(*arguments) for tolerance in (0.0, 0.05))
+    assert int(some.products) < int(every.products)
+    assert float(every.euclidean) <= float(some.euclidean) <= 1.05 * float(every.euclidean)
 
 
 def test_certificates_hold_at_the_stated_rate():
@@ -206,6 +260,7 @@ def test_gradient_is_that_of_the_relaxation(options):
     """By the envelope theorem, at convergence; finite differences re-optimize the dual."""
     with jax.enable_x64(True):
         logits_fn, x = network(0, (8, 12, 3)), X.astype(float)
+        options = {"method": "products", "certificate_tolerance": 0.0, **options}
         method = ja.bounds.semidefinite(SALIENCY, ja.LInf(EPSILON, box=None), rank=8, rounds=150, **options)
 
         def value(x):
@@ -227,6 +282,7 @@ def test_gradient_is_that_of_the_relaxation(options):
         ({"cycles": 0}, "`cycles` must be at least 1"),
         ({"corner_steps": 0}, "`corner_steps` must be at least 1"),
         ({"tolerance": -0.1}, "`tolerance` must be a finite number of at least 0"),
+        ({"certificate_tolerance": -0.1}, "`certificate_tolerance` must be a finite number of at least 0"),
         ({"confidence": 1.0}, "`confidence` must lie strictly between 0 and 1"),
         ({"include": ("theorem_2",)}, "`include` must be one of 'norm_relaxation', 'entrywise'"),
     ],

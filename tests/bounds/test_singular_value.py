@@ -19,6 +19,8 @@ ATTRIBUTIONS = {"saliency": SALIENCY, "input_x_gradient": IXG, "integrated_gradi
 
 
 def bound_of(attribute, method="lanczos", epsilon=EPSILON, **options):
+    # All steps: what is compared is exact.
+    options = {"tolerance": 0.0, **options}
     return jax.jit(ja.bounds.singular_value(attribute, ja.L2(epsilon), method=method, **options))
 
 
@@ -143,7 +145,8 @@ def test_radii_are_batched_and_zero_is_one_of_them(method):
     logits_fn, x = quadratic(symmetric(0, 8), np.arange(8) - 3.0), jnp.asarray(X, jnp.float32)
 
     def at(epsilon):
-        return ja.bounds.singular_value(SALIENCY, ja.L2(epsilon), method=method)(logits_fn, x, 0, KEY)
+        bound = ja.bounds.singular_value(SALIENCY, ja.L2(epsilon), method=method, tolerance=0.0)
+        return bound(logits_fn, x, 0, KEY)
 
     radii = jnp.array([0.0, EPSILON, 0.4])
     found = jax.jit(jax.vmap(at))(radii)
@@ -204,6 +207,7 @@ def test_nan_in_the_input_is_flagged():
         ({"num_steps": 0}, ValueError, "`num_steps` must be at least 1"),
         ({"num_steps": 2.0}, TypeError, "`num_steps` must be an integer"),
         ({"confidence": 1.0}, ValueError, "`confidence` must lie strictly between 0 and 1"),
+        ({"tolerance": -1.0}, ValueError, "`tolerance` must be a finite number of at least 0"),
         ({"chunk": 0}, ValueError, "`chunk` must be at least 1"),
     ],
 )
