@@ -4,6 +4,7 @@
 # make types  pyright
 # make wheel  the wheel, used outside of the checkout
 # make bench  benchmarks (minutes)
+# make accelerator  what an accelerator can show, within BUDGET seconds; installs nothing (DEVICE=cpu SIZE=tiny: a trial)
 #
 # Each target creates the environment it needs in .venv. To choose an interpreter and the place of its environment:
 #     make test PYTHON=python3.12 VENV=.venv312
@@ -27,7 +28,7 @@ endif
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types format bench wheel clean
+.PHONY: demo test lint types format bench accelerator wheel clean
 
 demo: $(VENV)/.experiments
 	$(BIN)/python -m experiments evaluate --preset demo
@@ -50,6 +51,15 @@ bench: $(VENV)/.experiments
 	$(BIN)/python -m benchmarks.spine
 	$(BIN)/python -m benchmarks.kendall
 	$(BIN)/python -m benchmarks.second_order
+
+# On a bare machine, with its own Python: nothing is installed. The environment here is taken where there is one.
+BUDGET ?= 1500
+OUT ?= accelerator
+DATA ?= packed
+SIZE ?= full
+accelerator:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.accelerator --budget $(BUDGET) --output $(OUT) \
+		--data-dir $(DATA) --size $(SIZE) $(if $(DEVICE),--device $(DEVICE))
 
 # Build the wheel and use it outside of the checkout: what is missing from it fails here.
 wheel: $(VENV)/.test

@@ -166,7 +166,7 @@ def main() -> None:
     if opponent is not None:
         x = jax.random.uniform(jax.random.key(4), (28, 28, 1))
         ours = np.asarray(ja.attributions.saliency()(logits_fn, x, 0))
-        theirs = opponent.saliency(opponent.images(x[None])[0]).permute(1, 2, 0).numpy()
+        theirs = opponent.saliency(opponent.images(x[None])[0]).permute(1, 2, 0).cpu().numpy()
         difference = np.max(np.abs(ours - theirs)) / np.max(np.abs(ours))
         print(f"\nlargest relative difference of the two saliency maps: {difference:.1e}")
 

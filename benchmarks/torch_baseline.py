@@ -38,16 +38,20 @@ def network(params: Any) -> nn.Module:
     return net.requires_grad_(False).eval()
 
 
+def images(xs: Any) -> torch.Tensor:
+    """A batch of ours, (n, rows, columns, channels), as PyTorch has it."""
+    return torch.tensor(np.asarray(xs)).permute(0, 3, 1, 2)
+
+
 class Baseline:
     """Attributions, Jacobians, singular values and attacks of one network, label 0."""
 
-    def __init__(self, params: Any):
-        self.net = network(params)
+    def __init__(self, params: Any, device: Any = "cpu"):
+        self.net, self.device = network(params).to(device), device
 
-    @staticmethod
-    def images(xs: Any) -> torch.Tensor:
+    def images(self, xs: Any) -> torch.Tensor:
         """A batch of ours, (n, rows, columns, channels), as PyTorch has it."""
-        return torch.tensor(np.asarray(xs)).permute(0, 3, 1, 2)
+        return images(xs).to(self.device)
 
     def score(self, x: torch.Tensor) -> torch.Tensor:
         """Logit 0 of one image (channels, rows, columns)."""
@@ -59,9 +63,27 @@ class Baseline:
 
     def integrated_gradients(self, x: torch.Tensor, num_steps: int) -> torch.Tensor:
         """Midpoint rule from a black image, all path points in one batch."""
-        points = (torch.arange(num_steps) + 0.5) / num_steps
+        points = (torch.arange(num_steps, device=x.device) + 0.5) / num_steps
         path = points.reshape(-1, 1, 1, 1) * x
         return x * vmap(grad(self.score))(path).mean(0)
+
+    def many_integrated_gradients(self, xs: torch.Tensor, num_steps: int) -> torch.Tensor:
+        """Of a batch at once, as a device needs it."""
+        return vmap(lambda x: self.integrated_gradients(x, num_steps))(xs)
+
+    def many_power_iterations(self, attribute: Any, xs: torch.Tensor, products: int) -> torch.Tensor:
+        """sigma_max of a batch at once after a fixed number of products with J and with J^T."""
+        vs = torch.randn(xs.shape, generator=torch.Generator().manual_seed(0)).to(xs.device)
+
+        def there_and_back(x, v):
+            image = jvp(attribute, (x,), (v,))[1]
+            return image.norm(), vjp(attribute, x)[1](image)[0]
+
+        sigmas = torch.zeros(len(xs))
+        for _ in range(products // 2):
+            vs = vs / vs.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+            sigmas, vs = vmap(there_and_back)(xs, vs)
+        return sigmas
 
     def jacobian(self, attribute: Any, x: torch.Tensor, chunk: int) -> torch.Tensor:
         """The full d x d Jacobian of an attribution."""
@@ -69,7 +91,7 @@ class Baseline:
 
     def power_iteration(self, attribute: Any, x: torch.Tensor, rtol: float = 1e-4, most: int = 100) -> float:
         """sigma_max of the Jacobian by products with J and J^T, until it changes by less than ``rtol``."""
-        v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+        v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x.device)
         sigma = 0.0
         for _ in range(most):
             v = v / v.norm()
@@ -86,7 +108,8 @@ class Baseline:
         moved = (xs + epsilon * (2 * torch.rand_like(xs) - 1)).clamp(0, 1)
         for _ in range(num_steps):
             moved = moved.detach().requires_grad_()
-            loss = nn.functional.cross_entropy(self.net(moved), torch.zeros(len(xs), dtype=torch.long), reduction="sum")
+            labels = torch.zeros(len(xs), dtype=torch.long, device=xs.device)
+            loss = nn.functional.cross_entropy(self.net(moved), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, moved)
             moved = (xs + (moved + step * gradient.sign() - xs).clamp(-epsilon, epsilon)).clamp(0, 1)
         return moved.detach()
@@ -109,10 +132,11 @@ class Baseline:
 class Trainer:
     """Steps of adversarial training and IG-NORM on one batch, with Adam."""
 
-    def __init__(self, params: Any, xs: Any, labels: Any, epsilon: float):
-        self.net = network(params).requires_grad_(True)
+    def __init__(self, params: Any, xs: Any, labels: Any, epsilon: float, device: Any = "cpu"):
+        self.net = network(params).requires_grad_(True).to(device)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-4)
-        self.xs, self.labels, self.epsilon = Baseline.images(xs), torch.tensor(np.asarray(labels)).long(), epsilon
+        self.xs, self.labels = images(xs).to(device), torch.tensor(np.asarray(labels)).long().to(device)
+        self.epsilon = epsilon
 
     def loss(self, xs: torch.Tensor) -> torch.Tensor:
         """Sum of the cross-entropies."""

@@ -26,6 +26,8 @@ _COMMANDS = {
     "figure": "compute what a figure of paper 000 needs, and draw it",
     "report": "write tables and page again, of one run, or of paper 000 from everything that has results",
     "publish": "add the network of a finished training to the zoo",
+    "pack-data": "pack prepared data sets into one file each, for machines without TFDS",
+    "take-in": "take in what `make accelerator` left: tables, records, networks",
 }
 _Kind = TypeVar("_Kind")
 
@@ -50,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "figure": _figure,
         "report": _report,
         "publish": _publish,
+        "pack-data": _pack_data,
+        "take-in": _take_in,
     }[command]
     try:
         return run(rest)
@@ -221,6 +225,34 @@ def _publish(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     path = publish(**vars(given))
     print(f"{given.name}: {path}")
+    return 0
+
+
+def _pack_data(arguments: list[str]) -> int:
+    from experiments.pack_data import pack
+
+    parser = argparse.ArgumentParser(prog="python -m experiments pack-data", description=_COMMANDS["pack-data"])
+    parser.add_argument("--datasets", nargs="+", required=True, metavar="NAME", help="mnist, cifar10_jpeg, ...")
+    parser.add_argument("--output", type=Path, default=Path("packed"), help="a directory; by default packed")
+    parser.add_argument("--data-dir", help="where TFDS has prepared its data")
+    parser.add_argument("--train-samples", type=int, help="the first so many; by default all")
+    given = parser.parse_args(arguments)
+    for path in pack(given.datasets, given.output, data_dir=given.data_dir, train_samples=given.train_samples):
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _take_in(arguments: list[str]) -> int:
+    from experiments import take_in
+
+    parser = argparse.ArgumentParser(prog="python -m experiments take-in", description=_COMMANDS["take-in"])
+    parser.add_argument("output", type=Path, help="of `make accelerator`, or a folder of its archives")
+    parser.add_argument("--results", type=Path, default=take_in.RESULTS, help="where records and page go")
+    parser.add_argument("--readme", type=Path, default=take_in.README, help="whose generated part is written anew")
+    parser.add_argument("--zoo", type=Path, help="where networks go; by default jaxattr/zoo")
+    parser.add_argument("--data-dir", help="where data sets are, to measure rounded weights")
+    given = vars(parser.parse_args(arguments))
+    print("\n".join(take_in.take_in(given.pop("output"), **given)))
     return 0
 
 

@@ -282,7 +282,7 @@ def _fit(model: Any, config: TrainConfig, data: Any, test: Any, folder: Path, pr
         batch_size=batch_size,
         key=jax.random.fold_in(key, 1),
         steps=steps,
-        checkpoint_dir=folder / "checkpoints",
+        checkpoint_dir=_checkpoints(folder),
         checkpoint_every=math.ceil(steps / 20),
         evaluate=evaluate,
         evaluate_every=math.ceil(steps / int(options.evaluations or 1)),
@@ -291,6 +291,17 @@ def _fit(model: Any, config: TrainConfig, data: Any, test: Any, folder: Path, pr
         tensorboard=folder / "tensorboard" if importlib.util.find_spec("tensorboardX") else None,
         progress=progress,
     )
+
+
+def _checkpoints(folder: Path) -> Path | None:
+    """Where states are kept; nowhere without Orbax, and a training that was stopped then begins again."""
+    try:
+        import orbax.checkpoint  # noqa: F401, PLC0415  (optional here)
+    except ImportError:
+        log.warning("Orbax is missing: no checkpoints are kept, and a training that is stopped begins again")
+        (folder / "training.jsonl").unlink(missing_ok=True)
+        return None
+    return folder / "checkpoints"
 
 
 def _batch_size(config: TrainConfig, data: Any) -> int:

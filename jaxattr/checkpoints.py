@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 
@@ -53,6 +52,7 @@ class Checkpoints:
                 f"{', '.join(foreign)}; choose another directory, or move these away."
             )
         self.directory.mkdir(parents=True, exist_ok=True)
+        ocp = _orbax()
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -75,6 +75,7 @@ class Checkpoints:
                 f"{self.path(latest)} is already there, and checkpoints are not overwritten; "
                 f"restore it, or write step {step} to another directory."
             )
+        ocp = _orbax()
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -105,6 +106,7 @@ class Checkpoints:
           FileNotFoundError: if there is no checkpoint.
           ValueError: if the newest one is damaged or of another shape than ``like``; it is named.
         """
+        ocp = _orbax()
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         parts, step = self._restore(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
         return parts["state"], parts["meta"], step
@@ -116,7 +118,7 @@ class Checkpoints:
           FileNotFoundError: if there is no checkpoint.
           ValueError: if the newest one is damaged; it is named.
         """
-        parts, step = self._restore(meta=ocp.args.JsonRestore())
+        parts, step = self._restore(meta=_orbax().args.JsonRestore())
         return parts["meta"], step
 
     def _restore(self, **parts: Any) -> tuple[Any, int]:
@@ -124,7 +126,7 @@ class Checkpoints:
         if step is None:
             raise FileNotFoundError(f"there is no checkpoint in {self.directory}.")
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**parts)), step
+            return self._manager.restore(step, args=_orbax().args.Composite(**parts)), step
         # Damage shows as nearly any type of exception, from four libraries.
         except Exception as error:
             earlier = [other for other in self._manager.all_steps() if other < step]
@@ -196,6 +198,15 @@ class Preemption:
         """Call the handler that was there before, such as one that puts the job back into the queue."""
         if callable(self._before):
             self._before(signal.SIGTERM, None)
+
+
+def _orbax() -> Any:
+    """Orbax, which is slow to import, and which weights in a file do not need."""
+    try:
+        import orbax.checkpoint as ocp  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError("checkpoints of a training need Orbax: pip install orbax-checkpoint") from error
+    return ocp
 
 
 def _foreign(directory: Path) -> list[str]:

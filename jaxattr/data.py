@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxattr import packed
+
 _DIGITS = ("train", "test")
 _DIGITS_TRAIN = 1437
 _DECODED_AT_ONCE = 1000
@@ -100,7 +102,8 @@ def load(
         newest version is read.
       split: a split, or an expression of splits as TFDS takes it, such as ``"train[:90%]"`` or ``"train+test"``.
       data_dir: where TFDS has prepared its data; default: the environment variable
-        ``TFDS_DATA_DIR``, then TFDS's own default, ``~/tensorflow_datasets``.
+        ``TFDS_DATA_DIR``, then TFDS's own default, ``~/tensorflow_datasets``. A file ``NAME.npz`` in
+        it, as ``python -m experiments pack-data`` writes them, is read first, without TFDS.
       limit: read no more than the first ``limit`` samples. The order is that of the prepared files,
         and the same data set prepared elsewhere can have another.
       download: let TFDS fetch and prepare what is missing (needs TensorFlow and a network).
@@ -120,6 +123,9 @@ def load(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` is {limit}; give a positive number, or None for all samples.")
+    file = None if name == "digits" else packed.find(name, data_dir or os.environ.get("TFDS_DATA_DIR"))
+    if file is not None:
+        return _packed(file, split, limit)
     data = _digits(split) if name == "digits" else _prepared(name, split, data_dir, limit, download)
     return data if limit is None else data.take(limit)
 
@@ -140,6 +146,44 @@ def _digits(split: str) -> Dataset:
         name=f"digits/{split}",
         class_names=tuple(str(label) for label in source.target_names),
     )
+
+
+def _packed(file: Path, split: str, limit: int | None) -> Dataset:
+    """A split of a packed file, which has the images and the order of the data set that it was made of."""
+    pixels, label, names = packed.read(file, split, limit)
+    return Dataset(pixels.astype(np.float32) / 255, label, len(names), f"{file.stem}/{split}", names)
+
+
+def encoded(
+    name: str, split: str, data_dir: str | os.PathLike | None = None, limit: int | None = None
+) -> tuple[list[bytes], Int[np.ndarray, "n"]]:
+    """Read the images of a prepared data set as they are stored, in JPEG or PNG, and their labels.
+
+    Args:
+      name: as TFDS knows it.
+      split: ``"train"`` or ``"test"``, or what else there is.
+      data_dir: as in :func:`load`, of data that are prepared, not packed.
+      limit: no more than the first so many samples.
+
+    Returns:
+      One string of bytes per image, and the classes, int32.
+
+    Raises:
+      ValueError: for an unknown split, or a data set of another kind.
+      FileNotFoundError: if the data set is not prepared in ``data_dir``.
+    """
+    _require("tensorflow_datasets", "array_record", "PIL")
+    import tensorflow_datasets as tfds  # noqa: PLC0415  (slow to import, needed by few)
+
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets").expanduser()
+    directory = _version_directory(root, name)
+    if directory is None:
+        raise FileNotFoundError(f"{_missing(name, root)}\n{_ADVICE}")
+    builder: Any = tfds.builder_from_directory(directory)
+    inputs, classes = _keys(name, builder.info.supervised_keys, dict(builder.info.features.items()), tfds.features)
+    source = _source(name, builder, split, decoders={inputs: tfds.decode.SkipDecoding()})
+    found = source.__getitems__(range(len(source) if limit is None else min(limit, len(source))))
+    return [example[inputs] for example in found], np.asarray([example[classes] for example in found], np.int32)
 
 
 def _prepared(name: str, split: str, data_dir: str | os.PathLike | None, limit: int | None, download: bool) -> Dataset:
@@ -176,9 +220,9 @@ def _prepared(name: str, split: str, data_dir: str | os.PathLike | None, limit: 
     )
 
 
-def _source(name: str, builder: Any, split: str) -> Any:
+def _source(name: str, builder: Any, split: str, **options: Any) -> Any:
     try:
-        source = builder.as_data_source(split=split)
+        source = builder.as_data_source(split=split, **options)
     except ValueError as error:
         there = ", ".join(f"{part} ({info.num_examples})" for part, info in builder.info.splits.items())
         raise ValueError(
