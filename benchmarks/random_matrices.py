@@ -168,7 +168,7 @@ def attained(region, drawn, x, offset, label_truth):
 
 def batches(kind, count, rng, symmetric):
     """Networks, inputs and what is attained, some at a time."""
-    for _ in range(max(1, count // BATCH)):
+    for _ in range(-(-count // BATCH)):
         drawn = matrices(kind, BATCH, rng, symmetric)
         x = rng.uniform(size=(BATCH, SIZE)).astype(np.float32)
         x[:, 0], x[:, 1] = 0, 1
