@@ -21,7 +21,7 @@ def at_worst_corner():
 
 
 def test_on_one_layer_it_is_adversarial_training():
-    """Theorem 5.1 of paper 004: for a convex loss of one layer, CE(x) + max ||IG||_1 = max CE(x').
+    """Chalasani et al. 2020, Theorem 5.1: for a convex loss of one layer, CE(x) + max ||IG||_1 = max CE(x').
 
     For two classes the loss is a convex function of one margin; every entry of IG has one sign at the worst corner.
     """
