@@ -154,7 +154,7 @@ def test_the_cube_cut_by_a_slab(method):
     found = run(model(np.eye(SIZE), normals, margins), center(), 0, KEY, EPSILON)
     assert float(found.bound.euclidean) >= EPSILON * np.sqrt(SIZE) * (1 - 1e-6)
     found = run(model(np.ones((SIZE, SIZE)), normals, margins), center(), 0, KEY, EPSILON)
-    assert float(found.unconstrained.euclidean) == pytest.approx(EPSILON * SIZE * np.sqrt(SIZE), rel=1e-4)
+    assert float(found.unconstrained.euclidean) == pytest.approx(EPSILON * SIZE * np.sqrt(SIZE), rel=1e-3)
     truth = EPSILON * np.sqrt(SIZE)
     assert truth <= float(found.bound.euclidean) <= truth * 1.02
     assert_consistent(found, np.ones((SIZE, SIZE)), normals, margins, ja.LInf)
@@ -172,7 +172,7 @@ def test_no_key_is_below_the_truth_where_everything_cancels(dtype):
         values = np.array([[each.euclidean, each.euclidean_attained] for each in found], np.float64)
     assert found[0].euclidean.dtype == dtype
     # The margins are those of the dtype.
-    truth = float(dtype(EPSILON)) * np.sqrt(SIZE)
+    truth = float(np.dtype(dtype).type(EPSILON)) * np.sqrt(SIZE)
     assert values[:, 0].min() >= truth
     # Not more than the slack that is stated for it.
     assert values[:, 0].max() <= truth * (1.01 if dtype == jnp.float32 else 1.001)
