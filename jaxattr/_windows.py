@@ -92,7 +92,8 @@ def mean(x: Array, windows: Windows) -> Array:
     """Compute the mean of each window, over entries of the array alone."""
     sums = lax.reduce_window(
         x,
-        jnp.zeros((), x.dtype),
+        # Not an array of JAX: while one is traced, a sum is not known to be one, and has no derivative.
+        np.zeros((), x.dtype),
         lax.add,
         windows.sizes,
         windows.strides,

@@ -199,7 +199,11 @@ def test_poolings_lie_where_they_are_said_to():
     assert (above >= largest).all()
     assert (above <= largest + np.log(counts) / BETA + 1e-6).all()
     np.testing.assert_allclose(below, above - np.log(counts) / BETA, atol=1e-6)
-    np.testing.assert_allclose(mean, nn.avg_pool(x, (3, 3), (2, 2), "SAME", count_include_pad=False), atol=1e-6)
+    by_hand = functools.partial(
+        nn.avg_pool, window_shape=(3, 3), strides=(2, 2), padding="SAME", count_include_pad=False
+    )
+    np.testing.assert_allclose(mean, by_hand(x), atol=1e-6)
+    assert_same(ja.smooth(pool, x, pooling="average"), by_hand, x)
     for kind in ("logsumexp", "logmeanexp"):
         sharp = ja.smooth(pool, x, beta=1e4, pooling=kind)(x)
         np.testing.assert_allclose(sharp, largest, atol=3e-4)
