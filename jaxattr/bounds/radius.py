@@ -40,7 +40,7 @@ def largest_epsilon(
       >>> logits_fn = lambda x: jnp.stack([x @ x, 0.0])  # sigma_max = 2
       >>> bound = ja.bounds.singular_value(ja.attributions.saliency(), ja.L2(0.1), method="dense")
       >>> result = bound(logits_fn, jnp.full(4, 0.5), 0, jax.random.key(0))
-      >>> float(ja.bounds.largest_epsilon(result, euclidean=0.5))
+      >>> round(float(ja.bounds.largest_epsilon(result, euclidean=0.5)), 4)
       0.25
     """
     if not bound.two_sided:
