@@ -1,11 +1,14 @@
 """How near attacks come to a bound, over a data set (Wang and Kong 2023, Eq. 12)."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 
-def tightness(bounds: Float[Array, " n"], deviations: Float[Array, " n"]) -> Float[Array, ""]:
+def tightness(bounds: ArrayLike | Sequence[float], deviations: ArrayLike | Sequence[float]) -> Float[Array, ""]:
     """``r = min_i (T_i - That_i)`` over samples; negative where some attack exceeds its bound.
 
     That is Eq. 12 of Wang and Kong 2023. They take for ``That_i`` the mean over 20 attacks, which understates the worst
@@ -13,8 +16,8 @@ def tightness(bounds: Float[Array, " n"], deviations: Float[Array, " n"]) -> Flo
     repeats ``T_e`` by a typo).
 
     Args:
-      bounds: Euclidean bound per sample.
-      deviations: Euclidean deviation per sample.
+      bounds: Euclidean bound per sample, (n,).
+      deviations: Euclidean deviation per sample, (n,).
 
     Raises:
       ValueError: if there are no samples, or the shapes differ.

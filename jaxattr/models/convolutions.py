@@ -23,7 +23,7 @@ from jaxattr.models._primitives import primitive, shape_of
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def convolution(lhs: Float[Array, "n h w i"], rhs: Float[Array, "a b i o"], strides, padding, **options) -> Array:
+def convolution(lhs: Float[Array, "n h w i"], rhs: Float[Array, "a b j o"], strides, padding, **options) -> Array:
     """Convolve a batch of images; takes what :func:`jax.lax.conv_general_dilated` does, and gives the same.
 
     On a CPU its derivatives are quicker (``benchmarks/convolutions.py``). Elsewhere, and for dilated or grouped

@@ -68,6 +68,7 @@ def capped(beta: float | None, cap: float | None) -> Callable[[Float[Array, "*sh
         return lambda z: jnp.clip(z, 0, cap)
 
     def smooth(z):
+        z = jnp.asarray(z)
         ends = jnp.asarray([0.0, beta * cap], z.dtype)
         return _activations.between(beta * z, *ends) / beta
 
