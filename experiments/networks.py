@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -128,7 +129,7 @@ def count_kinks(directory: Path, kinks: Kinks = "allow") -> int:
     """
     network, card = load(directory), ja.zoo.read_card(directory / f"{NAME}.json")
     classify = ja.models.logits_fn(network.model, network.variables)
-    x = np.zeros(tuple(card["data"]["shape"]), np.float32)
+    x = jnp.zeros(tuple(card["data"]["shape"]))
     try:
         return guard.check(ja.attributions.saliency(), classify, x, kinks, method="evaluate")
     except ValueError as error:

@@ -125,7 +125,7 @@ def test_one_softplus_unit(method):
     found = BOUNDS["saliency", method](Partial(logits_fn), jnp.asarray(X, jnp.float32), 0, KEY)
     truth = EPSILON * sigmoid * (1 - sigmoid) * (w @ w)
     np.testing.assert_allclose(found.euclidean_attained, truth, rtol=2e-5)
-    # Where a run is exhausted before it has seen all features, the upper value allows for what rounding may have hidden.
+    # Where a run is exhausted before it has seen all features, the upper value allows for what rounding may hide.
     assert truth * (1 - 1e-6) <= float(found.euclidean) <= truth * (1 + (1e-3 if method == "lanczos" else 2e-5))
     ratio = truth / (sigmoid * np.linalg.norm(w))
     assert float(found.degrees) == pytest.approx(np.degrees(np.arcsin(ratio)), rel=2e-3)
