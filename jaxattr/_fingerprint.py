@@ -82,7 +82,7 @@ class _Programs:
             return _list(parts if isinstance(value, tuple | list) else sorted(parts))
         if isinstance(value, np.ndarray | np.generic | jax.Array):
             return _array(value)
-        return _array(value) if isinstance(value, np.ndarray | np.generic | jax.Array) else _word(value)
+        return _word(value)
 
     def _program(self, value: Any) -> str:
         consts, jaxpr = (value.consts, value.jaxpr) if isinstance(value, core.ClosedJaxpr) else ([], value)

@@ -53,22 +53,12 @@ def attribution(value: Any, name: str = "attribute") -> Any:
 
 def bound(value: Any, name: str = "bound") -> Any:
     """Return ``value`` if it can be called as a bound (or an attack: they take the same arguments)."""
-    _refuse_common(value, name, _BOUND, "bounds")
-    if is_gradient_attribution(value):
-        raise TypeError(f"`{name}` must be {_BOUND}; got the attribution {value!r}, of which a bound is built.")
-    if not is_method(value):
-        _takes(4, value, name, _BOUND)
-    return value
+    return _of_four_arguments(value, name, _BOUND, "bounds")
 
 
 def attack(value: Any, name: str = "attack") -> Any:
-    """Return ``value`` if it can be called as an attack."""
-    _refuse_common(value, name, _ATTACK, "attacks")
-    if is_gradient_attribution(value):
-        raise TypeError(f"`{name}` must be {_ATTACK}; got the attribution {value!r}.")
-    if not is_method(value):
-        _takes(4, value, name, _ATTACK)
-    return value
+    """Return ``value`` if it can be called as an attack (or a bound)."""
+    return _of_four_arguments(value, name, _ATTACK, "attacks")
 
 
 def method(value: Any, name: str = "method") -> Any:
@@ -162,6 +152,15 @@ def _refuse_common(value: Any, name: str, wanted: str, *packages: str) -> None:
     if is_method(value) or is_gradient_attribution(value):
         return
     _refuse_constructor(value, name, wanted)
+
+
+def _of_four_arguments(value: Any, name: str, wanted: str, package: str) -> Any:
+    _refuse_common(value, name, wanted, package)
+    if is_gradient_attribution(value):
+        raise TypeError(f"`{name}` must be {wanted}; got the attribution {value!r}, of which one is built.")
+    if not is_method(value):
+        _takes(4, value, name, wanted)
+    return value
 
 
 def _refuse_constructor(value: Any, name: str, wanted: str) -> None:

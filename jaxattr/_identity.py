@@ -95,9 +95,10 @@ def require_same(was: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> 
         return
     follow = {name for cause in changed for name in _FOLLOWS.get(cause, ())}
     named = [name for name in changed if name not in follow]
-    values = [f"{name} {was[name]}, now {now[name]}" for name in ("batch_size", "number of samples") if name in named]
+    counts = (name for name in ("batch_size", "number of samples") if name in named)
+    values = "; ".join(f"{name} {was[name]}, now {now[name]}" for name in counts)
     raise ValueError(
         f"{path} was written by a run with another {', another '.join(named)}"
-        f"{f' (there {chr(59).join(values)})' if values else ''}, so continuing would not be exact; use the same"
+        f"{f' (there {values})' if values else ''}, so continuing would not be exact; use the same"
         " arguments, or another directory."
     )

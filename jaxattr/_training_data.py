@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxattr import _checks
-from jaxattr.evaluation import ApplyFn, Objective, Variables, arrays
+from jaxattr.evaluation import ApplyFn, Objective, Variables, arrays, check_labels
 
 logger = logging.getLogger("jaxattr.training")
 
@@ -70,15 +70,7 @@ def _require_labels(apply_fn: ApplyFn, variables: Variables, xs: np.ndarray, lab
         return
     if logits.ndim != 2:
         return
-    classes = logits.shape[1]
-    wrong, counts = np.unique(labels[(labels < 0) | (labels >= classes)], return_counts=True)
-    if wrong.size:
-        named = ", ".join(f"{label} ({count} times)" for label, count in zip(wrong[:5], counts[:5], strict=True))
-        raise ValueError(
-            f"`data.label` must be between 0 and {classes - 1} (the network has {classes} logits), but"
-            f" {counts.sum()} of {len(labels)} labels are not: {named}{', ...' if wrong.size > 5 else ''}. Leave such"
-            " samples out, or give the network a logit for each class."
-        )
+    check_labels(labels, logits.shape[1], "data.label")
 
 
 def cause(step: int, loss_was_finite: bool) -> str:

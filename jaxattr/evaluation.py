@@ -157,10 +157,15 @@ def check_classes(apply_fn: ApplyFn, variables: Variables, xs: Any) -> int:
     return logits.shape[1]
 
 
-def check_labels(labels: Any, classes: int) -> None:
+def check_labels(labels: Any, classes: int, name: str = "label") -> None:
     """Refuse labels that no logit belongs to.
 
     Indexing would take -1 for the last class, and a class that is never predicted counts as a mistake.
+
+    Args:
+      labels: integers.
+      classes: how many logits there are.
+      name: of the argument, for the message.
 
     Raises:
       ValueError: names them.
@@ -168,16 +173,16 @@ def check_labels(labels: Any, classes: int) -> None:
     Example:
       >>> check_labels(np.array([0, 2, -1]), 3)
       Traceback (most recent call last):
-      ValueError: `label` must be between 0 and 2 (3 logits), but 1 of 3 are not: -1 (1 times). ...
+      ValueError: `label` must be between 0 and 2 (the network has 3 logits), but 1 of 3 labels are not: -1 ...
     """
     labels = np.asarray(labels)
     wrong, counts = np.unique(labels[(labels < 0) | (labels >= classes)], return_counts=True)
     if wrong.size:
         named = ", ".join(f"{label} ({count} times)" for label, count in zip(wrong[:5], counts[:5], strict=True))
         raise ValueError(
-            f"`label` must be between 0 and {classes - 1} ({classes} logits), but {counts.sum()} of {labels.size} are"
-            f" not: {named}{', ...' if wrong.size > 5 else ''}. Leave such samples out, or give the network a logit"
-            " for each class."
+            f"`{name}` must be between 0 and {classes - 1} (the network has {classes} logits), but {counts.sum()} of"
+            f" {labels.size} labels are not: {named}{', ...' if wrong.size > 5 else ''}. Leave such samples out, or"
+            " give the network a logit for each class."
         )
 
 
@@ -308,20 +313,14 @@ def robust_accuracy(
     """Compute the fraction of samples classified correctly, both as they are and after ``attack``.
 
     Samples that the attack could not try, and those whose logits are not finite, do not count as robust; a warning says
-    how many there are, and :func:`robustness` counts them apart.
+    how many there are, and :func:`robustness` counts them apart. Arguments and errors are those of :func:`robustness`.
 
-    Args:
-      apply_fn: the network.
-      variables: its variables.
-      data: anything with arrays ``x`` and ``label``.
-      attack: as in :func:`robustness`.
-      key: sample ``i`` is attacked with ``fold_in(key, i)``, whatever ``batch_size``.
-      batch_size: samples at a time.
-
-    Raises:
-      TypeError: if inputs are not floating-point numbers.
-      ValueError: if inputs lie outside of the box of the attack's ball, the network has one logit, or labels are out of
-        range.
+    Example:
+      >>> import jaxattr as ja
+      >>> linear = lambda variables, xs, *, train=False, key=None: (xs @ variables["params"], {})
+      >>> data = Batch(np.array([[0.9, 0.1], [0.5, 0.4]], np.float32), np.array([0, 0]))
+      >>> robust_accuracy(linear, {"params": np.eye(2)}, data, ja.attacks.pgd(ja.LInf(0.1)), jax.random.key(0))
+      0.5
     """
     return robustness(apply_fn, variables, data, attack, key, batch_size=batch_size).robust_accuracy
 

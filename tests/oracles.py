@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from jaxattr.spectral import overlap_quantile
+
 
 def _quadratic_logits(parameters, x):
     matrix, vector = parameters
@@ -85,3 +87,15 @@ def path_gradients(logits_fn, x, label, baseline, nodes):
 def central_difference(function, x, direction, step):
     """``(function(x + h v) - function(x - h v)) / 2h``."""
     return (function(x + step * direction) - function(x - step * direction)) / (2 * step)
+
+
+def assert_of_exhausted_run(upper, truth, size, confidence=0.999):
+    """An upper value of a float32 Krylov run that ended before it had seen all features.
+
+    A residual below rounding may hide a part of the spectrum, of which the value states at most ``eps / delta``: delta
+    is the least overlap of the start at that confidence. Beside it stands the rounding of products, ``4 sqrt(n) eps``
+    by the run and once more by the bound, and half a unit for each of the last operations, of which there are eight.
+    """
+    eps = np.finfo(np.float32).eps
+    hidden = eps / overlap_quantile(size, 1 - confidence)
+    assert truth * (1 - eps) <= float(upper) <= truth * (1 + hidden + 8 * np.sqrt(size) * eps + 4 * eps)

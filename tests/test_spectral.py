@@ -372,10 +372,10 @@ def ended(diagonals, keys, *, kind, confidence, tolerance) -> Extreme:
     return jax.vmap(lambda diagonal: jax.vmap(lambda key: one(diagonal, key))(keys))(diagonals)
 
 
-@pytest.mark.parametrize(("confidence", "tolerance"), [(0.5, 0.1), (0.9, 0.01)])
+@pytest.mark.parametrize(("confidence", "tolerance"), [(0.5, 0.1), (0.9, 0.01), (0.999, 0.01)])
 @pytest.mark.parametrize("kind", ["symmetric", "general", "eigenvalue"])
 def test_runs_that_end_by_the_tolerance_fail_no_more_often_than_stated(kind, confidence, tolerance):
-    starts = 400
+    starts = 1000
     keys = jax.random.split(jax.random.key(11), starts)
     diagonals = np.stack(list(ADVERSARIAL.values()))
     options = {"kind": kind, "confidence": confidence}
@@ -389,9 +389,10 @@ def test_runs_that_end_by_the_tolerance_fail_no_more_often_than_stated(kind, con
     early = steps < 40
     # A measured ||J v|| is above the Ritz value that the rule looks at, so that the ratio is no larger.
     assert np.all(upper[early] <= attained[early] * (1 + tolerance) * (1 + 1e-4))
-    # Runs do end; with a small tolerance not all at the same look.
+    # Runs do end; with a tolerance of a tenth the first look or the second is enough for some, with a hundredth not all
+    # at the same.
     assert np.mean(early) > 0.5
-    assert tolerance > 0.01 or len(np.unique(steps)) > 1
+    assert len(np.unique(steps)) > 2 if tolerance < 0.1 else np.max(steps) < 40
 
 
 def test_a_tolerance_of_zero_makes_all_steps_and_the_others_agree():

@@ -20,7 +20,7 @@ def draw(rng):
 def test_sums_and_counts_over_random_windows():
     rng = random.Random(0)
     with jax.enable_x64(True):
-        for _ in range(12):
+        for _ in range(25):
             windows, shape = draw(rng), (rng.randint(5, 9), rng.randint(5, 8))
             x = jnp.asarray(np.random.default_rng(0).normal(size=shape))
             total = lax.reduce_window(jnp.exp(x), 0.0, lax.add, *windows)

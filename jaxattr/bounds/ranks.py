@@ -135,15 +135,13 @@ def rank_guarantee(
         )
         dtype = jnp.promote_types(jacobian.value.dtype, x.dtype)
         value, dense = jacobian.value.ravel().astype(dtype), jacobian.dense(chunk).astype(dtype)
-        # A network of 16 bits is known to no more than these, whatever the type of its input.
-        precision = max(float(jnp.finfo(dtype).eps) for dtype in (x.dtype, jax.eval_shape(logits_fn, x).dtype))
         sound = jnp.isfinite(x).all() & jnp.isfinite(value).all() & jnp.isfinite(dense).all()
         sound &= jnp.asarray(ball.epsilon, x.dtype) >= 0
         if values == "absolute":
             # Seen with every sign turned up, absolute values are the values, as long as i keeps its sign.
             signs = jnp.where(value < 0, -1, 1).astype(value.dtype)
             value, dense = signs * value, signs[:, None] * dense
-        fixed, frozen = _fixed_pairs(ball, x, value, dense, values, within_box, chunk, precision)
+        fixed, frozen = _fixed_pairs(ball, x, value, dense, values, within_box, chunk)
         tau, share = _kendall_tau(value, fixed, frozen)
         masks, shares = [], []
         for size in sizes:
@@ -196,7 +194,7 @@ def _sums_over_features(
     return map_over(of_row, rows, chunk)
 
 
-@functools.partial(jax.jit, static_argnames=("values", "within_box", "chunk", "precision"))
+@functools.partial(jax.jit, static_argnames=("values", "within_box", "chunk"))
 def _fixed_pairs(
     ball: Ball,
     x: Array,
@@ -205,7 +203,6 @@ def _fixed_pairs(
     values: str,
     within_box: bool,
     chunk: int | None,
-    precision: float,
 ) -> tuple[Bool[Array, "d d"], Bool[Array, "d d"]]:
     """``fixed[i, j]``: i stays above j, however x moves. ``frozen[i, j]``: equal, and both do not move; i before j."""
     size, euclidean, limit = value.size, isinstance(ball, L2), jnp.finfo(x.dtype)
@@ -232,7 +229,7 @@ def _fixed_pairs(
     spread = reach * (jnp.sqrt(norms) if euclidean else norms)
     # A sum of d terms is wrong by at most d/2 units in the last place of the sum of their sizes, in whatever order; as
     # much again is for J itself, whose entries are such sums. drops <= spread_i + spread_j. The last term is for g.
-    errors = (size + _ULPS) * precision * spread + _ULPS * precision * jnp.abs(value)
+    errors = ((size + _ULPS) * spread + _ULPS * jnp.abs(value)) * limit.eps
     slack = errors[:, None] + errors
     above, below = value[:, None], value[None, :]
     safe = above - below > drops[:, 0] + slack

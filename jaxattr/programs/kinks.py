@@ -87,17 +87,34 @@ def kinks(fn: Callable[[Any], Any], x: Any) -> list[Kink]:
     return [found.kink for found in find(program, [True] * len(program.jaxpr.invars))]
 
 
+class Examined(NamedTuple):
+    """What a search has seen in a program.
+
+    Attributes:
+      found: the kinks, in the order of the program.
+      narrowest: the floating-point type of the fewest bits among results that depend on the input, and the place where
+        it first occurs; empty where nothing depends on it.
+      bits: of that type.
+    """
+
+    found: list[Found]
+    narrowest: str
+    bits: float
+
+
 def find(program: ClosedJaxpr, depends: Sequence[bool], *, added_constants: bool = True) -> list[Found]:
-    """Find the kinks of a program, with their places.
+    """Find the kinks of a program, with their places; arguments are those of :func:`examine`."""
+    return examine(program, depends, added_constants=added_constants).found
+
+
+def examine(program: ClosedJaxpr, depends: Sequence[bool], *, added_constants: bool = True) -> Examined:
+    """Look for kinks, and for types that round more than others.
 
     Args:
       program: of flat operands, from :func:`jaxattr.programs.interpreter.trace`.
       depends: for each operand whether it is part of the input.
       added_constants: whether what comes from ``stop_gradient`` and is only added to an output does not count, as for a
         function of which the gradient is explained.
-
-    Returns:
-      In the order of the program.
     """
     search = Search()
     inputs = [
@@ -116,4 +133,6 @@ def find(program: ClosedJaxpr, depends: Sequence[bool], *, added_constants: bool
         for bit, operation, chain, path in search.kinks()
         if bit & reached
     ]
-    return sorted(found, key=lambda entry: entry.path)
+    bits, dtype, chain = search.narrowest
+    found.sort(key=lambda entry: entry.path)
+    return Examined(found, f"{dtype} at {source.where(chain)}" if dtype else "", bits)

@@ -17,10 +17,16 @@ _LARGEST_STABILIZER = 1e-5
 
 
 class Search(Interpreter):
-    """Evaluates a program with :class:`~jaxattr.programs.values.Value` in place of arrays, and collects its kinks."""
+    """Evaluates a program with :class:`~jaxattr.programs.values.Value` in place of arrays, and collects its kinks.
+
+    Attributes:
+      narrowest: among results that depend on the input the floating-point type of the fewest bits: these, its name, and
+        the first such operation (behind those that it is inside of).
+    """
 
     def __init__(self):
         super().__init__()
+        self.narrowest: tuple[float, str, tuple[Equation, ...]] = (math.inf, "", ())
         self._found: dict[Path, tuple[int, str, tuple[Equation, ...]]] = {}
         self._terms: dict[Path, Term] = {}
         self._shared: dict[Value, list[tuple[str, Any, Term]]] = {}
@@ -48,6 +54,7 @@ class Search(Interpreter):
             return self._inside(equation, equation.params["branches"][branch], operands[1:], (*path, branch))
         if not any(value.depends for value in operands):
             return self.smooth(equation, operands)
+        self._measure(equation)
         if name in ("scan", "while", "cond"):
             return self.enter(equation, *operands)
         inner = interpreter.body(equation)
@@ -59,6 +66,12 @@ class Search(Interpreter):
         discrete = all(values.is_discrete(var.aval) for var in equation.invars)
         is_smooth = discrete or name in names.SMOOTH or name in names.COMPARISONS
         return self.smooth(equation, operands) if is_smooth else self.kinked(equation, operands)
+
+    def _measure(self, equation: Equation) -> None:
+        """Remember an operation whose numbers have fewer bits than any before it."""
+        for var in equation.outvars:
+            if (bits := values.bits(var.aval)) < self.narrowest[0]:
+                self.narrowest = (bits, var.aval.dtype.name, (*self._chain, equation))
 
     # Results of operations
 

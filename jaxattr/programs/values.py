@@ -102,6 +102,11 @@ def is_discrete(aval: Any) -> bool:
     return not jnp.issubdtype(aval.dtype, jnp.inexact)
 
 
+def bits(aval: Any) -> float:
+    """How many bits a number of this type has, each part of a complex one; infinity where nothing is rounded."""
+    return math.inf if is_discrete(aval) else jnp.finfo(aval.dtype).bits
+
+
 def is_complex(aval: Any) -> bool:
     """Whether numbers of this type are complex."""
     return jnp.issubdtype(aval.dtype, jnp.complexfloating)

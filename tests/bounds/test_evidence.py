@@ -158,7 +158,7 @@ def test_arguments_in_the_wrong_place_are_named():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_sixteen_bits(dtype):
-    """An input or a network of 16 bits: numbers of 32, and margins that are not rounded once more."""
+    """Of an input they become 32; bounds refuse a network of them, whose margins are not rounded once more."""
 
     def narrow(x):
         return LOGITS_FN(x.astype(jnp.float32)).astype(dtype)
@@ -168,19 +168,44 @@ def test_sixteen_bits(dtype):
         region = ja.bounds.label_region(logits_fn, x, 0)
         assert region.normals.dtype == region.margins.dtype == jnp.float32
         np.testing.assert_allclose(region.margins, reference.margins, rtol=0.05)
-        found = jax.eval_shape(
-            lambda z, f=logits_fn: ja.bounds.label_constrained(SALIENCY, L2, method="products", num_steps=3)(
-                f, z, 0, KEY
-            ),
-            x,
-        )
-        assert found.bound.euclidean.dtype == jnp.float32
-        assert ja.bounds.rank_guarantee(SALIENCY, L2)(logits_fn, x, 0).kendall_tau.dtype == jnp.float32
-    # Ranks of a network of 16 bits are guaranteed to these only.
-    close = quadratic(np.zeros((4, 4)) + 1e-3 * np.eye(4), [1.0, 1.001, 2.0, 3.0], jnp.float32)
-    exact = ja.bounds.rank_guarantee(SALIENCY, ja.L2(1e-3))(close, X, 0)
-    rounded = ja.bounds.rank_guarantee(SALIENCY, ja.L2(1e-3))(lambda x: close(x).astype(dtype), X, 0)
-    assert float(rounded.fixed_pairs) < float(exact.fixed_pairs) == 1
+    constrained = ja.bounds.label_constrained(SALIENCY, L2, method="products", num_steps=3)
+    ranks = ja.bounds.rank_guarantee(SALIENCY, L2)
+    found = jax.eval_shape(lambda z: constrained(LOGITS_FN, z, 0, KEY), X.astype(dtype))
+    assert found.bound.euclidean.dtype == jnp.float32
+    assert ranks(LOGITS_FN, X.astype(dtype), 0).kendall_tau.dtype == jnp.float32
+    for method in (constrained, ranks):
+        with pytest.raises(TypeError, match=f"computes in {jnp.dtype(dtype).name} at .*test_evidence.py:.*narrow"):
+            jax.eval_shape(lambda z, method=method: method(narrow, z, 0, KEY), X)
+
+
+def test_types_narrower_than_the_input_are_found_wherever_they_are():
+    """Inside of a loop, in an attribution of one's own, and in a network of float32 that is given float64."""
+
+    def looped(x):
+        return jax.lax.scan(lambda z, _: (jnp.tanh(z.astype(jnp.bfloat16)).astype(z.dtype), None), x, None, 3)[0]
+
+    def half(logits_fn, x, label):
+        return jax.grad(lambda z: logits_fn(z)[label])(x).astype(jnp.float16)
+
+    for attribute, network, dtype in ((SALIENCY, looped, "bfloat16"), (half, LOGITS_FN, "float16")):
+        with pytest.raises(TypeError, match=f"computes in {dtype} at .*test_evidence"):
+            ja.attribution_jacobian(attribute, network, X, 0)
+    with jax.enable_x64(True):
+        wide = X.astype(jnp.float64)
+        with pytest.raises(
+            TypeError, match=r"float64 or wider, but it computes in float32.*Or give the input in float32"
+        ):
+            ja.attribution_jacobian(SALIENCY, lambda x: LOGITS_FN(x.astype(jnp.float32)), wide, 0)
+
+
+def test_types_of_what_does_not_depend_on_the_input_do_not_matter():
+    """Weights that are stored in 16 bits, and an integer that the network decides."""
+    weights = jnp.eye(len(X), dtype=jnp.bfloat16) * 0.5
+
+    def network(x):
+        return jnp.tanh(weights.astype(jnp.float32) @ x) + 0 * jnp.argmax(x)
+
+    assert ja.attribution_jacobian(SALIENCY, network, X, 0).kinks == 0
 
 
 @pytest.mark.parametrize("method", ["products", "dense"])
