@@ -98,6 +98,8 @@ def corrected(bound: Bound, attribute: Attribution, *, kinks: Kinks = "refuse") 
             signs = (1, -1) if base.two_sided else (1,)
             points = jnp.stack([x + sign * step for sign in signs])
             moved = jax.vmap(mapped)(points) - value
+        # A map that does not depend on x does not move either way, also where there is no bound to speak of.
+        moved = jnp.where(jnp.isnan(base.euclidean), jnp.nan, moved)
         deviation = jax.vmap(_numerics.norm)(moved)
         expected = jnp.stack([sign * predicted for sign in signs])
         gap = jax.vmap(_numerics.norm)(moved - expected)
@@ -108,7 +110,9 @@ def corrected(bound: Bound, attribute: Attribution, *, kinks: Kinks = "refuse") 
 
         def ratio(numerator, denominator):
             zero = denominator <= 0
-            return jnp.where(zero, jnp.where(numerator > 0, jnp.inf, 0), numerator / jnp.where(zero, 1, denominator))
+            return jnp.where(
+                zero, jnp.where(numerator > 0, jnp.inf, numerator), numerator / jnp.where(zero, 1, denominator)
+            )
 
         constants = jnp.maximum(1, ratio(deviation, base.euclidean))
         # Max and product apart: c * T_e would be infinity times zero where the linear model does not move at all.

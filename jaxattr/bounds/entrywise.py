@@ -98,6 +98,7 @@ def entrywise(
         return DeviationBound.from_slope(
             "entrywise",
             ball,
+            sample=x,
             value=jacobian.value,
             direction=form.direction(signs[best]),
             slope=scale * jnp.sqrt(total) * (1 + _numerics.rounding(form.size, dense.dtype)),

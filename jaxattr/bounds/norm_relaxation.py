@@ -97,6 +97,7 @@ def norm_relaxation(
         return DeviationBound.from_slope(
             "norm_relaxation",
             ball,
+            sample=x,
             value=jacobian.value,
             direction=form.direction(signs),
             # What sigma carries is for its own direction. Here corners are attained, by sums of other terms.

@@ -64,8 +64,8 @@ class DeviationBound:
     ever moved to the other: if ``euclidean_attained`` is above ``euclidean``, a value of the network itself (a product
     with J) was off by more than this slack, and the bound is no better than that.
 
-    *Not a number.* Where the attribution or a product with its Jacobian is NaN, as at a sample with NaN in it, so is
-    every value of the result, ``direction`` included, and ``vacuous`` is set.
+    *Not a number.* Where the sample, the attribution or a product with its Jacobian has a NaN, so is every value of the
+    result, ``direction`` included, and ``vacuous`` is set.
 
     Attributes:
       euclidean: at least ``max ||J delta||_2`` over the ball, with probability ``confidence``.
@@ -110,6 +110,7 @@ class DeviationBound:
         method: str,
         ball: Ball,
         *,
+        sample: Array,
         value: Array,
         direction: Array,
         slope: Any,
@@ -124,6 +125,7 @@ class DeviationBound:
         Args:
           method: name of the bound.
           ball: the threat model.
+          sample: where the attribution was taken.
           value: the attribution.
           direction: perturbation per unit of epsilon.
           slope: upper value of ``max ||J d||`` over the unit ball.
@@ -137,7 +139,8 @@ class DeviationBound:
         epsilon = jnp.asarray(ball.epsilon, norm.dtype)
         slope, attained_slope = (jnp.asarray(each, norm.dtype) for each in (slope, attained_slope))
         # An infinite slope is an upper value, if a poor one; an infinite map has no angle with anything.
-        sound = jnp.isfinite(norm) & ~jnp.isnan(slope + attained_slope)
+        # A map that does not depend on a feature does not say that it is NaN.
+        sound = jnp.isfinite(norm) & ~jnp.isnan(slope + attained_slope) & jnp.isfinite(sample).all()
         norm, slope, attained_slope, direction = (
             jnp.where(sound, each, jnp.nan) for each in (norm, slope, attained_slope, direction)
         )

@@ -166,6 +166,7 @@ def semidefinite(
         return DeviationBound.from_slope(
             "semidefinite_dense" if dense else "semidefinite",
             ball,
+            sample=x,
             value=jacobian.value,
             direction=form.direction(best.signs),
             slope=slope,

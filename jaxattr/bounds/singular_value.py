@@ -137,6 +137,7 @@ def singular_value(
         return DeviationBound.from_slope(
             "singular_value",
             ball,
+            sample=x,
             value=jacobian.value,
             direction=sigma.direction,
             slope=sigma.upper,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import quadratic, symmetric
+from oracles import affine, quadratic, symmetric
 
 import jaxattr as ja
 
@@ -64,6 +64,15 @@ def test_a_sample_that_is_not_a_number_has_no_bound_and_no_direction(name):
     assert 0 < float(sound.euclidean_attained) <= float(sound.euclidean)
 
 
+@pytest.mark.parametrize("name", ["singular_value, dense", "entrywise", "corrected"])
+def test_a_map_that_does_not_depend_on_the_sample_does_not_hide_that_it_is_not_a_number(name):
+    found = jax.jit(bounds()[name])(affine(np.eye(len(X)), np.zeros(len(X))), X.at[1].set(jnp.nan), 0, KEY)
+    assert all(np.isnan(inner(found).direction))
+    assert bool(inner(found).vacuous)
+    numbers = [found.euclidean, found.degrees, *([found.remainder] if name == "corrected" else [])]
+    assert np.isnan(numbers).all()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_kinks_are_refused(name):
     with pytest.raises(ValueError, match=r"needs two derivatives .* 1 operation \(1 x relu"):
@@ -100,6 +109,7 @@ def test_kinks_of_composed_methods_and_of_ranks():
 
 def test_evidence_against_a_bound_is_not_clipped():
     found = ja.bounds.DeviationBound.from_slope(
+        sample=jnp.zeros(2),
         "mine", L2, value=X, direction=X, slope=1.0, attained_slope=1.5, confidence=1.0, products=1
     )
     assert float(found.euclidean) == pytest.approx(0.1)
