@@ -109,8 +109,7 @@ def test_kinks_of_composed_methods_and_of_ranks():
 
 def test_evidence_against_a_bound_is_not_clipped():
     found = ja.bounds.DeviationBound.from_slope(
-        sample=jnp.zeros(2),
-        "mine", L2, value=X, direction=X, slope=1.0, attained_slope=1.5, confidence=1.0, products=1
+        "mine", L2, sample=X, value=X, direction=X, slope=1.0, attained_slope=1.5, confidence=1.0, products=1
     )
     assert float(found.euclidean) == pytest.approx(0.1)
     assert float(found.euclidean_attained) == pytest.approx(0.15)
