@@ -1,5 +1,6 @@
 # make demo   bounds and attacks on real digits; writes results/demo/
-# make test   the test suite
+# make test   the test suite, but for its few long tests
+# make test-slow  those that take more than 20 seconds each: whole runs, several processes, many random matrices
 # make lint   ruff; make format mends what it can
 # make types  pyright
 # make wheel  the wheel, used outside of the checkout
@@ -28,13 +29,16 @@ endif
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types format bench accelerator wheel clean
+.PHONY: demo test test-slow lint types format bench accelerator wheel clean
 
 demo: $(VENV)/.experiments
 	$(BIN)/python -m experiments evaluate --preset demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

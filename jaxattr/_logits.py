@@ -17,32 +17,23 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-
-@jax.custom_jvp
-def jaxattr_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """``1 / (1 + exp(-x))``; its derivatives of every order keep their relative precision at both ends."""
-    tail = jnp.exp(-jnp.abs(x))
-    return jnp.where(x >= 0, 1, tail) / (1 + tail)
-
-
-@jaxattr_sigmoid.defjvp
-def _(primals, tangents):
-    (x,), (slope,) = primals, tangents
-    value = jaxattr_sigmoid(x)
-    # The usual `value * (1 - value)` is 0 from x = 17 on in float32.
-    return value, value * jaxattr_sigmoid(-x) * slope
+from jaxattr._activations import sigmoid
 
 
 @jax.custom_jvp
 def jaxattr_softplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """``log(1 + exp(x))``, likewise."""
+    """``log(1 + exp(x))``, with derivatives that keep their relative precision.
+
+    The softplus of the activations is a series, which is quick on large arrays; of a few logits this one is as quick
+    and exact to rounding.
+    """
     return jnp.logaddexp(x, 0)
 
 
 @jaxattr_softplus.defjvp
 def _(primals, tangents):
     (x,), (slope,) = primals, tangents
-    return jaxattr_softplus(x), jaxattr_sigmoid(x) * slope
+    return jaxattr_softplus(x), sigmoid(x) * slope
 
 
 @jax.jit

@@ -21,6 +21,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jaxattr import _checks, _logits, networks
+from jaxattr._activations import sigmoid
 from jaxattr.gradient_attribution import GradientAttribution
 from jaxattr.types import Attribution, LogitsFn
 
@@ -66,7 +67,7 @@ def probability(logits: Array) -> Array:
     Raises:
       ValueError: on call, if the network has one logit.
     """
-    return _logits.jaxattr_sigmoid(_logits.jaxattr_log_odds(logits))
+    return sigmoid(_logits.jaxattr_log_odds(logits))
 
 
 @_wrapper
