@@ -32,7 +32,7 @@ OPTIONAL = {
     "sklearn": "no digits",
     "orbax": "trainings keep no checkpoints: one that is stopped begins again",
     "tyro": "no command line of experiments, which nothing here needs",
-    "polars": "no tables of paper 000 beyond those of the job `samples`",
+    "polars": "no tables of Wang and Kong 2023 beyond those of the job `samples`",
     "pytest": "no tests",
     "xdist": "tests in one process",
     "torch": "no column of PyTorch",

@@ -4,8 +4,8 @@
 
 A small CNN, trained on scikit-learn's 8 x 8 digits for a minute, and Euclidean balls around test samples that it
 classifies correctly. Prints a Markdown table with a row for each attribution and radius: the share of samples for which
-all competing classes together exclude both signs of the top singular vector (the bound of paper 000 is then not
-attained), how much smaller than it the constrained bound is on those samples, and how far the constrained bound is
+all competing classes together exclude both signs of the top singular vector (the bound of Wang and Kong 2023 is then
+not attained), how much smaller than it the constrained bound is on those samples, and how far the constrained bound is
 above a perturbation that keeps the label.
 """
 

@@ -2,10 +2,11 @@
 
     python -m benchmarks.outside mnist/ig_norm:281 mnist/art:344 [--epsilon 0.2]
 
-Networks are those of the package, samples are indices of the test set: those that the evaluation of paper 000 found
-outside. For each, a row for the directions of PGD (the mean over its starts) and one for those of the bound, +v and -v
-(the larger values): how far the map moved, and how far the linear model moves it, relative to T_e, and the remainder
-relative to the linear change. Integrated gradients of 5 points, l2, valid inputs for PGD alone. Half a minute each.
+Networks are those of the package, samples are indices of the test set: those that the evaluation of Wang and Kong 2023
+found outside. For each, a row for the directions of PGD (the mean over its starts) and one for those of the bound, +v
+and -v (the larger values): how far the map moved, and how far the linear model moves it, relative to T_e, and the
+remainder relative to the linear change. Integrated gradients of 5 points, l2, valid inputs for PGD alone. Half a minute
+each.
 """
 
 import argparse

@@ -22,9 +22,9 @@ _COMMANDS = {
     "train": "train a network with a defense; write checkpoints, weights and a card",
     "evaluate": "train, bound and attack; write rows, tables and a page",
     "seeds": "evaluate with several seeds; write means and standard errors",
-    "table": "compute what a table of paper 000 needs, and show it beside the paper's",
-    "figure": "compute what a figure of paper 000 needs, and draw it",
-    "report": "write tables and page again, of one run, or of paper 000 from everything that has results",
+    "table": "compute what a table of Wang and Kong 2023 needs, and show it beside the paper's",
+    "figure": "compute what a figure of Wang and Kong 2023 needs, and draw it",
+    "report": "write tables and page again, of one run, or of Wang and Kong 2023 from everything that has results",
     "publish": "add the network of a finished training to the zoo",
     "pack-data": "pack prepared data sets into one file each, for machines without TFDS",
     "take-in": "take in what `make accelerator` left: tables, records, networks",
@@ -198,8 +198,8 @@ def _report(arguments: list[str]) -> int:
     from experiments.store import Store
 
     parser = argparse.ArgumentParser(prog="python -m experiments report", description=_COMMANDS["report"])
-    parser.add_argument("directory", type=Path, nargs="?", help="of a run, such as results/demo; without: paper 000")
-    parser.add_argument("--runs", type=Path, default=paper.RUNS, help="where the runs of paper 000 are")
+    parser.add_argument("directory", type=Path, nargs="?", help="of a run, such as results/demo")
+    parser.add_argument("--runs", type=Path, default=paper.RUNS, help="where the runs of Wang and Kong 2023 are")
     parser.add_argument("--output", type=Path, default=paper.REPORT, help="where its report goes")
     parser.add_argument("--skip-damaged", action="store_true", help="go on without files of rows that cannot be read")
     given = parser.parse_args(arguments)

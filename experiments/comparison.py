@@ -1,4 +1,4 @@
-"""Our numbers beside those of paper 000: cell by cell, and by the order of the defenses."""
+"""Our numbers beside those of Wang and Kong 2023: cell by cell, and by the order of the defenses."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -30,7 +30,7 @@ class Config:
 
     output: str | None = None
     """Directory of everything the run writes; by default results/PRESET, of tables and figures
-    runs/paper-000/DATASET-PRESET."""
+    runs/wang2023/DATASET-PRESET."""
     dataset: str = "digits"
     """digits (embedded), mnist, fashion_mnist, cifar10, cifar10_jpeg, oxford_flowers12, or photographs: scikit-learn's
     two, for `--source imagenet`."""

@@ -1,7 +1,7 @@
 """What an experiment takes for granted about a data set: network, radii, ranks.
 
-Radii and k are those of paper 000 ("A Practical Upper Bound for the Worst-Case Attribution Deviations") and, where it
-is silent, of the released code it builds on. How networks are trained is in ``recipes.py``.
+Radii and k are those of Wang and Kong 2023 ("A Practical Upper Bound for the Worst-Case Attribution Deviations") and,
+where it is silent, of the released code it builds on. How networks are trained is in ``recipes.py``.
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ _FLOWERS = dataclasses.replace(
     main_linf=1 / 255,
     top_k_map="pixel",
 )
-# As paper 000's color images are: 8-bit steps and half a unit, at which the linear model means something.
+# As the color images of Wang and Kong 2023 are: 8-bit steps and half a unit, at which the linear model means something.
 _PHOTOGRAPHS = dataclasses.replace(_FLOWERS, model="efficientnet_lite0")
 _GRAY = DatasetDefaults(
     model="conv_net",

@@ -1,10 +1,10 @@
-"""Paper 000's evaluation: which rows each table and figure needs.
+"""The evaluation of Wang and Kong 2023: which rows each table and figure needs.
 
     python -m experiments table 3 --dataset mnist --preset cpu
     python -m experiments figure linearity --dataset mnist --preset cpu
     python -m experiments report
 
-All tables of a data set and preset share one run of ``evaluate`` in ``runs/paper-000/DATASET-PRESET``: what one has
+All tables of a data set and preset share one run of ``evaluate`` in ``runs/wang2023/DATASET-PRESET``: what one has
 computed, the next one finds. ``report`` renders every such run into one page.
 """
 
@@ -17,8 +17,8 @@ from experiments.config import Config, norms
 from experiments.evaluate import evaluate
 from experiments.store import Store
 
-RUNS = Path("runs/paper-000")
-REPORT = Path("results/paper-000")
+RUNS = Path("runs/wang2023")
+REPORT = Path("results/wang2023")
 _ALL = ("saliency", "input_x_gradient", "integrated_gradients")
 _IG = "integrated_gradients"
 

@@ -1,4 +1,4 @@
-"""Figures of paper 000's evaluation: Kendall against the angle, gaps, a Jacobian, linearity, softplus by sharpness."""
+"""Figures of Wang and Kong 2023: Kendall against the angle, gaps, a Jacobian, linearity, softplus by sharpness."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The page of paper 000 from its blocks, as HTML and as Markdown."""
+"""The page of Wang and Kong 2023 from its blocks, as HTML and as Markdown."""
 
 import base64
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
-"""What the report of paper 000 keeps of a run, so that it can be written again, and added to, without its rows.
+"""What the report of Wang and Kong 2023 keeps of a run: it can be written again, and added to, without the rows.
 
-    results/paper-000/tables/NAME.csv    one line per model, norm, radius and attribution
-    results/paper-000/tables/NAME.json   configuration and its hash, the models' cards, and what Figure 1b says of them
+    results/wang2023/tables/NAME.csv    one line per model, norm, radius and attribution
+    results/wang2023/tables/NAME.json   configuration and its hash, the models' cards, and what Figure 1b says of them
 
 Rows are large and stay where they were computed. Another machine, or the same one later, adds cells (a model, an
 attribution, a norm) to those that are here; of a cell that both have, the one of more samples stays.

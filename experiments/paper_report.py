@@ -1,8 +1,8 @@
 """Everything that has results on one page: ours, the paper's, orderings, claims, figures, and what it cost.
 
-results/paper-000/index.html, report.md     the page, the same as Markdown
-results/paper-000/figures/*.png             its figures
-results/paper-000/tables/*                  aggregated numbers, from which all but some figures is written again
+results/wang2023/index.html, report.md     the page, the same as Markdown
+results/wang2023/figures/*.png             its figures
+results/wang2023/tables/*                  aggregated numbers, from which all but some figures is written again
 """
 
 import functools

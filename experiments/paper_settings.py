@@ -1,8 +1,8 @@
 """The preset ``paper``: how the papers and their released code train, per data set and defense.
 
 Sources: RAR (Chen et al. 2019, robust attribution regularization, and its code), TRADES (Zhang et al. 2019, code), ART
-(Singh et al. 2020, code), paper 001 (Smoothed Geometry, code), paper 004 (Concise Explanations, code), IGR (Wang and
-Kong 2022, by way of a reimplementation). Paper 000, whose table these defenses make up, states none of its settings.
+(Singh et al. 2020, code), Wang et al. 2020 (code), Chalasani et al. 2020 (code), IGR (Wang and Kong 2022, by way of a
+reimplementation). Wang and Kong 2023, whose table these defenses make up, state none of their settings.
 
 *Unverified* marks what no source states; the choice is then a recommendation of ours. Deviations from all sources:
 
@@ -62,7 +62,7 @@ GRAY: Mapping[str, dict[str, Any]] = {
     "trades_igr": {**_IGR, **_IGR_TERM, "trades_beta": 1.0},
 }
 
-# RAR's 8, 2, 7 of 255, also 001's; the radius is the one recommended for paper 000.
+# RAR's 8, 2, 7 of 255, also those of Wang et al. 2020; the radius is the one recommended for Wang and Kong 2023.
 _COLOR_PGD = {"epsilon": 8 / 255, "attack_steps": 7, "step_size": 2 / 255}
 _COLOR_TRADES = {"epsilon": 0.031, "attack_steps": 10, "step_size": 0.007, "trades_beta": 6.0}
 # 004 on CIFAR-10: 0.1, 0.01 from step 40,000 and 0.001 from 60,000 on, of 70,001.

@@ -1,4 +1,4 @@
-"""What the page of paper 000 says beside its numbers: names, terms, notes at tables, where the paper is wrong."""
+"""What the page of Wang and Kong 2023 says beside its numbers: names, terms, notes, where the paper is wrong."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ DATASETS = {
     "digits": "digits (not in the paper)",
 }
 INTRO = (
-    "Wang and Kong, CVPR 2023 (paper 000). Numbers in brackets, in columns called *paper*, are the paper's; empty ones"
+    "Wang and Kong, CVPR 2023. Numbers in brackets, in columns called *paper*, are the paper's; empty ones"
     " are what it does not print, and rows without ours are its models and radii that were not run. Its appendices"
     " were not at hand: what is named after one here has its subject and not its numbers. Models have its names, in"
     f" one order; commands call them {', '.join(f'{ours} ({name})' for ours, name in published.NAMES.items())}; natural"

@@ -1,7 +1,7 @@
 """ImageNet without its images: scikit-learn's two photographs, and EfficientNet-Lite0 with the published weights.
 
-Paper 000 has ImageNet in its Appendix D.3 without settings or numbers. Labels are what the network with its own ReLU6
-says (palace and daisy): there is nobody else to ask, so that no accuracy is claimed.
+Wang and Kong 2023 have ImageNet in their Appendix D.3 without settings or numbers. Labels are what the network with its
+own ReLU6 says (palace and daisy): there is nobody else to ask, so that no accuracy is claimed.
 """
 
 import json

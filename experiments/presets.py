@@ -94,7 +94,7 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
         ),
     ),
     "cpu": (
-        "paper 000 on CPU cores, with the package's networks: 500 samples, all radii, IG of 5 points; hours",
+        "Wang and Kong 2023 on CPU cores, with the package's networks: 500 samples, all radii, IG of 5 points; hours",
         _ON_CPU,
     ),
     "dense": (
@@ -102,7 +102,7 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
         _DENSE,
     ),
     "paper": (
-        "the settings of paper 000: full test set, three radii, 20 attacks of 20 and 200 steps",
+        "the settings of Wang and Kong 2023: full test set, three radii, 20 attacks of 20 and 200 steps",
         Config(
             dataset="mnist",
             num_samples=None,

@@ -1,4 +1,4 @@
-"""What the figures of paper 000's evaluation need beside rows of bounds and attacks, from a few samples of each model.
+"""What the figures of Wang and Kong 2023 need beside rows of bounds and attacks, from a few samples of each model.
 
 Each is one CSV file in the directory of the run, to which models are added; a killed command loses those that it was
 at (minutes).
@@ -65,7 +65,7 @@ def read(name: str, store: Store) -> pl.DataFrame | None:
 
 
 def linearity(store: Store, config: Config) -> list[dict[str, Any]]:
-    """How far the attribution is from its linear model along the worst direction, by radius (paper 000, Appendix B)."""
+    """How far a map is from its linear model along the worst direction, by radius (Wang and Kong 2023, Appendix B)."""
     attribute = attribution("integrated_gradients", config)
     radii = np.asarray(RADII) * _main_radius(config)
 
@@ -126,7 +126,7 @@ def beta(store: Store, config: Config) -> list[dict[str, Any]]:
 
 
 def jacobian(store: Store, config: Config) -> list[dict[str, Any]]:
-    """Absolute entries of one sample's IG Jacobian around the middle of the image (paper 000, Figure 1b).
+    """Absolute entries of one sample's IG Jacobian around the middle of the image (Wang and Kong 2023, Figure 1b).
 
     The paper shows the first features of a color image; those of MNIST are black corners. Beside them ``dominant``, of
     more samples: the share of the rows of ``P = J^T J`` (those that are not zero) in which the diagonal outweighs the

@@ -1,4 +1,4 @@
-"""What paper 000 prints: Tables 2 to 5, transcribed, under the names that our own results have.
+"""What Wang and Kong 2023 print: Tables 2 to 5, transcribed, under the names that our own results have.
 
 Columns are those of :func:`experiments.summary.summarize`: ``paper`` is the mean deviation of the paper's attack, in
 degrees ``paper_degrees``; shares are fractions. For l-infinity Table 2 says 0.25 in the text and 0.1 by its entries,
@@ -38,7 +38,7 @@ def table(number: int) -> pl.DataFrame:
       [0.1846]
     """
     if number not in TABLES:
-        raise ValueError(f"the table is {number!r}; paper 000 has results in {', '.join(map(str, TABLES))}.")
+        raise ValueError(f"the table is {number!r}; Wang and Kong 2023 have results in {', '.join(map(str, TABLES))}.")
     return pl.read_csv(Path(__file__).parent / f"table_{number}.csv")
 
 

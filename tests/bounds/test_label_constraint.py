@@ -14,7 +14,7 @@ JACOBIAN = jax.jit(lambda logits_fn, x, label: ja.attribution_jacobian(IG, logit
 
 @pytest.mark.parametrize("label", range(4))
 def test_normal_is_the_difference_of_column_sums_of_integrated_gradients(label):
-    # Paper 000, Eq. 8: M = (J_{y'} - J_y)^T 1, from the Jacobians of the attribution and not from gradients.
+    # Wang and Kong 2023, Eq. 8: M = (J_{y'} - J_y)^T 1, from the Jacobians of the attribution and not from gradients.
     with jax.enable_x64(True):
         logits_fn, x = network(2, (6, 8, 4)), jnp.asarray(X)
         found = CONSTRAINT(logits_fn, x, label)

@@ -1,4 +1,4 @@
-"""The evaluation of paper 000: its published numbers, comparisons by hand, and a small run from table to page."""
+"""The evaluation of Wang and Kong 2023: published numbers, comparisons by hand, and a small run from table to page."""
 
 import dataclasses
 import itertools
@@ -40,7 +40,7 @@ def test_published_tables_are_whole():
         values = published.table(number)
         assert values.select(published.KEYS).is_unique().all()
         assert values.drop("corrected", strict=False).null_count().sum_horizontal().item() == 0
-    with pytest.raises(ValueError, match="the table is 1; paper 000 has results in 2, 3, 4, 5"):
+    with pytest.raises(ValueError, match="the table is 1; Wang and Kong 2023 have results in 2, 3, 4, 5"):
         published.table(1)
 
 
@@ -319,7 +319,7 @@ def test_the_report_is_written_again_without_the_rows(copy, tmp_path):
     assert cli.main(command) == 2
 
 
-def test_figures_are_not_replaced_by_those_of_fewer_models(copy, tmp_path):
+def test_figures_are_not_replaced_by_those_of_fewer_models(copy, tmp_path, short):
     command = ["report", "--output", str(tmp_path / "report"), "--runs", str(tmp_path)]
     assert cli.main(["figure", "1b", *SMALL, "--output", str(copy)]) == 0
     assert cli.main(command) == 0
@@ -410,7 +410,13 @@ def test_the_diagonal_of_a_jacobian_that_is_one_dominates(copy, monkeypatch):
     assert sweeps.dominance(Store(copy, None)) == {model: {"share": 1.0, "n": 8} for model in found}
 
 
-def test_models_are_added_to_a_figure(copy, tmp_path):
+@pytest.fixture
+def short(monkeypatch):
+    """For tests of which lines a figure has: a map of each network whose Jacobian is compiled at once."""
+    monkeypatch.setattr(sweeps, "attribution", lambda *_: lambda logits_fn, x, label: x * logits_fn(x)[label])
+
+
+def test_models_are_added_to_a_figure(copy, tmp_path, short):
     arguments = ["figure", "1b", *SMALL, "--output", str(copy)]
     assert cli.main([*arguments, "--defenses", "natural"]) == 0
     alone = pl.read_csv(copy / "1b.csv")

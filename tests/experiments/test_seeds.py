@@ -33,7 +33,7 @@ def test_differences_are_taken_seed_by_seed():
 
 def test_two_seeds_of_a_small_run(tmp_path, capsys):
     command = ["seeds", "--seeds", "2", "--preset", "smoke", "--num-samples", "8", "--output", str(tmp_path / "run")]
-    command += ["--defenses", "natural", "--l2", "0.05", "--linf"]
+    command += ["--model", "mlp", "--defenses", "natural", "--l2", "0.05", "--linf"]
     assert cli.main(command) == 0
     values = pl.read_csv(tmp_path / "run" / "seeds.csv")
     assert values["seed"].to_list() == [0, 1]

@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, capsys):
     assert not networks.complete(tmp_path / "run")
 
 
-def test_the_composition_of_paper_000_on_its_data_set(tmp_path):
+def test_the_composition_of_wang_and_kong_2023_on_its_data_set(tmp_path):
     arguments = ["--preset", "smoke", "--defense", "trades_igr", "--training.samples", "256"]
     directory = tmp_path / "run"
     assert cli.main(["train", *arguments, "--training.evaluations", "1", "--output", str(directory)]) == 0
