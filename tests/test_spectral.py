@@ -245,7 +245,7 @@ def test_rate_and_excess_at_the_sizes_of_images(size, symmetric):
 
     A start uniform on the sphere meets every orthonormal basis alike, so that diagonal matrices stand for all.
     """
-    count, chunk = (350, 25) if size == 784 else (60, 20)
+    chunk = 25 if size == 784 else 20
     spectra = ("flat", "geometric", "outlier", "clustered", "rank_one", "zero")
 
     def values(kind, key):
@@ -270,19 +270,23 @@ def test_rate_and_excess_at_the_sizes_of_images(size, symmetric):
             found = largest_singular_value(
                 lambda v: diagonal * v, lambda u: diagonal * u, (size,), for_start, symmetric=symmetric
             )
-            return found.upper, found.attained, jnp.max(diagonal)
+            return jnp.stack([found.upper, found.attained, jnp.max(diagonal)])
 
-        return jax.lax.map(one, keys, batch_size=chunk)
+        return jax.vmap(one, out_axes=1)(keys)
 
-    failures = 0
+    failures = runs = 0
     for kind, name in enumerate(spectra):
-        keys = jax.random.split(jax.random.key(kind), count)
-        upper, attained, truth = (np.asarray(leaf, np.float64) for leaf in simulate(kind, keys))
+        # Those of many different values take most of the steps and nearly all of the time. Where an outlier, or the rest
+        # of a flat spectrum, may hide from the start, runs are short and many.
+        count = (75 if size == 784 else 20) if name in ("geometric", "clustered") else (300 if size == 784 else 60)
+        runs += count
+        keys = jax.random.split(jax.random.key(kind), (count // chunk, chunk))
+        upper, attained, truth = np.concatenate([np.asarray(simulate(kind, some), np.float64) for some in keys], axis=1)
         failures += np.sum(upper < truth)
         assert np.all(attained <= truth * (1 + 1e-6)), name
         if name != "zero":
             assert np.median(upper / truth) <= (1.015 if size == 784 else 1.02), name
-    assert failures <= most_failures(1e-3, count * len(spectra))
+    assert failures <= most_failures(1e-3, runs)
 
 
 def test_bidiagonal_relation_and_orthonormal_bases():
@@ -312,6 +316,14 @@ def test_an_operator_that_is_not_square():
         assert truth_of(matrix) * (1 - 1e-6) <= float(found.upper) <= 1.003 * truth_of(matrix)
 
 
+@functools.partial(jax.jit, static_argnames="num_steps")
+def rightmost(matrix, keys, *, num_steps) -> Extreme:
+    """One run per key."""
+    return jax.vmap(
+        lambda key: largest_eigenvalue(lambda v: matrix @ v, (SIZE,), key, num_steps=num_steps, confidence=0.9)
+    )(keys)
+
+
 @pytest.mark.parametrize("num_steps", [3, 12])
 @pytest.mark.parametrize("name", sorted(SPECTRA))
 def test_largest_eigenvalue_at_the_stated_rate(name, num_steps):
@@ -319,12 +331,7 @@ def test_largest_eigenvalue_at_the_stated_rate(name, num_steps):
     matrix = matrix_of(name, symmetric=True)
     truth = np.linalg.eigvalsh(np.asarray(matrix, np.float64))[-1]
     keys = jax.random.split(jax.random.key(5), STARTS)
-    run = jax.jit(
-        lambda A, keys: jax.vmap(
-            lambda key: largest_eigenvalue(lambda v: A @ v, (SIZE,), key, num_steps=num_steps, confidence=0.9)
-        )(keys)
-    )
-    found = run(matrix, keys)
+    found = rightmost(matrix, keys, num_steps=num_steps)
     upper, attained = np.asarray(found.upper, np.float64), np.asarray(found.attained, np.float64)
     size = np.abs(SPECTRA[name]).max()
     assert np.sum(upper < truth) <= most_failures(0.1)
@@ -356,10 +363,14 @@ ADVERSARIAL = {
 }
 
 
+# What remains open after 28 steps does so after 40, too: most of the time goes into decompositions of this size.
+MOST_STEPS = 28
+
+
 @functools.partial(jax.jit, static_argnames=("kind", "confidence", "tolerance"))
 def ended(diagonals, keys, *, kind, confidence, tolerance) -> Extreme:
     """Runs that may end early: for every diagonal one for every key."""
-    options = {"confidence": confidence, "tolerance": tolerance}
+    options = {"confidence": confidence, "tolerance": tolerance, "num_steps": MOST_STEPS}
 
     def one(diagonal, key):
         if kind == "eigenvalue":
@@ -369,13 +380,15 @@ def ended(diagonals, keys, *, kind, confidence, tolerance) -> Extreme:
             lambda v: diagonal * v, lambda u: diagonal * u, (SIZE,), key, symmetric=symmetric, **options
         )
 
-    return jax.vmap(lambda diagonal: jax.vmap(lambda key: one(diagonal, key))(keys))(diagonals)
+    # One diagonal after the other, so that none waits for the slowest of all.
+    return jax.lax.map(lambda diagonal: jax.vmap(lambda key: one(diagonal, key))(keys), diagonals)
 
 
 @pytest.mark.parametrize(("confidence", "tolerance"), [(0.5, 0.1), (0.9, 0.01), (0.999, 0.01)])
 @pytest.mark.parametrize("kind", ["symmetric", "general", "eigenvalue"])
 def test_runs_that_end_by_the_tolerance_fail_no_more_often_than_stated(kind, confidence, tolerance):
-    starts = 1000
+    # The rarer a failure is meant to be, the more starts it takes to see that there are too many.
+    starts = 600 if confidence > 0.99 else 400
     keys = jax.random.split(jax.random.key(11), starts)
     diagonals = np.stack(list(ADVERSARIAL.values()))
     options = {"kind": kind, "confidence": confidence}
@@ -386,13 +399,13 @@ def test_runs_that_end_by_the_tolerance_fail_no_more_often_than_stated(kind, con
     assert np.all(failures <= most_failures(1 - confidence, starts)), dict(zip(ADVERSARIAL, failures, strict=True))
     assert np.all(attained <= truth * (1 + 1e-6))
     steps = (np.asarray(found.products) - 1) // (2 if kind == "general" else 1)
-    early = steps < 40
+    early = steps < MOST_STEPS
     # A measured ||J v|| is above the Ritz value that the rule looks at, so that the ratio is no larger.
     assert np.all(upper[early] <= attained[early] * (1 + tolerance) * (1 + 1e-4))
     # Runs do end; with a tolerance of a tenth the first look or the second is enough for some, with a hundredth not all
     # at the same.
     assert np.mean(early) > 0.5
-    assert len(np.unique(steps)) > 2 if tolerance < 0.1 else np.max(steps) < 40
+    assert len(np.unique(steps)) > 2 if tolerance < 0.1 else np.max(steps) < MOST_STEPS
 
 
 def test_a_tolerance_of_zero_makes_all_steps_and_the_others_agree():
@@ -415,13 +428,12 @@ def test_a_tolerance_of_zero_makes_all_steps_and_the_others_agree():
 def test_gradient_of_a_run_that_ends_early_is_that_of_the_singular_value():
     matrix = matrix_of("geometric", False)
 
-    def value(matrix, take):
+    def values(matrix):
         found = largest_singular_value(lambda v: matrix @ v, lambda u: matrix.T @ u, (SIZE,), jax.random.key(0))
-        return take(found)
+        return found.attained, found.upper
 
     u, _, v = np.linalg.svd(np.asarray(matrix, np.float64))
-    for take in (lambda found: found.attained, lambda found: found.upper):
-        gradient = jax.jit(jax.grad(functools.partial(value, take=take)))(matrix)
+    for gradient in jax.jit(jax.jacrev(values))(matrix):
         np.testing.assert_allclose(gradient, np.outer(u[:, 0], v[0]), atol=2e-2)
 
 
@@ -439,8 +451,8 @@ def test_tolerance_must_not_be_negative():
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_sixteen_bits_are_computed_in_thirty_two(dtype):
     matrix = matrix_of("geometric", True)
-    found = largest_singular_value(
-        lambda v: matrix @ v, lambda u: u, (SIZE,), jax.random.key(0), symmetric=True, dtype=dtype
-    )
+    found = jax.jit(
+        lambda key: largest_singular_value(lambda v: matrix @ v, lambda u: u, (SIZE,), key, symmetric=True, dtype=dtype)
+    )(jax.random.key(0))
     assert found.upper.dtype == jnp.float32
     assert truth_of(matrix) <= float(found.upper) <= 1.01 * truth_of(matrix)
