@@ -1,5 +1,6 @@
 """Trained networks as package data: what is listed loads, and nothing else does."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -25,6 +26,21 @@ def test_there_is_something_in_the_package():
     assert "digits/natural" in ja.zoo.names()
 
 
+@functools.cache
+def shapes_and_kinks(model, shape):
+    """What an architecture has, whatever its weights: shapes of its variables, and operations that are not smooth."""
+    variables = jax.eval_shape(lambda key: ja.models.init(model, key, shape), jax.random.key(0))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), variables)
+    kinks = ja.kinks(ja.models.logits_fn(model, zeros), jax.ShapeDtypeStruct(shape, np.float32))
+    return jax.tree.map(np.shape, variables), kinks
+
+
+@functools.cache
+def pgd(epsilon, steps, step_size):
+    """One attack for all networks that were measured with it: it is compiled once."""
+    return ja.attacks.pgd(ja.LInf(epsilon), num_steps=steps, step_size=step_size)
+
+
 @pytest.mark.parametrize("name", ja.zoo.names())
 def test_every_network_fits_its_card(name):
     network = ja.zoo.load(name)
@@ -34,13 +50,13 @@ def test_every_network_fits_its_card(name):
     leaves = jax.tree.leaves(network.variables)
     assert all(leaf.dtype == np.float32 and np.isfinite(leaf).all() for leaf in leaves)
     assert sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"])) == card["parameters"]
-    initial = jax.eval_shape(lambda key: ja.models.init(network.model, key, card["data"]["shape"]), jax.random.key(0))
-    assert jax.tree.map(np.shape, initial) == jax.tree.map(np.shape, network.variables)
+    shapes, kinks = shapes_and_kinks(network.model, tuple(card["data"]["shape"]))
+    assert shapes == jax.tree.map(np.shape, network.variables)
+    assert kinks == []
     assert card["full_test_set"]
     assert 0 <= card["pgd_accuracy"] <= card["accuracy"] <= 1
     # Nothing of the machine that trained it.
     assert not {"output", "data_dir"} & set(card["config"])
-    assert ja.kinks(network.logits_fn, jax.ShapeDtypeStruct(tuple(card["data"]["shape"]), np.float32)) == []
 
 
 @pytest.mark.parametrize("name", [name for name in ja.zoo.names() if name.startswith("digits/")])
@@ -51,9 +67,9 @@ def test_the_accuracies_of_a_card_are_those_of_its_weights(name):
     assert network.card["test_samples"] == len(digits)
     # One digit near a boundary may fall on the other side on another device.
     assert network.card["accuracy"] == pytest.approx(measured, abs=1.5 / len(digits))
-    pgd = network.card["pgd"]
-    attack = ja.attacks.pgd(ja.LInf(pgd["epsilon"]), num_steps=pgd["steps"], step_size=pgd["step_size"])
-    key = jax.random.key(pgd["seed"])
+    of = network.card["pgd"]
+    attack = pgd(of["epsilon"], of["steps"], of["step_size"])
+    key = jax.random.key(of["seed"])
     measured = ja.training.robust_accuracy(network.apply_fn, network.variables, digits, attack, key)
     assert network.card["pgd_accuracy"] == pytest.approx(measured, abs=2.5 / len(digits))
 
@@ -65,7 +81,7 @@ def test_a_network_is_ready_for_attributions_and_bounds():
     np.testing.assert_array_equal(network.logits_fn(x), logits[0])
     label = int(logits[0].argmax())
     bound = ja.bounds.singular_value(ja.attributions.saliency(), ja.L2(0.01), num_steps=5)
-    assert bound(network.logits_fn, x, label, jax.random.key(0)).euclidean > 0
+    assert jax.jit(bound)(network.logits_fn, x, label, jax.random.key(0)).euclidean > 0
 
 
 def test_an_unknown_name_lists_what_there_is(folder):
