@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from training_runs import free_port, start
+from worker_tasks import fail_or_wait, marker, write_threads
 
 from experiments import cli
 from experiments.store import Store
-from experiments.workers import run_all, stopped
+from experiments.workers import run_all
 
 COMMAND = ["evaluate", "--preset", "smoke", "--dataset", "digits", "--source", "zoo", "--defenses", "natural"]
 COMMAND += ["--num-samples", "12", "--batch-size", "8", "--linf", "--pictures", "0"]
@@ -41,6 +42,7 @@ def run_twice(*command):
     return [worker.returncode for worker in workers], outputs
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(tmp_path):
     codes, outputs = run_twice(*COMMAND, "--output", str(tmp_path / "two"))
     assert codes == [0, 0], "\n".join(outputs)
@@ -66,20 +68,6 @@ def test_two_processes_give_up_together(tmp_path):
     assert "process 0 gave up" in outputs[1]
 
 
-def marker(path):
-    return path.with_suffix(".begun")
-
-
-def fail_or_wait(path):
-    """Fail if there is no path; else wait until that is known."""
-    if path is None:
-        raise ValueError("the first error")
-    marker(path).touch()
-    while not stopped():
-        time.sleep(0.01)
-    path.write_text("stopped")
-
-
 def test_an_error_ends_the_other_tasks(tmp_path):
     path = tmp_path / "waited"
     with pytest.raises(ValueError, match="the first error"):
@@ -91,7 +79,7 @@ ABANDONED = """
 import sys
 from pathlib import Path
 from experiments.workers import run_all
-from test_processes import fail_or_wait
+from worker_tasks import fail_or_wait
 if __name__ == "__main__":
     run_all(fail_or_wait, [(Path(sys.argv[1]),), (Path(sys.argv[2]),)], workers=2)
 """
@@ -113,10 +101,6 @@ def test_workers_end_with_who_waits_for_them(tmp_path):
     while not all(path.exists() for path in paths) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [path.read_text() for path in paths] == ["stopped", "stopped"]
-
-
-def write_threads(path):
-    path.write_text(os.environ["OPENBLAS_NUM_THREADS"])
 
 
 def test_workers_share_the_cores_for_lapack(tmp_path, monkeypatch):
