@@ -24,6 +24,8 @@ class Config:
     NOT_HASHED: ClassVar[tuple[str, ...]] = (
         *("output", "data_dir", "batch_size", "pictures", "workers"),
         *("num_samples", "defenses", "attributions", "distributed", "skip_damaged"),
+        # A limit of a table, by which no row is computed.
+        "small_remainder",
         # Of a smooth network it changes nothing; another is refused, or has its number of kinks beside every table.
         "kinks",
     )

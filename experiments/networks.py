@@ -24,7 +24,7 @@ import jaxattr as ja
 from experiments import accuracies, objectives, recipes
 from experiments.datasets import fill, known
 from experiments.recipes import Training
-from experiments.record import StoreError, config_hash, environment, hashed, on_first, open_run, write_text
+from experiments.record import StoreError, config_hash, deciding, environment, on_first, open_run, write_text
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
 
@@ -196,7 +196,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
         "data": {"name": config.dataset, "train_samples": len(data), "shape": list(data.x.shape[1:])},
         "defense": config.defense,
         "model": described,
-        "config": hashed(config),
+        "config": deciding(config),
         "config_hash": config_hash(config),
         "steps": result.step,
         "epochs": round(result.step / (len(data) // _batch_size(config, data)), 2),

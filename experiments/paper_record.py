@@ -18,7 +18,7 @@ import polars as pl
 from experiments import comparison, networks, sweeps
 from experiments.config import Config, fill_in
 from experiments.presets import PRESETS, preset
-from experiments.record import StoreError, as_dict, from_dict, hashed, write_atomic, write_text
+from experiments.record import StoreError, as_dict, deciding, from_dict, write_atomic, write_text
 from experiments.store import Store
 
 CELL = ("model", "attribution", "norm")
@@ -92,9 +92,9 @@ def merge(old: Record | None, new: Record) -> Record:
     for model in old.models.keys() & new.models.keys():
         if old.models[model]["weights"] != new.models[model]["weights"]:
             raise StoreError(f"{there} for other weights of {model} than those of the run at hand; {replace}")
-    if set(old.lines.columns) != set(new.lines.columns):
-        raise StoreError(f"{there} of another version; {replace}")
-    both = pl.concat([old.lines.select(new.lines.columns).cast(new.lines.schema), new.lines])
+    # Columns that came later are null in what was there.
+    types = pl.Schema({name: kind for name, kind in new.lines.schema.items() if name in old.lines.columns})
+    both = pl.concat([old.lines.cast(types), new.lines], how="diagonal")
     largest = both.filter(pl.col("n") == pl.col("n").max().over(CELL))
     # Of equally many samples the later ones.
     lines = largest.unique([*CELL, "epsilon"], keep="last", maintain_order=True)
@@ -148,7 +148,7 @@ def commands(record: Record, kind: str, name: str, lines: pl.DataFrame) -> list[
     config = record.config
     start = preset(record.preset, config.dataset) if record.preset in PRESETS else Config(dataset=config.dataset)
     words = ["python", "-m", "experiments", kind, name, "--dataset", config.dataset, "--preset", record.preset]
-    words += _options(_flat(hashed(fill_in(start, record.preset))), _flat(hashed(config)))
+    words += _options(_flat(deciding(fill_in(start, record.preset))), _flat(deciding(config)))
     if not len(lines):
         return []
     # Sweeps take a few samples of their own, and a run of all samples has as many as each network gets right.

@@ -31,7 +31,8 @@ COMPARE = (
     "Absolute values depend on how the networks were trained, which the paper does not say. Ours were trained for as"
     " long as is stated below, some for a fraction of an epoch, and the attacks are shorter and fewer than the"
     " paper's: compare shares and ratios, take another order of the defenses for a hint, and a bound that held for one"
-    " that these attacks did not break."
+    " that these attacks did not break. IFIA of the results here stays where it lost the label; the library's has since"
+    " learned to come back from there."
 )
 TERMS = (
     "T_e, T_c: the paper's bounds on Euclidean distance and angle; T'_e is the corrected one (Eq. 11), r the"

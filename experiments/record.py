@@ -1,6 +1,10 @@
 """What a run's directory says about itself: ``run.json``, the resolved configuration of everything in it.
 
 A directory belongs to one configuration. Whatever else it holds is left as it is, and named.
+
+Rows of a configuration are told from those of another by its hash, which is of the options that decide a row and differ
+from their defaults, and of :data:`NUMERICS`. So a new option whose default is what was done before leaves every hash as
+it is, and stored results can be extended.
 """
 
 import dataclasses
@@ -19,6 +23,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import jaxattr as ja
+
+NUMERICS = 1
+"""Version of the computations. Raise it when the same configuration would give other numbers than stored rows have.
+
+The change of IFIA that brings it back to the label did not raise it: with and without, what counts are perturbations
+that keep the label, and the pages of older results say so.
+"""
 
 
 class StoreError(Exception):
@@ -99,14 +110,39 @@ def from_dict(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     return kind(**plain)
 
 
-def config_hash(config: Configuration) -> str:
-    """Hash of everything that decides a row: not of where it is written, nor of which others there are."""
-    return hashlib.sha256(json.dumps(hashed(config), sort_keys=True).encode()).hexdigest()[:16]
+def config_hash(config: Configuration, numerics: int = NUMERICS) -> str:
+    """Hash of everything that decides a row: not of where it is written, nor of which others there are.
+
+    Args:
+      config: resolved. Options that have their defaults do not count.
+      numerics: version of the computations.
+    """
+    identity = {"numerics": numerics, "options": _chosen(config, deciding(config))}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def hashed(config: Configuration) -> dict[str, Any]:
-    """What :func:`config_hash` is of."""
+def deciding(config: Configuration) -> dict[str, Any]:
+    """Options that decide a row, and their values, as JSON knows them."""
     return {name: value for name, value in as_dict(config).items() if name not in config.NOT_HASHED}
+
+
+def _chosen(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a dataclass's values that are not its defaults."""
+    chosen: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        if field.name not in values:
+            continue
+        value, inner = values[field.name], getattr(config, field.name)
+        if dataclasses.is_dataclass(inner):
+            value, default = _chosen(inner, value), {}
+        elif field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        else:
+            default = field.default
+        default = None if default is dataclasses.MISSING else json.loads(json.dumps(default))
+        if value != default:
+            chosen[field.name] = value
+    return chosen
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -163,14 +199,21 @@ def open_run(
         run = {
             "command": kind.COMMAND,
             "hash": config_hash(config),
+            "numerics": NUMERICS,
             "config": as_dict(config),
             "environment": dict(about or {}),
         }
         write_text(path, json.dumps(run, indent=2) + "\n")
         return run
     run = _read(path, kind)
+    if config is not None and run["numerics"] != NUMERICS:
+        raise StoreError(
+            f"{directory} holds results of version {run['numerics']} of the computations, and this is version"
+            f" {NUMERICS}: the same settings give other numbers. It can be shown, and not be added to. Give this run a"
+            " directory of its own with `--output DIRECTORY`, or delete that one."
+        )
     if config is not None and run["hash"] != config_hash(config):
-        changed = "; ".join(differences(hashed(from_dict(kind, run["config"])), hashed(config)))
+        changed = "; ".join(differences(deciding(from_dict(kind, run["config"])), deciding(config)))
         raise StoreError(
             f"{directory} holds a run of another configuration ({changed}), and results of two configurations are"
             " never mixed. Give this run a directory of its own with `--output DIRECTORY`, or delete that one."
@@ -198,7 +241,7 @@ def _read(path: Path, kind: type[Configuration]) -> dict[str, Any]:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         command = run["command"]
-        if command == kind.COMMAND and config_hash(from_dict(kind, run["config"])) != run["hash"]:
+        if command == kind.COMMAND and config_hash(from_dict(kind, run["config"]), run["numerics"]) != run["hash"]:
             raise ValueError("its hash does not fit its configuration")
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(

@@ -9,7 +9,7 @@ import jinja2
 import polars as pl
 
 from experiments import figures, networks, table
-from experiments.record import hashed, write_atomic, write_bytes, write_text
+from experiments.record import deciding, write_atomic, write_bytes, write_text
 from experiments.store import Store
 from experiments.summary import per_sample, summarize
 
@@ -114,7 +114,7 @@ def _page(store: Store, command: str, tables: str, drawn: list[tuple[str, str, b
         environment=store.run["environment"],
         hash=store.hash,
         # How each model was trained, instead of what the command line asked for.
-        settings=_flat({**hashed(store.config), "training": training}),
+        settings=_flat({**deciding(store.config), "training": training}),
         timings=json.loads(timings.read_text(encoding="utf-8")) if timings.exists() else {},
         command=command,
         claim=CLAIM,

@@ -63,6 +63,8 @@ _KEY_TYPES = {
     "label": pl.Int32,
 }
 SCHEMA = pl.Schema({**_KEY_TYPES, **_VALUES, **_BOUND, **_MAIN, **_ATTACK})
+REQUIRED = (*_KEY_TYPES, "kind", "method", "restart")
+"""Columns that say what a row is of. Every other one may be absent from a stored part, and is null there."""
 
 
 def batch_rows(

@@ -23,7 +23,7 @@ import polars as pl
 
 from experiments.config import Config
 from experiments.record import StoreError, from_dict, on_first, open_run, write_atomic
-from experiments.rows import SCHEMA
+from experiments.rows import REQUIRED, SCHEMA
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def read_part(path: Path, skip_damaged: bool = False) -> pl.DataFrame | None:
     """The rows of a part; ``None`` for one that cannot be read, where these are skipped.
 
     Raises:
-      StoreError: if it cannot be read, or holds other columns.
+      StoreError: if it cannot be read, lacks a column that says what a row is of, or has columns of other types.
     """
     try:
         rows = pl.read_parquet(path)
@@ -125,9 +125,13 @@ def read_part(path: Path, skip_damaged: bool = False) -> pl.DataFrame | None:
             log.warning("%s is damaged: going on without its samples", path)
             return None
         raise StoreError(f"{path} is damaged, or no Parquet file ({error}). {_DAMAGED}") from error
-    if rows.schema != SCHEMA or rows.is_empty():
-        raise StoreError(f"{path} does not hold rows of this version's columns. {_ADVICE}")
-    return rows
+    other = [name for name in rows.columns if name in SCHEMA and rows.schema[name] != SCHEMA[name]]
+    absent = [name for name in REQUIRED if name not in rows.columns]
+    if other or absent or rows.is_empty():
+        found = f"columns {absent} are absent" if absent else f"{other} are of other types" if other else "it is empty"
+        raise StoreError(f"{path} does not hold rows of a run: {found}. {_ADVICE}")
+    # Columns that came later are null in earlier parts; those that are not known any more are left alone.
+    return rows.with_columns(pl.lit(None, SCHEMA[name]).alias(name) for name in SCHEMA if name not in rows.columns)
 
 
 class Store:
@@ -160,7 +164,7 @@ class Store:
 
         on_first(take)
         self.run = open_run(self.directory, Config, config)
-        self.config = from_dict(Config, self.run["config"])
+        self.config = from_dict(Config, self.run["config"]) if config is None else config
         self.hash: str = self.run["hash"]
 
     def cell(self, model: str, weights: str, attribution: str, norm: str) -> Cell:
@@ -188,7 +192,7 @@ class Store:
         whole = [part for part in read if part is not None]
         if not whole:
             raise StoreError(f"{self.directory} holds no rows that can be read: all of its files are damaged.")
-        rows = pl.concat(whole)
+        rows = pl.concat(whole, how="diagonal")
         mixed = rows.group_by("model", "attribution", "norm").agg(pl.col("config", "weights").n_unique())
         mixed = mixed.filter((pl.col("config") > 1) | (pl.col("weights") > 1))
         if len(mixed) or rows["config"].unique().to_list() != [self.hash]:
