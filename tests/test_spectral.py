@@ -276,8 +276,8 @@ def test_rate_and_excess_at_the_sizes_of_images(size, symmetric):
 
     failures = runs = 0
     for kind, name in enumerate(spectra):
-        # Those of many different values take most of the steps and nearly all of the time. Where an outlier, or the rest
-        # of a flat spectrum, may hide from the start, runs are short and many.
+        # Many different values take nearly all of the time. Where an outlier, or the rest of a flat spectrum, may hide
+        # from the start, runs are short and many.
         count = (75 if size == 784 else 20) if name in ("geometric", "clustered") else (300 if size == 784 else 60)
         runs += count
         keys = jax.random.split(jax.random.key(kind), (count // chunk, chunk))
