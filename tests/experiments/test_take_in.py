@@ -9,7 +9,7 @@ import jaxattr as ja
 from experiments import cli, take_in
 from experiments.networks import TrainConfig, resolve
 from experiments.recipes import Training
-from experiments.record import as_dict, config_hash
+from experiments.record import NUMERICS, as_dict, config_hash
 
 DEVICE = {
     "device": "a card",
@@ -38,7 +38,8 @@ def output(tmp_path):
     (folder / "summary.json").write_text("{}")
     network = ja.zoo.load("digits/natural")
     config = resolve(TrainConfig(str(run), "digits", training=Training(preset="cpu")))
-    described = {"command": "train", "hash": config_hash(config), "config": as_dict(config), "environment": {}}
+    described = {"command": "train", "hash": config_hash(config), "numerics": NUMERICS, "config": as_dict(config)}
+    described["environment"] = {}
     (run / "run.json").write_text(json.dumps(described))
     (run / "network.json").write_text(json.dumps(network.card))
     ja.checkpoints.save_variables(run / "network.npz", network.variables)
