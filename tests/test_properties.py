@@ -20,7 +20,9 @@ import jaxattr as ja
 EPSILON = 0.1
 # Quicker to compile, and nothing here is timed.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-KEYS = jax.random.split(jax.random.key(7), 5)
+KEY = jax.random.key(7)
+# Those of samples 0 to 4 in `over_samples`.
+KEYS = jax.vmap(functools.partial(jax.random.fold_in, KEY))(jnp.arange(5))
 EPSILONS = jnp.array([0.1, 0.3, 0.0, 1e-3, 20.0])
 
 every = pytest.mark.parametrize("name", names())
@@ -80,7 +82,8 @@ def test_vmap_over_samples_keys_and_radii_equals_a_python_loop(name):
     assert_trees_close(jax.tree.map(np.asarray, batched), stacked(loop(name)), **tolerance(factor=1000))
 
 
-@representative
+# Of every kind one: a path, products, a dense Jacobian, steps of an attack, an attack on an attribution.
+@pytest.mark.parametrize("name", ["integrated_gradients", "singular_value", "entrywise", "pgd_l2", "ifia_top_k"])
 def test_eager_equals_jit_and_a_number_as_radius_equals_a_traced_one(name):
     m = model("softplus")
     eager = run(name, m.logits_fn, m.xs[0], int(m.labels[0]), KEYS[0], EPSILON)
@@ -157,7 +160,7 @@ def test_inputs_of_16_bits_give_what_the_same_numbers_in_32_give(name):
     m = model("softplus")
     x = m.xs[0].astype(jnp.bfloat16)
     expected = program(name)(m.logits_fn, x.astype(jnp.float32), m.labels[0], KEYS[0], EPSILONS[0])
-    found = run(name, m.logits_fn, x, m.labels[0], KEYS[0], EPSILON)
+    found = jit(lambda *arguments: run(name, *arguments, EPSILON))(m.logits_fn, x, m.labels[0], KEYS[0])
     assert_trees_close(found, expected, **tolerance(factor=1000))
 
 
@@ -174,6 +177,18 @@ def test_every_method_is_called_with_the_same_four_arguments(name):
             method(m.logits_fn, m.xs[0], m.labels[0])
     else:
         chex.assert_trees_all_equal_shapes_and_dtypes(four, jax.eval_shape(method, m.logits_fn, m.xs[0], m.labels[0]))
+
+
+def test_wrappers_need_a_key_where_what_they_wrap_does():
+    ball, saliency = ja.L2(EPSILON), ja.attributions.saliency()
+    for method, needs_key in (("lanczos", True), ("dense", False)):
+        bound = ja.bounds.singular_value(saliency, ball, method=method)
+        for wrapped in (
+            ja.bounds.smallest(bound),
+            ja.bounds.corrected(bound, saliency),
+            ja.attacks.attained(ball, saliency, bound),
+        ):
+            assert wrapped.needs_key == needs_key, wrapped.name
 
 
 @every
@@ -324,11 +339,13 @@ def test_gradient_of_an_attribution_by_a_weight_equals_finite_differences(name):
             return perturbed_loss(name, jax.tree_util.Partial(m.logits_fn.func, weights), m.xs[0], m.labels[0], KEYS[0])
 
         rng = np.random.default_rng(0)
-        direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), weights)
-        _, slope = jax.jvp(loss, (weights,), (direction,))
-        loss = jit(loss)
+        direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), weights)
+        value_and_slope = jit(lambda weights: jax.jvp(loss, (weights,), (direction,)))
+        _, slope = value_and_slope(weights)
         h = 1e-5
-        up, down = (loss(jax.tree.map(lambda w, d, s=s: w + s * h * d, weights, direction)) for s in (1, -1))
+        up, down = (
+            value_and_slope(jax.tree.map(lambda w, d, s=s: w + s * h * d, weights, direction))[0] for s in (1, -1)
+        )
         assert float(slope) == pytest.approx(float(up - down) / (2 * h), rel=1e-6)
 
 
@@ -354,25 +371,33 @@ def test_gradients_of_attack_objectives_are_finite(dissimilarity):
 def test_chunked_path_equals_unchunked(rule):
     m = model("softplus")
 
-    def ig(chunk):
-        attribute = ja.attributions.integrated_gradients(num_steps=7, rule=rule, chunk=chunk)
-        return jit(attribute)(m.logits_fn, m.xs[0], m.labels[0])
+    # Rules differ in the number of their nodes, 7 or 8, and in their values.
+    chunks = (1, 2, 3, 7, 100) if rule in ("left", "trapezoid") else (3,)
 
-    whole = ig(None)
-    for chunk in (1, 2, 3, 7, 100):
-        assert_trees_close(ig(chunk), whole)
+    @jit
+    def paths(logits_fn, x, label):
+        return [
+            ja.attributions.integrated_gradients(num_steps=7, rule=rule, chunk=chunk)(logits_fn, x, label)
+            for chunk in (None, *chunks)
+        ]
+
+    whole, *others = paths(m.logits_fn, m.xs[0], m.labels[0])
+    assert len(others) == len(chunks)
+    for other in others:
+        assert_trees_close(other, whole)
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 6, 64])
-def test_chunked_dense_jacobian_equals_unchunked(chunk):
+def test_chunked_dense_jacobian_equals_unchunked():
     m = model("softplus")
 
-    @functools.partial(jit, static_argnums=0)
-    def dense(chunk):
-        attribute = ja.attributions.integrated_gradients(num_steps=3)
-        return ja.attribution_jacobian(attribute, m.logits_fn, m.xs[0], m.labels[0]).dense(chunk)
+    @jit
+    def dense(logits_fn, x, label):
+        jacobian = ja.attribution_jacobian(ja.attributions.integrated_gradients(num_steps=3), logits_fn, x, label)
+        return [jacobian.dense(chunk) for chunk in (None, 1, 4, 6, 64)]
 
-    assert_trees_close(dense(chunk), dense(None))
+    whole, *others = dense(m.logits_fn, m.xs[0], m.labels[0])
+    for other in others:
+        assert_trees_close(other, whole)
 
 
 @pytest.mark.parametrize("name", ["integrated_gradients", "entrywise", "ifia_euclidean_l2"])
@@ -380,12 +405,10 @@ def test_sharded_over_eight_devices_equals_one(name):
     m = model("softplus")
     row = METHODS[name]
     method = row.build(row.ball(EPSILON), m.shape)
-    key = () if row.kind == "attribution" else (jax.random.key(1),)
-    one, eight = (
-        ja.over_samples(method, m.logits_fn, batch_size=8, devices=jax.devices()[:n])(m.xs, m.labels, *key)
-        for n in (1, 8)
-    )
-    assert_trees_close(eight, one, **tolerance(factor=1000))
+    key = () if row.kind == "attribution" else (KEY,)
+    eight = ja.over_samples(method, m.logits_fn, batch_size=8, devices=jax.devices()[:8])(m.xs, m.labels, *key)
+    one = [program(name)(m.logits_fn, *arguments, EPSILONS[0]) for arguments in zip(m.xs, m.labels, KEYS, strict=True)]
+    assert_trees_close(eight, stacked(one), **tolerance(factor=1000))
 
 
 @pytest.mark.parametrize("name", ["integrated_gradients", "singular_value", "ifia_euclidean"])
