@@ -1,4 +1,4 @@
-"""Time that the guard takes while a bound is traced, and what it leaves in the compiled program.
+"""Measure how long the guard and `ja.smooth` take while a program is traced, and what the guard leaves in it.
 
     python -m benchmarks.guard
 
@@ -37,13 +37,20 @@ def main() -> None:
             f" {len(found)} kinks; first check {again:.2f} s, later ones {1e3 * cached:.2f} ms"
         )
         with_check, text = seconds(lambda network=network: lowered(network, x))
-        original, guard.check = guard.check, lambda *_, **__: 0
+        checks = guard.check, guard.require_precision
+        guard.check = guard.require_precision = lambda *_, **__: 0
         without, other = seconds(lambda network=network: lowered(network, x))
-        guard.check = original
+        guard.check, guard.require_precision = checks
         print(
             f"  program of J v: traced and lowered in {with_check:.2f} s with the check, after the first, and in"
             f" {without:.2f} s without; the same text: {text == other}"
         )
+    made, twin = seconds(lambda: ja.smooth(network, x, beta=25.0))
+    traced, (program, _) = seconds(lambda: interpreter.trace(twin, x))
+    print(
+        f"ja.smooth of the last: {made:.2f} s; the twin is traced in {traced:.2f} s,"
+        f" {operations(program.jaxpr)} operations, {len(find(program, [True]))} kinks"
+    )
 
 
 def check(network, x) -> int:
