@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -44,13 +45,17 @@ def test_a_point_inside_is_not_moved(kind):
     np.testing.assert_array_equal(kind(0.3).project(delta), delta)
 
 
+@functools.partial(jax.jit, static_argnums=2)
+def of_radius_zero(delta, radius, kind):
+    """Derivatives by the perturbation and by a radius that is known to be zero, or is not."""
+    return jax.jacrev(kind(0.0).project)(delta), jax.jacrev(lambda radius: kind(radius).project(delta))(radius)
+
+
 @pytest.mark.parametrize("kind", BALLS)
 @pytest.mark.parametrize("delta", [[0.0, 0.0, 0.0], [0.3, -4.0, 1e-30]])
 def test_radius_zero_projects_to_zero_with_finite_gradients(kind, delta):
-    delta = jnp.array(delta)
-    assert not np.any(kind(0.0).project(delta))
-    by_delta = jax.jit(jax.jacrev(kind(0.0).project))(delta)
-    by_radius = jax.jit(jax.jacrev(lambda radius: kind(radius).project(delta)))(jnp.asarray(0.0))
+    assert not np.any(kind(0.0).project(jnp.array(delta)))
+    by_delta, by_radius = of_radius_zero(jnp.array(delta), jnp.asarray(0.0), kind)
     assert np.all(np.isfinite(by_delta))
     assert np.all(np.isfinite(by_radius))
     assert not np.any(kind(0.0).sample(jax.random.key(0), (3,)))
@@ -59,13 +64,14 @@ def test_radius_zero_projects_to_zero_with_finite_gradients(kind, delta):
 @pytest.mark.parametrize("kind", BALLS)
 def test_gradient_of_norms_is_finite_at_zero(kind):
     ball = kind(1.0)
-    for function in (
+    functions = (
         ball.norm,
         ball.dual_norm,
         lambda d: jnp.sum(ball.project(d)),
         lambda d: jnp.sum(ball.steepest(d)),
-    ):
-        assert np.all(np.isfinite(jax.jit(jax.grad(function))(jnp.zeros(3))))
+    )
+    gradients = jax.jit(lambda d: [jax.grad(function)(d) for function in functions])(jnp.zeros(3))
+    assert np.all(np.isfinite(gradients))
 
 
 def test_norms_against_numpy():
@@ -296,6 +302,11 @@ def test_box_must_be_lower_below_upper(box):
         ja.L2(0.1, box=box)
 
 
+@jax.jit
+def attacked(ball, x):
+    return ja.attacks.pgd(ball, num_steps=2)(lambda x: x, x, 0, jax.random.key(0))
+
+
 @pytest.mark.parametrize("kind", BALLS)
 @pytest.mark.parametrize("make", [list, tuple, np.asarray, jnp.asarray], ids=["list", "tuple", "numpy", "jax"])
 def test_limits_of_a_box_may_be_sequences(kind, make):
@@ -306,7 +317,7 @@ def test_limits_of_a_box_may_be_sequences(kind, make):
         ball.check_input(x + 1)
     assert len(jax.tree.leaves(ball)) == 3
     np.testing.assert_allclose(ball.project_input(x, x + 0.05), [0.55, 1.0], rtol=1e-6)
-    result = ja.attacks.pgd(ball, num_steps=2)(lambda x: x, x, 0, jax.random.key(0))
+    result = attacked(ball, x)
     assert float(result.distance) <= 0.1
 
 
@@ -320,52 +331,54 @@ def test_a_feature_whose_limits_are_equal_cannot_move(kind):
     assert float(lower[1]) == float(upper[1]) == 0
     logits_fn = lambda x: jnp.stack([jnp.sum(x**3) + x[0] * x[1], 0 * x[0]])  # noqa: E731
     key, attribute = jax.random.key(0), ja.attributions.saliency()
-    attacked = ja.attacks.pgd(ball, num_steps=3)(logits_fn, x, 0, key)
-    assert float(attacked.x[1]) == np.float32(0.3)
+    moved = jax.jit(lambda x: ja.attacks.pgd(ball, num_steps=3)(logits_fn, x, 0, key).x)(x)
+    assert float(moved[1]) == np.float32(0.3)
     if kind is ja.LInf:
         # Its half-width is zero: nothing may divide by it.
         for bound in (ja.bounds.norm_relaxation, ja.bounds.semidefinite):
-            found = bound(attribute, ball, within_box=True)(logits_fn, x, 0, key)
+            found = jax.jit(lambda x, b=bound: b(attribute, ball, within_box=True)(logits_fn, x, 0, key))(x)
             assert np.isfinite(float(found.euclidean))
             assert float(found.direction[1]) == 0
             assert float(found.euclidean_attained) <= float(found.euclidean) * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("kind", BALLS)
-@pytest.mark.parametrize("epsilon", [0.0, 1e-9, 8 / 255, np.float64(0.1), 3.0, "traced"])
 @pytest.mark.parametrize("box", [(0.0, 1.0), (0.0, 255.0), None])
-def test_projected_inputs_are_within_epsilon_exactly(kind, epsilon, box):
+def test_projected_inputs_are_within_epsilon_exactly(kind, box):
     """In the norm as it is computed here, in NumPy's float32, and in exact arithmetic."""
     rng = np.random.default_rng(0)
     x = (rng.uniform(size=(20, 784)) * (255 if box == (0.0, 255.0) else 1)).astype(np.float32)
     x[:, ::7] *= 1e-3
-    radius = float(np.float32(0.1)) if epsilon == "traced" else float(epsilon)
-    far = x + rng.normal(size=x.shape).astype(np.float32) * np.float32(5 * radius + 1e-8)
+    # The last one is an argument of the program, the others are known when it is compiled.
+    known = (0.0, 1e-9, 8 / 255, np.float64(0.1), 3.0)
+    radii = [*map(float, known), float(np.float32(0.1))]
+    noise = rng.normal(size=x.shape).astype(np.float32)
+    far = np.stack([x + noise * np.float32(5 * radius + 1e-8) for radius in radii])
 
     @jax.jit
     def project(given, x, far):
-        def one(x, far):
-            ball = kind(given if epsilon == "traced" else epsilon, box=box)
+        def one(ball, x, far):
             found = ball.project_input(x, far)
             return found, ball.norm(found - x)
 
-        return jax.vmap(one)(x, far)
+        balls = [kind(epsilon, box=box) for epsilon in (*known, given)]
+        return [jax.vmap(functools.partial(one, ball))(x, each) for ball, each in zip(balls, far, strict=True)]
 
-    found, distance = project(jnp.float32(0.1), x, far)
     order = 2 if kind is ja.L2 else np.inf
-    exact = np.linalg.norm(np.asarray(found, np.float64) - x, order, axis=1)
-    assert np.max(np.asarray(distance, np.float64)) <= radius
-    assert np.max(np.linalg.norm(np.asarray(found) - x, order, axis=1).astype(np.float64)) <= radius
-    assert np.max(exact) <= radius
-    if box is None and radius > 1e-3:
-        # And no shorter than rounding asks for.
-        assert np.min(exact) >= radius * (1 - 1e-4)
+    for radius, (found, distance) in zip(radii, project(jnp.float32(0.1), x, far), strict=True):
+        exact = np.linalg.norm(np.asarray(found, np.float64) - x, order, axis=1)
+        assert np.max(np.asarray(distance, np.float64)) <= radius
+        assert np.max(np.linalg.norm(np.asarray(found) - x, order, axis=1).astype(np.float64)) <= radius
+        assert np.max(exact) <= radius
+        if box is None and radius > 1e-3:
+            # And no shorter than rounding asks for.
+            assert np.min(exact) >= radius * (1 - 1e-4)
 
 
 @pytest.mark.parametrize("kind", BALLS)
 def test_derivatives_of_projected_inputs_are_those_of_the_projection(kind):
     ball, x, far = kind(0.3), jnp.array([0.5, 0.2]), jnp.array([0.55, 0.21])
-    slope = jax.jacobian(lambda far: ball.project_input(x, far))(far)
-    np.testing.assert_allclose(slope, np.eye(2), rtol=1e-6)
-    at_the_edge = jax.jacobian(lambda far: ball.project_input(x, far))(far + 0.4)
+    jacobian = jax.jit(jax.jacobian(lambda far: ball.project_input(x, far)))
+    np.testing.assert_allclose(jacobian(far), np.eye(2), rtol=1e-6)
+    at_the_edge = jacobian(far + 0.4)
     assert np.all(np.isfinite(at_the_edge))

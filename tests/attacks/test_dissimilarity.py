@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +61,20 @@ MADE = {
     "cosine": ja.attacks.cosine(),
     "pearson": ja.attacks.pearson(),
 }
+
+
+@functools.cache
+def compared_by(name):
+    """Score and measure, compiled for all maps."""
+
+    @jax.jit
+    def run(first, second):
+        compared = MADE[name].compare(first)
+        return compared.score(second), compared.measure(second)
+
+    return lambda *maps: tuple(float(value) for value in run(*(jnp.asarray(each, jnp.float32) for each in maps)))
+
+
 each = pytest.mark.parametrize("name", sorted(MADE))
 
 
@@ -68,19 +84,15 @@ def test_all_of_them_are_here():
 
 @each
 def test_score_and_measure_by_hand(name):
-    compared = MADE[name].compare(jnp.asarray(A, jnp.float32))
-    score, measure = by_hand(name, A, B)
-    assert float(compared.score(jnp.asarray(B, jnp.float32))) == pytest.approx(score, rel=1e-5)
-    assert float(compared.measure(jnp.asarray(B, jnp.float32))) == pytest.approx(measure, rel=1e-5)
+    assert compared_by(name)(A, B) == pytest.approx(by_hand(name, A, B), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(set(MADE) - {"targeted"}))
 def test_the_measure_is_smallest_at_the_map_itself(name):
     """Except for ``targeted``, which measures mass at a target and not a distance."""
-    compared = MADE[name].compare(jnp.asarray(A, jnp.float32))
-    assert float(compared.measure(jnp.asarray(A, jnp.float32))) == pytest.approx(0, abs=1e-6)
+    assert compared_by(name)(A, A)[1] == pytest.approx(0, abs=1e-6)
     # The scale of a map is no dissimilarity, except for the Euclidean one.
-    scaled = float(compared.measure(jnp.asarray(3 * A, jnp.float32)))
+    scaled = compared_by(name)(A, 3 * A)[1]
     assert scaled == pytest.approx(2 * np.linalg.norm(A) if name == "euclidean" else 0, rel=1e-5, abs=1e-6)
 
 
@@ -88,7 +100,7 @@ def test_the_measure_is_smallest_at_the_map_itself(name):
 def test_the_gradient_of_the_score_equals_finite_differences(name):
     with jax.enable_x64(True):
         a, b = jnp.asarray(A), jnp.asarray(B)
-        gradient = jax.grad(jax.jit(MADE[name].compare(a).score))(b)
+        gradient = jax.jit(lambda a, b: jax.grad(MADE[name].compare(a).score)(b))(a, b)
         direction = np.random.default_rng(1).normal(size=B.shape)
         h = 1e-6
         up, down = (by_hand(name, A, B + s * h * direction)[0] for s in (1, -1))
@@ -126,10 +138,12 @@ def test_the_ascent_direction_through_the_attribution_equals_finite_differences(
 
 @pytest.mark.parametrize("measure", ["kendall", "spearman"])
 def test_rank_measures_are_those_of_the_pixel_maps(measure):
-    compared = ja.attacks.top_k(4, measure=measure).compare(jnp.asarray(A, jnp.float32))
+    made = ja.attacks.top_k(4, measure=measure)
+    a, b = (jnp.asarray(each, jnp.float32) for each in (A, B))
+    found = jax.jit(lambda a, b: made.compare(a).measure(b))(a, b)
     reference = scipy.stats.kendalltau if measure == "kendall" else scipy.stats.spearmanr
     expected = 1 - reference(pixels(A).ravel(), pixels(B).ravel()).statistic
-    assert float(compared.measure(jnp.asarray(B, jnp.float32))) == pytest.approx(expected, rel=1e-5)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
 def test_ties_go_to_the_lower_index():
@@ -141,8 +155,9 @@ def test_ties_go_to_the_lower_index():
 def test_maps_without_direction_or_center_measure_nan():
     zero = jnp.zeros((3, 3))
     for made in (ja.attacks.cosine(), ja.attacks.mass_center()):
-        assert np.isnan(float(made.compare(jnp.ones((3, 3))).measure(zero)))
-        assert np.isnan(float(made.compare(zero).measure(jnp.ones((3, 3)))))
+        measure = jax.jit(lambda a, b, made=made: made.compare(a).measure(b))
+        assert np.isnan(float(measure(jnp.ones((3, 3)), zero)))
+        assert np.isnan(float(measure(zero, jnp.ones((3, 3)))))
 
 
 @pytest.mark.parametrize(
