@@ -30,9 +30,9 @@ def test_one_softplus_unit_in_closed_form():
     value = v * np.log1p(np.exp(t)) / 2.0 + c
     gradient = v * sigmoid * w / 0.25
     hessian = v * 2.0 * sigmoid * (1 - sigmoid) * np.outer(w, w) / 0.25**2
-    np.testing.assert_allclose(logits_fn(jnp.asarray(x)), [value], rtol=1e-5)
-    np.testing.assert_allclose(jax.jacobian(logits_fn)(jnp.asarray(x))[0], gradient, rtol=1e-5)
-    np.testing.assert_allclose(jax.hessian(logits_fn)(jnp.asarray(x))[0], hessian, rtol=1e-5)
+    of = jax.jit(lambda x: (logits_fn(x), jax.jacobian(logits_fn)(x), jax.hessian(logits_fn)(x)))
+    for computed, expected in zip(of(jnp.asarray(x)), (value, gradient, hessian), strict=True):
+        np.testing.assert_allclose(computed[0], expected, rtol=1e-5)
 
 
 def test_new_weights_and_equal_models_are_one_compilation():
@@ -82,7 +82,7 @@ def test_dropout_needs_a_key_in_training_only():
     model = models.ConvNet(num_classes=2, dropout=0.5)
     variables = models.init(model, jax.random.key(0), (16, 16, 1))
     variables["params"]["Dense_2"]["kernel"] += 1.0
-    apply, xs = models.apply_fn(model), jnp.ones((2, 16, 16, 1))
+    apply, xs = jax.jit(models.apply_fn(model), static_argnames="train"), jnp.ones((2, 16, 16, 1))
     with pytest.raises(ValueError, match=r"ConvNet draws random numbers in training; pass `key=`"):
         apply(variables, xs, train=True)
     first, again, other = (apply(variables, xs, train=True, key=jax.random.key(seed))[0] for seed in (0, 0, 1))

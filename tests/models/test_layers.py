@@ -27,7 +27,7 @@ def test_softplus_and_its_derivatives_against_float64(beta):
     function = softplus(beta)
     for order, values in enumerate(expected):
         # The rounding of beta * z is magnified by |beta z| <= 60; 4 for the operations themselves.
-        computed = np.asarray(jax.vmap(function)(z), np.float64)
+        computed = np.asarray(jax.jit(jax.vmap(function))(z), np.float64)
         if order < 3:
             np.testing.assert_allclose(computed, values, rtol=64 * EPS, atol=0)
         else:  # changes sign at 0, where nothing relative is left
@@ -38,7 +38,7 @@ def test_softplus_and_its_derivatives_against_float64(beta):
 def test_softplus_to_the_last_digits():
     """At beta = 1 the input is not rounded: what is left is the function's own error."""
     z = np.linspace(-80, 80, 20001).astype(np.float32)
-    np.testing.assert_allclose(softplus(1.0)(z), np.logaddexp(np.float64(z), 0), rtol=3 * EPS, atol=0)
+    np.testing.assert_allclose(jax.jit(softplus(1.0))(z), np.logaddexp(np.float64(z), 0), rtol=3 * EPS, atol=0)
     assert np.isnan(softplus(1.0)(jnp.array([jnp.nan])))
 
 
@@ -46,7 +46,7 @@ def test_softplus_is_finite_at_the_ends_of_float32():
     z = jnp.array([-3e37, -1e4, 1e4, 3e37])
     function = softplus(5.0)
     for _ in range(3):
-        assert jnp.isfinite(jax.vmap(function)(z)).all()
+        assert np.isfinite(jax.jit(jax.vmap(function))(z)).all()
         function = jax.grad(function)
 
 
@@ -68,6 +68,7 @@ def test_normalize_has_one_number_per_channel():
 
 
 def test_pooling_against_numpy_and_its_limits():
+    pooled = jax.jit(pool, static_argnums=(1, 2))
     x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(np.float32)
     # An odd last row is dropped by every kind.
     windows = x[:, :4].reshape(2, 2, 2, 3, 2, 3).transpose(0, 1, 3, 5, 2, 4).reshape(2, 2, 3, 3, 4)
@@ -77,11 +78,11 @@ def test_pooling_against_numpy_and_its_limits():
         "logsumexp": 0.5 * np.log(np.exp(windows.astype(np.float64) / 0.5).mean(-1)),
     }
     for kind, values in expected.items():
-        np.testing.assert_allclose(pool(x, kind, 0.5), values, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(pooled(x, kind, 0.5), values, rtol=1e-5, atol=1e-6)
     # log-mean-exp is within t log 4 of the maximum, and within var / (2 t) of the mean.
-    np.testing.assert_allclose(pool(x, "logsumexp", 1e-4), expected["max"], atol=2e-4)
-    np.testing.assert_allclose(pool(x, "logsumexp", 1e3), expected["average"], atol=1e-2)
-    np.testing.assert_array_equal(pool(x, "stride"), x)
+    np.testing.assert_allclose(pooled(x, "logsumexp", 1e-4), expected["max"], atol=2e-4)
+    np.testing.assert_allclose(pooled(x, "logsumexp", 1e3), expected["average"], atol=1e-2)
+    np.testing.assert_array_equal(pooled(x, "stride"), x)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_only_max_pooling_makes_the_gradient_jump_at_ties():
     tie = jnp.zeros((1, 2, 2, 1))
     nudge = tie.at[0, 0, 0, 0].set(1e-4)
     for kind, jumps in {"average": False, "logsumexp": False, "max": True}.items():
-        gradient = jax.grad(lambda x, kind=kind: pool(x, kind, 0.5).sum())
+        gradient = jax.jit(jax.grad(lambda x, kind=kind: pool(x, kind, 0.5).sum()))
         # A smooth kind changes by at most the curvature 1 / (4 t) times the nudge.
         moved = float(jnp.abs(gradient(nudge) - gradient(-nudge)).max())
         assert (moved > 0.1) == jumps, kind

@@ -115,21 +115,24 @@ def test_conv_net_is_these_layers():
     def act(z):
         return jnp.logaddexp(10.0 * z, 0) / 10.0
 
-    h = x
-    for index in range(4):
-        layer = params[f"Conv_{index}"]
-        dims = ("NHWC", "HWIO", "NHWC")
-        h = jax.lax.conv_general_dilated(h, layer["kernel"], (1, 1), "VALID", dimension_numbers=dims)
-        h = act(h + layer["bias"])
-        if index in (1, 3):
-            n, height, width, channels = h.shape
-            h = h.reshape(n, height // 2, 2, width // 2, 2, channels).mean((2, 4))
-    h = h.reshape(2, -1)
-    for index in range(3):
-        h = h @ params[f"Dense_{index}"]["kernel"] + params[f"Dense_{index}"]["bias"]
-        h = act(h) if index < 2 else h
-    logits, updates = models.apply_fn(model)(variables, x)
-    np.testing.assert_allclose(logits, h, rtol=1e-4, atol=1e-5)
+    @jax.jit
+    def layers(params, h):
+        for index in range(4):
+            layer = params[f"Conv_{index}"]
+            dims = ("NHWC", "HWIO", "NHWC")
+            h = jax.lax.conv_general_dilated(h, layer["kernel"], (1, 1), "VALID", dimension_numbers=dims)
+            h = act(h + layer["bias"])
+            if index in (1, 3):
+                n, height, width, channels = h.shape
+                h = h.reshape(n, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+        h = h.reshape(2, -1)
+        for index in range(3):
+            h = h @ params[f"Dense_{index}"]["kernel"] + params[f"Dense_{index}"]["bias"]
+            h = act(h) if index < 2 else h
+        return h
+
+    logits, updates = jax.jit(models.apply_fn(model))(variables, x)
+    np.testing.assert_allclose(logits, layers(params, x), rtol=1e-4, atol=1e-5)
     assert updates == {}
 
 
