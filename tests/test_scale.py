@@ -4,6 +4,8 @@ The network and everything that is computed from it are multiplied by a power of
 ratios and ranks do not know it. All powers run in one compiled program.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +48,11 @@ def _bounds():
 BOUNDS = dict(_bounds())
 
 
+@functools.cache
+def of_bound(name):
+    return at_every_scale(BOUNDS[name])
+
+
 def at_every_scale(method, x=X):
     """The results of a method as NumPy arrays, one entry for each scale."""
     run = jax.jit(jax.vmap(lambda scale: method(Partial(_logits, scale), x, 0, KEY)))
@@ -73,7 +80,7 @@ def assert_scale_free(found):
 
 @pytest.mark.parametrize("name", list(BOUNDS))
 def test_bounds(name):
-    found = at_every_scale(BOUNDS[name])
+    found = of_bound(name)
     assert_scale_free(found)
     if found.two_sided:
         radii = ja.bounds.largest_epsilon(jax.tree.map(jnp.asarray, found), degrees=5.0)
@@ -154,5 +161,5 @@ def test_metrics(name):
 def test_the_value_itself():
     # Against NumPy: J = A + 6 diag(z) at z = x - 1/2.
     sigma = 0.05 * np.linalg.norm(A + np.diag(6 * (np.asarray(X, np.float64) - 0.5)), 2)
-    found = at_every_scale(BOUNDS["singular_value, dense"])
+    found = of_bound("singular_value, dense")
     np.testing.assert_allclose(found.euclidean / SCALES, sigma, rtol=3e-6)

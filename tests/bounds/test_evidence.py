@@ -1,12 +1,14 @@
 """A bound hides nothing: what contradicts it stays visible, what is not a number is none, kinks are counted."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import affine, quadratic, symmetric
+from jax.tree_util import Partial
+from oracles import quadratic, symmetric
 
 import jaxattr as ja
 
@@ -43,13 +45,18 @@ def bounds(**options):
 NAMES = list(bounds())
 
 
+@functools.cache
+def compiled(name):
+    return jax.jit(bounds()[name])
+
+
 def inner(found):
     return found if isinstance(found, ja.bounds.DeviationBound) else found.bound
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_that_is_not_a_number_has_no_bound_and_no_direction(name):
-    run = jax.jit(bounds()[name])
+    run = compiled(name)
     found = run(LOGITS_FN, X.at[1].set(jnp.nan), 0, KEY)
     for result in {id(each): each for each in (inner(found), found) if hasattr(each, "euclidean")}.values():
         for field in ("euclidean", "cosine", "degrees"):
@@ -66,7 +73,7 @@ def test_a_sample_that_is_not_a_number_has_no_bound_and_no_direction(name):
 
 @pytest.mark.parametrize("name", ["singular_value, dense", "entrywise", "corrected"])
 def test_a_map_that_does_not_depend_on_the_sample_does_not_hide_that_it_is_not_a_number(name):
-    found = jax.jit(bounds()[name])(affine(np.eye(len(X)), np.zeros(len(X))), X.at[1].set(jnp.nan), 0, KEY)
+    found = compiled(name)(quadratic(np.zeros((4, 4)), np.ones(4), jnp.float32), X.at[1].set(jnp.nan), 0, KEY)
     assert all(np.isnan(inner(found).direction))
     assert bool(inner(found).vacuous)
     numbers = [found.euclidean, found.degrees, *([found.remainder] if name == "corrected" else [])]
@@ -93,8 +100,9 @@ def test_kinks_that_are_allowed_are_counted(name):
 
 def test_kinks_of_composed_methods_and_of_ranks():
     with pytest.raises(ValueError, match="`rank_guarantee` needs two derivatives"):
-        ja.bounds.rank_guarantee(SALIENCY, L2)(rectified, X, 0)
-    found = ja.bounds.rank_guarantee(SALIENCY, L2, kinks="allow")(rectified, X, 0)
+        jax.eval_shape(lambda x: ja.bounds.rank_guarantee(SALIENCY, L2)(rectified, x, 0), X)
+    allowed = ja.bounds.rank_guarantee(SALIENCY, L2, kinks="allow")
+    found = jax.jit(lambda x: allowed(rectified, x, 0))(X)
     assert int(found.kinks) == 1
     # Allowed by the bound alone, the rest still refuses.
     base = ja.bounds.singular_value(SALIENCY, L2, kinks="allow")
@@ -118,8 +126,8 @@ def test_evidence_against_a_bound_is_not_clipped():
         return dataclasses.replace(base(*arguments), euclidean=jnp.float32(0.01), slope=jnp.float32(0.1))
 
     base = ja.bounds.entrywise(SALIENCY, LINF)
-    both = ja.bounds.smallest(low, base)(LOGITS_FN, X, 0, KEY)
-    plain = base(LOGITS_FN, X, 0, KEY)
+    smallest = ja.bounds.smallest(low, base)
+    both, plain = jax.jit(lambda x: (smallest(LOGITS_FN, x, 0, KEY), base(LOGITS_FN, x, 0, KEY)))(X)
     assert float(both.euclidean) == pytest.approx(0.01)
     assert float(both.euclidean_attained) == pytest.approx(float(plain.euclidean_attained), rel=1e-5)
     assert float(both.euclidean_attained) > float(both.euclidean)
@@ -133,11 +141,11 @@ def test_what_needs_no_key_needs_none():
         ja.bounds.smallest(dense, dense),
     ):
         assert not method.needs_key
-        with_key, without = method(LOGITS_FN, X, 0, KEY), method(LOGITS_FN, X, 0)
+        with_key, without = jax.jit(lambda x, m=method: (m(LOGITS_FN, x, 0, KEY), m(LOGITS_FN, x, 0)))(X)
         jax.tree.map(np.testing.assert_array_equal, with_key, without)
     assert ja.bounds.smallest(dense, ja.bounds.singular_value(SALIENCY, L2)).needs_key
     with pytest.raises(TypeError, match="`label_constrained` draws random numbers and needs a key"):
-        ja.bounds.label_constrained(SALIENCY, L2)(LOGITS_FN, X, 0)
+        jax.eval_shape(lambda x: ja.bounds.label_constrained(SALIENCY, L2)(LOGITS_FN, x, 0), X)
 
 
 def test_arguments_in_the_wrong_place_are_named():
@@ -172,16 +180,17 @@ def test_sixteen_bits(dtype):
     def narrow(x):
         return LOGITS_FN(x.astype(jnp.float32)).astype(dtype)
 
-    reference = ja.bounds.label_region(LOGITS_FN, X, 0)
-    for logits_fn, x in ((LOGITS_FN, X.astype(dtype)), (narrow, X)):
-        region = ja.bounds.label_region(logits_fn, x, 0)
+    region_of = jax.jit(lambda logits_fn, x: ja.bounds.label_region(logits_fn, x, 0))
+    reference = region_of(LOGITS_FN, X)
+    for logits_fn, x in ((LOGITS_FN, X.astype(dtype)), (Partial(narrow), X)):
+        region = region_of(logits_fn, x)
         assert region.normals.dtype == region.margins.dtype == jnp.float32
         np.testing.assert_allclose(region.margins, reference.margins, rtol=0.05)
     constrained = ja.bounds.label_constrained(SALIENCY, L2, method="products", num_steps=3)
     ranks = ja.bounds.rank_guarantee(SALIENCY, L2)
     found = jax.eval_shape(lambda z: constrained(LOGITS_FN, z, 0, KEY), X.astype(dtype))
     assert found.bound.euclidean.dtype == jnp.float32
-    assert ranks(LOGITS_FN, X.astype(dtype), 0).kendall_tau.dtype == jnp.float32
+    assert jax.eval_shape(lambda z: ranks(LOGITS_FN, z, 0), X.astype(dtype)).kendall_tau.dtype == jnp.float32
     for method in (constrained, ranks):
         with pytest.raises(TypeError, match=f"computes in {jnp.dtype(dtype).name} at .*test_evidence.py:.*narrow"):
             jax.eval_shape(lambda z, method=method: method(narrow, z, 0, KEY), X)
@@ -224,4 +233,5 @@ def test_a_network_of_wider_numbers_than_its_input(method):
         bound = ja.bounds.label_constrained(SALIENCY, L2, method=method, num_steps=3)
         found = jax.eval_shape(lambda x: bound(wide, x, 0, KEY), X)
         assert found.bound.euclidean.dtype == jnp.float32
-        assert ja.bounds.rank_guarantee(SALIENCY, L2)(wide, X, 0).kendall_tau.dtype == jnp.float32
+        ranks = jax.eval_shape(lambda x: ja.bounds.rank_guarantee(SALIENCY, L2)(wide, x, 0), X)
+        assert ranks.kendall_tau.dtype == jnp.float32

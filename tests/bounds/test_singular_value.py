@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
-from oracles import affine, assert_of_exhausted_run, network, quadratic, symmetric, with_spectrum
+from oracles import assert_of_exhausted_run, network, quadratic, symmetric, with_spectrum
+from units import one_unit
 
 import jaxattr as ja
 
@@ -18,10 +18,16 @@ IG = ja.attributions.integrated_gradients(4, chunk=2)
 ATTRIBUTIONS = {"saliency": SALIENCY, "input_x_gradient": IXG, "integrated_gradients": IG}
 
 
-def bound_of(attribute, method="lanczos", epsilon=EPSILON, **options):
-    # All steps: what is compared is exact.
-    options = {"tolerance": 0.0, **options}
-    return jax.jit(ja.bounds.singular_value(attribute, ja.L2(epsilon), method=method, **options))
+def bound_of(attribute, method):
+    """One program for all networks of a shape, samples and radii."""
+
+    @jax.jit
+    def run(logits_fn, x, label, key, epsilon):
+        # All steps: what is compared is exact.
+        bound = ja.bounds.singular_value(attribute, ja.L2(epsilon), method=method, tolerance=0.0)
+        return bound(logits_fn, x, label, key)
+
+    return lambda *arguments, epsilon=EPSILON: run(*arguments, epsilon)
 
 
 BOUNDS = {(name, method): bound_of(a, method) for name, a in ATTRIBUTIONS.items() for method in ("lanczos", "dense")}
@@ -103,14 +109,14 @@ def test_few_steps_are_wide_and_still_hold():
 
 
 def test_linear_model_does_not_move():
-    W = np.random.default_rng(0).normal(size=(3, 8))
+    w = np.random.default_rng(0).normal(size=8)
     for method in ("lanczos", "dense"):
-        found = BOUNDS["saliency", method](affine(W, np.ones(3)), jnp.asarray(X, jnp.float32), 1, KEY)
+        found = BOUNDS["saliency", method](quadratic(np.zeros((8, 8)), w), jnp.asarray(X, jnp.float32), 0, KEY)
         for value in (found.euclidean, found.euclidean_attained, found.cosine, found.degrees, found.slope):
             assert float(value) == 0
         assert not bool(found.vacuous)
         assert np.linalg.norm(found.direction) == pytest.approx(1, rel=1e-5)
-        assert float(found.attribution_norm) == pytest.approx(np.linalg.norm(W[1]), rel=1e-5)
+        assert float(found.attribution_norm) == pytest.approx(np.linalg.norm(w), rel=1e-5)
 
 
 @pytest.mark.parametrize("method", ["lanczos", "dense"])
@@ -118,11 +124,7 @@ def test_one_softplus_unit(method):
     # f = softplus(w.x + b): Hessian s' w w^T, rank one.
     w, b = np.random.default_rng(1).normal(size=8), -0.2
     sigmoid = 1 / (1 + np.exp(-(w @ X + b)))
-
-    def logits_fn(x):
-        return jnp.stack([jax.nn.softplus(jnp.asarray(w, x.dtype) @ x + b), 0.0])
-
-    found = BOUNDS["saliency", method](Partial(logits_fn), jnp.asarray(X, jnp.float32), 0, KEY)
+    found = BOUNDS["saliency", method](one_unit(w, b), jnp.asarray(X, jnp.float32), 0, KEY)
     truth = EPSILON * sigmoid * (1 - sigmoid) * (w @ w)
     np.testing.assert_allclose(found.euclidean_attained, truth, rtol=2e-5)
     if method == "dense":
@@ -169,14 +171,14 @@ def test_scaling_laws():
     # f -> t f: T times t, the same angle. x -> x / s at the radius epsilon / s: T of saliency times s, the same angle.
     A, b, t, s = symmetric(0, 8), np.arange(8) - 3.0, 7.0, 4.0
     x = jnp.asarray(X, jnp.float32)
-    for name, attribute in ATTRIBUTIONS.items():
+    for name in ATTRIBUTIONS:
         base = BOUNDS[name, "dense"](quadratic(A, b), x, 0, KEY)
         scaled = BOUNDS[name, "dense"](quadratic(t * A, t * b), x, 0, KEY)
         np.testing.assert_allclose(scaled.euclidean, t * base.euclidean, rtol=1e-5)
         np.testing.assert_allclose(scaled.attribution_norm, t * base.attribution_norm, rtol=1e-5)
         np.testing.assert_allclose(scaled.degrees, base.degrees, rtol=1e-4)
         power = 1 if name == "saliency" else 0
-        rescaled = bound_of(attribute, "dense", EPSILON / s)(quadratic(s * s * A, s * b), x / s, 0, KEY)
+        rescaled = BOUNDS[name, "dense"](quadratic(s * s * A, s * b), x / s, 0, KEY, epsilon=EPSILON / s)
         np.testing.assert_allclose(rescaled.attribution_norm, s**power * base.attribution_norm, rtol=1e-5)
         np.testing.assert_allclose(rescaled.slope, s ** (power + 1) * base.slope, rtol=1e-5)
         np.testing.assert_allclose(rescaled.degrees, base.degrees, rtol=1e-4)
