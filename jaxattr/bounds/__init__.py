@@ -1,4 +1,4 @@
-"""Upper bounds of attribution deviations: ``bound(logits_fn, x, label, key) -> DeviationBound``, one file each."""
+"""Bound attribution deviations from above: ``bound(logits_fn, x, label, key) -> DeviationBound``, one file each."""
 
 from jaxattr.bounds.corrected import CorrectedBound as CorrectedBound
 from jaxattr.bounds.corrected import corrected as corrected

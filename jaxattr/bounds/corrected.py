@@ -1,4 +1,4 @@
-"""How good the linear model is at the radius: adaptive constant (Wang and Kong 2023, Eq. 11) and Taylor remainder."""
+"""Measure the linear model's error at the radius: adaptive constant (Wang and Kong 2023, Eq. 11), Taylor remainder."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from jaxattr.types import Attribution, Bound
 
 
 class CorrectedBound(NamedTuple):
-    """A bound, scaled by what the network does at the bound's own direction.
+    """A bound multiplied by the adaptive constant, which compares it with the network's deviation along its direction.
 
     Attributes:
       bound: the :class:`DeviationBound` it starts from.
@@ -42,7 +42,7 @@ class CorrectedBound(NamedTuple):
 
 
 def corrected(bound: Bound, attribute: Attribution, *, kinks: Kinks = "refuse") -> Method[CorrectedBound]:
-    """Scale a bound by what the network does at its direction, ``T'_e = c * T_e`` (Wang and Kong 2023, Eq. 11).
+    """Multiply a bound by the constant measured along its direction, ``T'_e = c * T_e`` (Wang and Kong 2023, Eq. 11).
 
         c = max{1, ||g(x + epsilon v) - g(x)|| / T_e,  ||g(x - epsilon v) - g(x)|| / T_e}
 
@@ -90,21 +90,21 @@ def corrected(bound: Bound, attribute: Attribution, *, kinks: Kinks = "refuse") 
         def mapped(z):
             return _checks.attribution_map(attribute(logits_fn, z, label), x).astype(x.dtype)
 
-        # The linear prediction needs one more product with J, at the direction that the bound reports.
+        # The linear prediction takes one more product with J, at the direction that the bound reports.
         step = base.epsilon.astype(x.dtype) * base.direction
-        # At the highest precision, as the bound itself: reduced precision would pass for a Taylor remainder.
+        # Run at the highest precision, as the bound does: reduced precision would pass for a Taylor remainder.
         with jax.default_matmul_precision("highest"):
             value, predicted = jax.jvp(mapped, (x,), (step,))
             signs = (1, -1) if base.two_sided else (1,)
             points = jnp.stack([x + sign * step for sign in signs])
             moved = jax.vmap(mapped)(points) - value
-        # A map that does not depend on x does not move either way, also where there is no bound to speak of.
+        # A map that does not depend on x has deviation 0; report NaN all the same where the bound is NaN.
         moved = jnp.where(jnp.isnan(base.euclidean), jnp.nan, moved)
         deviation = jax.vmap(_numerics.norm)(moved)
         expected = jnp.stack([sign * predicted for sign in signs])
         gap = jax.vmap(_numerics.norm)(moved - expected)
 
-        # One map evaluated in two ways differs in rounding; that is no deviation.
+        # Two evaluations of the same map differ by rounding, which does not count as a deviation.
         rounding = 8 * jnp.finfo(x.dtype).eps * base.attribution_norm
         deviation, gap = (jnp.where(moves <= rounding, 0, moves) for moves in (deviation, gap))
 
@@ -115,7 +115,7 @@ def corrected(bound: Bound, attribute: Attribution, *, kinks: Kinks = "refuse") 
             )
 
         constants = jnp.maximum(1, ratio(deviation, base.euclidean))
-        # Max and product apart: c * T_e would be infinity times zero where the linear model does not move at all.
+        # Take the maximum without forming c * T_e, which is infinity times zero where the linear model does not move.
         euclidean = jnp.maximum(base.euclidean, jnp.max(deviation))
         cosine, degrees, vacuous = cosine_from_euclidean(euclidean, base.attribution_norm)
         return CorrectedBound(

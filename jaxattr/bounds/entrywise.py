@@ -1,4 +1,4 @@
-"""The sum of the absolute entries of P (Wang and Kong 2023, Theorem 2)."""
+"""Bound the l-infinity deviation by the sum of the absolute entries of P (Wang and Kong 2023, Theorem 2)."""
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +84,7 @@ def entrywise(
         )
         form = SignForm.of(jacobian, ball, x, within_box)
         dense = form.dense(chunk)
-        # P squares J: without a scale, entries of 1e-22 would become a bound of zero in float32.
+        # P squares J: without this scale, entries of 1e-22 would give a bound of zero in float32.
         largest = jnp.max(jnp.abs(dense))
         scale = jnp.where(largest > 0, largest, 1)
         dense = dense / scale
@@ -113,5 +113,5 @@ def entrywise(
 
 
 def absolute_row_sums(matrix: Float[Array, "m n"], chunk: int | None) -> Float[Array, " n"]:
-    """``sum_j |P_ij|`` for ``P = B^T B``, holding ``chunk`` columns of P at a time."""
+    """Return ``sum_j |P_ij|`` for ``P = B^T B``, holding ``chunk`` columns of P at a time."""
     return map_over(lambda column: jnp.sum(jnp.abs(column @ matrix)), matrix.T, chunk)

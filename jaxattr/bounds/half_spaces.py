@@ -1,4 +1,4 @@
-r"""The largest value of a quadratic form over the part of a ball that some half-spaces leave, from above.
+r"""Bound a positive semidefinite quadratic form on a ball intersected with half-spaces, from above.
 
 The form is ``y^T P y`` with P positive semidefinite, the ball lies in the Euclidean unit ball, and a half-space is
 ``l_k(y) = c_k - <m_k, y> >= 0`` with ``c_k >= 0``. Multipliers of single half-spaces are of no use: the form is even in
@@ -32,17 +32,17 @@ from jaxtyping import Float
 
 from jaxattr import _numerics, spectral
 
-# A Newton step that was not cut short makes the next barrier weaker, down to this distance from the optimum: beyond it
-# the slack's inverse, from which points are drawn, is lost in float32.
+# A Newton step that was not cut short shrinks the barrier by the factor _SHRINK, down to a relative gap of _GAP: below
+# it float32 loses the inverse of the slack, from which points are drawn.
 _SHRINK, _GAP = 0.5, 2e-4
-# Of the eigenvalue, which is twice as much as of the bound.
+# Bound the relative error of the eigenvalue, which is twice that of the bound.
 _TOLERANCE = 1e-3
-# Of the way to the edge of what is feasible.
+# A Newton step goes at most this share of the way to the boundary of the feasible set.
 _STEP = 0.9
 
 
 class Coordinates(NamedTuple):
-    """Which coordinates of ``z = (y, 1)`` share a weight, and what the weights cost.
+    """Weights of the coordinates of ``z = (y, 1)``: which coordinates share one, and what each weight costs.
 
     Attributes:
       groups: zeros and ones, (weights, n + 1).
@@ -54,23 +54,23 @@ class Coordinates(NamedTuple):
 
     @classmethod
     def alike(cls, size: int, dtype: Any) -> "Coordinates":
-        """One weight for all of y, in the Euclidean unit ball, and one for the constant."""
+        """Give one weight to all of y, in the Euclidean unit ball, and one to the constant."""
         constant = np.append(np.zeros(size), 1)
         return cls(jnp.asarray(np.stack([1 - constant, constant]), dtype), jnp.ones(2, dtype))
 
     @classmethod
     def each(cls, size: int, dtype: Any) -> "Coordinates":
-        """A weight for every coordinate, in the cube ``|y_i| <= size^-1/2``."""
+        """Give each coordinate its own weight, in the cube ``|y_i| <= size^-1/2``."""
         return cls(jnp.eye(size + 1, dtype=dtype), jnp.asarray(np.append(np.full(size, 1 / size), 1), dtype))
 
 
 class Dual(NamedTuple):
-    """A choice of multipliers and weights.
+    """Multipliers and weights, the variables of the dual problem.
 
     Attributes:
       multipliers: nu as a symmetric matrix, (half-spaces, half-spaces); its diagonal is zero.
       weights: d, one for each group of coordinates.
-      root: of the moments of ``(y, 1)`` that answer the relaxation, ``root @ root.T`` up to a factor.
+      root: matrix root of the moments of ``(y, 1)`` that solve the relaxation, ``root @ root.T`` up to a factor.
     """
 
     multipliers: Array
@@ -78,13 +78,14 @@ class Dual(NamedTuple):
     root: Array
 
     def points(self, key: Array, count: int) -> Float[Array, "count n"]:
-        """Points with the relaxation's moments: the maximizer, where it is exact and there is one.
+        """Draw points with the moments of the relaxed solution: if exact, its maximizer (where that is unique).
 
-        The mean plus or minus columns of a root of the covariance. Of several maximizers (mirror images), the mean
-        alone would be between them.
+        Points are the mean plus or minus columns of a root of the covariance. Of several maximizers (mirror images),
+        the mean alone would be between them.
         """
-        # The Schur complement of the constant's moment, by its root: a decomposition here, independent of that of the
-        # upper value, would run beside it. Two batches of them on two threads wait for each other (JAX 0.10, CPUs).
+        # The root of the moments gives the Schur complement of the constant's moment without a second decomposition,
+        # which would run beside that of the upper value. Two batches of them on two threads wait for each other (JAX
+        # 0.10, CPUs).
         constant = self.root[-1] / jnp.linalg.norm(self.root[-1])
         rows = self.root[:-1] / jnp.linalg.norm(self.root[-1])
         mean = rows @ constant
@@ -95,14 +96,14 @@ class Dual(NamedTuple):
 def quadratic_form(
     gram: Float[Array, "n n"], forms: Float[Array, "k n+1"], multipliers: Float[Array, "k k"]
 ) -> Float[Array, "n+1 n+1"]:
-    """``A(nu)``, for ``forms`` with ``l_k(y) = forms[k] @ (y, 1)``."""
+    """Return ``A(nu)`` for ``forms`` with ``l_k(y) = forms[k] @ (y, 1)``."""
     return jnp.pad(gram, (0, 1)) + forms.T @ multipliers @ forms
 
 
 def best_dual(
     gram: Float[Array, "n n"], forms: Float[Array, "k n+1"], coordinates: Coordinates, num_steps: int
 ) -> Dual:
-    """Multipliers and weights with nearly the smallest upper value.
+    """Find multipliers and weights with nearly the smallest upper value.
 
     Args:
       gram: P.
@@ -127,7 +128,7 @@ def best_dual(
 
     def inverse_root(matrix):
         values, vectors = _numerics.eigh(matrix)
-        # Rounding may have put an eigenvalue at the edge to its other side.
+        # Clamp eigenvalues at the boundary of the cone, which rounding may have made negative.
         return vectors / jnp.sqrt(jnp.maximum(values, jnp.finfo(gram.dtype).eps * values[-1]))
 
     def newton(_, state):
@@ -135,7 +136,7 @@ def best_dual(
         multipliers = point[count:]
         root = inverse_root(slack(point))
         inverse = root @ root.T
-        # Derivatives of -log det(slack) along weights (diagonal matrices) and multipliers (matrices of rank two).
+        # These are the derivatives of -log det(slack) along weights (diagonal matrices) and multipliers (rank two).
         images = inverse @ forms.T
         inner = forms @ images
         a, b = first[:, None], second[:, None]
@@ -143,7 +144,7 @@ def best_dual(
         mixed = -2 * groups @ (images[:, first] * images[:, second])
         hessian = jnp.block([[groups @ inverse**2 @ groups.T, mixed], [mixed.T, pairs + jnp.diag(multipliers**-2)]])
         pull = jnp.append(groups @ jnp.diag(inverse), 1 / multipliers - 2 * inner[first, second])
-        # Multipliers range over many orders of magnitude: with a diagonal of ones the system is well conditioned.
+        # Multipliers range over many orders of magnitude: scaled to a unit diagonal, the system is well conditioned.
         unit = jnp.sqrt(jnp.diag(hessian))
         move = _numerics.solve(hessian / unit[:, None] / unit, (pull - objective / barrier) / unit) / unit
         change = slack(point + move) - slack(point)
@@ -152,7 +153,7 @@ def best_dual(
         )
         length = jnp.minimum(1, _STEP / jnp.maximum(outward, _STEP))
         following = point + length * move
-        # What float32 cannot solve any more is left as it is.
+        # Keep the previous point if the float32 solve failed.
         safe = jnp.all(jnp.isfinite(following)) & jnp.all(following > 0)
         weaker = jnp.maximum(_SHRINK * barrier, _GAP * (following[:count] @ cost) / dimension)
         return jnp.where(safe, following, point), jnp.where(length > 0.5, jnp.minimum(weaker, barrier), barrier)
@@ -174,10 +175,10 @@ def upper_value(
     num_steps: int,
     confidence: float,
 ) -> spectral.Extreme:
-    """The upper value of a dual whose weights are :meth:`Coordinates.alike`, by products with P.
+    """Bound the form by a dual with the weights of :meth:`Coordinates.alike`, by products with P.
 
-    Where the half-spaces take off nearly all of P, products of size one cancel to next to nothing, and the weight of y
-    is as small: what is left would be rounding, multiplied by its inverse. Any weights are valid, so that the one of y
+    Where the half-spaces cancel nearly all of P, the remainder and the weight of y are tiny, and dividing one by the
+    other would amplify rounding. Any weights are valid, so that the one of y
     is lifted to where its cost and that rounding are the same, and the upper value is larger by the latter: a share of
     the sizes of all terms before they cancel. In float32 that is up to 1 % of the value, and nothing to speak of where
     little cancels.
@@ -186,16 +187,16 @@ def upper_value(
       gram: ``y -> P y`` with ``lambda_max(P)`` of at most about 1; the dual may come from a part of P only.
       forms: ``l_k(y) = forms[k] @ (y, 1)``.
       dual: multipliers and weights.
-      key: of the random start.
+      key: random key of the start vector.
       num_steps: Lanczos steps.
       confidence: probability with which the ``upper`` value holds.
     """
     size, dtype = forms.shape[1] - 1, forms.dtype
     relative = _numerics.rounding(size + 1, dtype)
     sizes = jnp.linalg.norm(forms[:, :-1], axis=1)
-    # What P (of norm one) and the products of half-spaces add up to in y before they cancel.
+    # This bounds the sum of P (of norm one) and the products of half-spaces in y, before they cancel.
     whole = 1 + sizes @ dual.multipliers @ sizes
-    # Their rounding is divided by the weight of y, which costs as much: the least of weight and error together.
+    # The weight of y divides the rounding error and adds to the cost: choose the weight with the least sum of both.
     lift = jnp.sqrt(relative * whole * jnp.sum(dual.weights))
     weights = jax.lax.stop_gradient(dual.weights.at[0].max(lift))
     root = jnp.sqrt(jnp.append(jnp.broadcast_to(weights[0], size), weights[1]))
@@ -217,7 +218,7 @@ def upper_value(
 def dense_upper_value(
     gram: Float[Array, "n n"], forms: Float[Array, "k n+1"], dual: Dual, coordinates: Coordinates
 ) -> Float[Array, ""]:
-    """The upper value of a dual, with what rounding may have hidden of it.
+    """Bound the form by a dual from dense matrices, with an allowance for rounding.
 
     An entry of A(nu) is wrong by a share of the sum of its terms' sizes, before they cancel, and so is ``z^T A z``; the
     eigenvalue by a share of the largest one in size.
@@ -226,7 +227,7 @@ def dense_upper_value(
     values = _numerics.eigvalsh(quadratic_form(gram, forms, dual.multipliers) / root[:, None] / root)
     rounding = _numerics.rounding(len(root), root.dtype)
     terms = quadratic_form(jnp.abs(gram), jnp.abs(forms), dual.multipliers)
-    # Two limits of a spectral norm; z has a length of at most the square root of two.
+    # Both expressions bound the spectral norm; z has a length of at most the square root of two.
     lost = 2 * jnp.minimum(jnp.max(jnp.sum(terms, axis=1)), jnp.linalg.norm(terms))
     upper = dual.weights @ coordinates.cost * (values[-1] + rounding * jnp.max(jnp.abs(values)))
     return upper + rounding * jax.lax.stop_gradient(lost)
@@ -239,7 +240,7 @@ def climb(
     project: Callable[[Array], Array],
     num_steps: int = 30,
 ) -> Float[Array, "count n"]:
-    """Gradient steps on ``y^T P y``, each followed by projections on the worst half-space and the ball in turns.
+    """Ascend ``y^T P y`` by gradient steps, and project each in turns on the most violated half-space and the ball.
 
     Args:
       points: where to start, as rows.
@@ -258,7 +259,7 @@ def climb(
         return project(points + jnp.maximum(-jnp.min(left, axis=1), 0)[:, None] * forms[worst, :-1])
 
     def step(i, points):
-        # Ever shorter: what the last projections leave of a long step would be outside.
+        # Steps shrink to zero, since the last projections leave long steps outside of the set.
         return jax.lax.fori_loop(0, 8, nearer, points + (1 - i / num_steps) ** 2 * points @ gram)
 
     return jax.lax.fori_loop(0, num_steps, step, points)

@@ -1,4 +1,4 @@
-"""All competing labels: a smaller bound where the label constraint excludes both signs of a maximizer."""
+"""Bound the deviation under the label constraints of all classes, which may exclude both signs of a maximizer."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ from jaxattr.types import Attribution, Bound
 
 Algorithm = Literal["products", "dense"]
 
-# Draws from the relaxation's moments, among which a perturbation is looked for that comes near to the bound.
+# Draw this many points with the moments of the relaxed solution; the best one gives the attained value.
 _POINTS = 32
 
 
@@ -49,7 +49,7 @@ class LabelConstrainedBound(NamedTuple):
 
 
 class _Options(NamedTuple):
-    """How the constrained maximum is bounded."""
+    """Options of the bound under label constraints."""
 
     dense: bool
     num_steps: int
@@ -82,8 +82,8 @@ def label_constrained(
     Of a maximizer over the ball and its negative, one half-space excludes at most one, which is why the constraint of
     Wang and Kong 2023 (Section 4.3) does not change their bounds. Two half-spaces can exclude both. The bound is then
     smaller: by the products of half-spaces of :mod:`jaxattr.bounds.half_spaces`, whose multipliers are chosen in the
-    span of the normals and of a Krylov space of J. What is chosen cannot make the bound wrong; the one eigenvalue that
-    it ends in is one from above, of the whole operator.
+    span of the normals and of a Krylov space of J. Any choice of multipliers gives a valid bound. The final eigenvalue
+    is an upper value for the full operator, not for the subspace.
 
     Where one sign keeps the label the result is the unconstrained bound, as it is for a sample that is misclassified
     to begin with. The condition is on linearized margins: it does not stop the real label from changing.
@@ -159,7 +159,7 @@ def label_constrained(
         region = label_region(logits_fn, x, label, chunk=chunk)
         delta = unconstrained.epsilon * unconstrained.direction
         plus = region.keeps(delta)
-        # Within the box the opposite direction is not allowed to begin with.
+        # A bound within the box does not allow the opposite direction.
         minus = region.keeps(-delta) if unconstrained.two_sided else jnp.zeros_like(plus)
         excluded = jnp.all(region.margins > 0) & ~plus & ~minus
         with jax.default_matmul_precision("highest"):
@@ -168,7 +168,7 @@ def label_constrained(
         kept = dataclasses.replace(
             _named(unconstrained),
             direction=sign * unconstrained.direction,
-            # Which of both it is depends on the key: the work and the risk of both count.
+            # The key decides which of both results is returned: the work and the risk of both count.
             confidence=constrained.confidence,
             products=constrained.products,
         )
@@ -193,16 +193,16 @@ def _default_base(attribute: Attribution, ball: Ball, options: _Options) -> Boun
 
 
 def _named(base: DeviationBound) -> DeviationBound:
-    # One sign alone may keep the label, and larger balls are cut by more.
+    # The constraint may leave one sign only, and it cuts larger balls by more: the bound is not two-sided.
     return dataclasses.replace(base, methods=(*base.methods, "label_constrained"), two_sided=False)
 
 
 def _constrained(
     jacobian: AttributionJacobian, region: LabelRegion, base: DeviationBound, ball: Ball, key: Array, options: _Options
 ) -> DeviationBound:
-    """The bound of a sample, taken to have both signs excluded."""
+    """Bound the deviation of a sample as if the label constraints exclude both signs."""
     shape, size, dtype = jacobian.value.shape, jacobian.value.size, base.slope.dtype
-    # Coordinates y in which the ball lies in the Euclidean unit ball, and J is such that the base's value is 1.
+    # Scale coordinates y such that the ball lies in the Euclidean unit ball, and J such that the base's value is 1.
     radius = 1.0 if isinstance(ball, L2) else math.sqrt(size)
     scale = radius / jnp.where(base.slope > 0, base.slope, 1)
     direction = base.direction.ravel() / radius
@@ -215,7 +215,7 @@ def _constrained(
         return scale * jacobian.rmatvec(matvec(y).reshape(shape)).ravel()
 
     for_basis, for_value, for_points = jax.random.split(jax.random.fold_in(key, 1), 3)
-    # The problem that the multipliers are chosen for: all of it, or what a subspace holds of it.
+    # Choose the multipliers for the whole problem (dense), or for its restriction to a subspace.
     if options.dense:
         dense = scale * jacobian.dense(options.chunk)
         squares, forms, basis, used = dense.T @ dense, near, None, jacobian.dense_products()
@@ -235,10 +235,10 @@ def _constrained(
         certainty = {"num_steps": options.num_steps, "confidence": options.confidence}
         found = upper_value(gram, near, dual, for_value, **certainty)
         value, trusted, used = found.upper, found.confidence, used + 2 * found.products
-    # A value that came out as NaN would say nothing; the base does.
+    # Keep the slope of the base where the value is NaN.
     slope = base.slope * jnp.where(value < 1, jnp.sqrt(jnp.maximum(value, jnp.finfo(dtype).tiny)), 1)
 
-    # From below: points near the relaxation's answer, and both signs of the base's direction.
+    # Search for an attained value: points near the relaxed solution, and both signs of the base's direction.
     cube = options.dense and not isinstance(ball, L2)
     drawn = dual.points(for_points, _POINTS)
     points = jnp.concatenate([drawn, climb(drawn, squares, forms, _project_cube if cube else _project_ball)])
@@ -246,7 +246,7 @@ def _constrained(
     points = points if basis is None else points @ basis
     heights = heights * jax.vmap(lambda y: _length(every, ball, radius, y))(points)
     candidates = jnp.stack([direction, -direction, points[jnp.argmax(heights)]])
-    # Within the box, only a part of the base's own direction is sure to be allowed.
+    # Within the box, the constraints are sure to allow part of the base's own direction only.
     candidates = candidates if base.two_sided else candidates[:1]
     steps = jax.lax.stop_gradient(jax.vmap(lambda y: _length(every, ball, radius, y) * y)(candidates))
     reached = jax.vmap(lambda y: _numerics.norm(matvec(y)))(steps)
@@ -255,7 +255,7 @@ def _constrained(
     return dataclasses.replace(
         _named(base),
         euclidean=base.epsilon * slope,
-        # Not lowered to the upper value, which has a slack for rounding of its own.
+        # Do not lower the attained value to the upper value, which has a rounding allowance of its own.
         euclidean_attained=base.epsilon * base.slope * reached[best],
         cosine=cosine,
         degrees=degrees,
@@ -272,19 +272,19 @@ def _constrained(
 def _half_spaces(
     region: LabelRegion, ball: Ball, radius: float, direction: Array, competitors: int
 ) -> tuple[Array, Array]:
-    """Half-spaces ``forms @ (y, 1) >= 0`` of all classes, and of the competitors nearest to excluding a direction.
+    """Return half-spaces ``forms @ (y, 1) >= 0`` of all classes, and of those nearest to excluding ``direction``.
 
     The label's own row is the constant 1, which is one of the half-spaces that are multiplied with each other.
     """
     classes, dtype = len(region.margins), direction.dtype
-    # The network may have another type than its input, and the logits another one than the gradients.
+    # The network may have another dtype than its input, and the logits another one than the gradients.
     region = LabelRegion(region.normals.astype(dtype), region.margins.astype(dtype))
     sizes = jax.vmap(_numerics.norm)(region.normals)
     empty = sizes <= 0
     normals = region.normals.reshape(classes, -1) / jnp.where(empty, 1, sizes)[:, None]
     away = radius * jnp.asarray(ball.epsilon, sizes.dtype) * sizes
     distances = jnp.maximum(jnp.where(away > 0, region.margins / jnp.where(away > 0, away, 1), jnp.inf), 0)
-    # A half-space that does not cut the ball is as good as the constant.
+    # A half-space that does not cut the ball is replaced by the constant.
     cuts = ~empty & (distances < jax.vmap(ball.dual_norm)(normals) / radius)
     every = jnp.column_stack([-jnp.where(cuts[:, None], normals, 0), jnp.where(cuts, distances, 1)])
     nearness = jnp.abs(every[:, :-1] @ direction) / jnp.maximum(every[:, -1], jnp.finfo(sizes.dtype).tiny)
@@ -302,10 +302,10 @@ def _project_cube(points: Array) -> Array:
 
 
 def _length(forms: Array, ball: Ball, radius: float, y: Array) -> Array:
-    """How many times ``y`` the ball and the half-spaces allow."""
+    """Return the largest factor by which ``y`` stays in the ball and the half-spaces."""
     tiny = jnp.finfo(y.dtype).tiny
     outward = -forms[:, :-1] @ y
     limits = jnp.where(outward > 0, forms[:, -1] / jnp.maximum(outward, tiny), jnp.inf)
     length = jnp.minimum(jnp.min(limits), 1 / jnp.maximum(radius * ball.norm(y), tiny))
-    # On the edge of a half-space the label is not kept.
+    # Stop short of the edge of a half-space, where the label is not kept.
     return (1 - 32 * jnp.finfo(y.dtype).eps) * length

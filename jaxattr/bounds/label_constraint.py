@@ -1,4 +1,4 @@
-"""Which perturbations keep the label, to first order (Wang and Kong 2023, Proposition 1)."""
+"""Find the perturbations that keep the label, to first order (Wang and Kong 2023, Proposition 1)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ class LabelConstraint(NamedTuple):
     competitor: Array
 
     def keeps(self, delta: Float[Array, "*shape"]) -> Array:
-        """Whether ``x + delta`` keeps the label, to first order."""
+        """Return whether ``x + delta`` keeps the label, to first order."""
         return jnp.vdot(self.normal, delta) < self.margin
 
 
@@ -43,12 +43,12 @@ class LabelRegion(NamedTuple):
     margins: Array
 
     def keeps_each(self, delta: Float[Array, "*shape"]) -> Array:
-        """Whether ``x + delta`` keeps the label against each class, to first order: (classes,)."""
+        """Return whether ``x + delta`` keeps the label against each class, to first order: (classes,)."""
         with jax.default_matmul_precision("highest"):
             return jnp.tensordot(self.normals, delta, axes=delta.ndim) < self.margins
 
     def keeps(self, delta: Float[Array, "*shape"]) -> Array:
-        """Whether ``x + delta`` keeps the label against all classes, to first order."""
+        """Return whether ``x + delta`` keeps the label against all classes, to first order."""
         return jnp.all(self.keeps_each(delta))
 
 
@@ -59,7 +59,7 @@ def label_constraint(logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any)
     ``J^T``). By completeness ``J^T 1 = grad f_y``, so that M is the gradient of a difference of two logits: two plain
     gradients, no Jacobian, and the baseline's output cancels.
 
-    What it means for the bounds (Section 4.3): of a maximizer ``delta`` and ``-delta``, which move the
+    The constraint does not change the bounds (Section 4.3): of a maximizer ``delta`` and ``-delta``, which move the
     attribution equally far in the linear model, at least one is in the half-space whenever the sample is classified
     correctly. T_e and T_c are therefore the same numbers with and without the constraint. With several competitors
     (:func:`label_region`) both may be excluded; the bound then still holds but need not be attained, and
@@ -122,7 +122,7 @@ def label_region(logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any, *, 
 
 
 def _linearized(logits_fn: LogitsFn, x: Any, label: Any) -> tuple[Array, Callable[[Array], Array]]:
-    """Margins of the label over all classes (infinite over itself), and the normal of a class's half-space."""
+    """Return the label's margins over all classes (infinite over itself), and ``k -> normal`` of k's half-space."""
     x = _checks.sample(x)
     label = _checks.label(logits_fn, x, label)
     classes = _checks.num_classes(logits_fn, x)
@@ -137,6 +137,6 @@ def _linearized(logits_fn: LogitsFn, x: Any, label: Any) -> tuple[Array, Callabl
         difference = (every == k).astype(own) - (every == label).astype(own)
         return pull(difference)[0]
 
-    # Differences of numbers of 16 bits are no worse than the numbers; rounded to 16 bits they would be.
+    # Subtract in the wider dtype: a difference of 16-bit logits that is rounded to 16 bits again would lose digits.
     logits = logits.astype(jnp.promote_types(own, x.dtype))
     return jnp.where(every == label, jnp.inf, _checks.of_class(logits, label) - logits), normal

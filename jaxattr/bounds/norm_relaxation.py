@@ -1,4 +1,4 @@
-"""The l-infinity ball inside of a Euclidean one (Wang and Kong 2023, Corollary 1)."""
+"""Bound the l-infinity deviation by that over the enclosing Euclidean ball (Wang and Kong 2023, Corollary 1)."""
 
 import jax.numpy as jnp
 
@@ -100,7 +100,7 @@ def norm_relaxation(
             sample=x,
             value=jacobian.value,
             direction=form.direction(signs),
-            # What sigma carries is for its own direction. Here corners are attained, by sums of other terms.
+            # Allow for the rounding of sums at corners: sigma allows for that at its own direction only.
             slope=slope * (1 + _numerics.rounding(form.size, dtype)),
             attained_slope=_numerics.norm(form.matvec(signs)),
             confidence=sigma.confidence,

@@ -1,4 +1,4 @@
-"""The other way round: the largest radius at which a deviation or an angle is still excluded."""
+"""Invert a bound: find the largest radius at which it still excludes a given deviation or angle."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ def largest_epsilon(
         deviation = bound.attribution_norm * jnp.sin(jnp.deg2rad(value))
     slope = constant * bound.slope
     if name != "euclidean":
-        # A zero attribution has no direction to lose.
+        # A zero attribution has no direction, so that no angle is defined.
         deviation = jnp.where(bound.attribution_norm > 0, deviation, jnp.nan)
     unknown = jnp.isnan(slope + deviation) | (bound.kinks > 0)
     radius = deviation / jnp.where(slope > 0, slope, 1)

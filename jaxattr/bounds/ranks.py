@@ -1,4 +1,4 @@
-"""Which ranks of an attribution no perturbation in the ball can change: the top-k set and Kendall's tau, from below."""
+"""Guarantee ranks of an attribution over the ball, in the linear model: the top-k set, and Kendall's tau from below."""
 
 import functools
 from typing import Any, Literal, NamedTuple, get_args
@@ -19,12 +19,12 @@ from jaxattr.types import Attribution
 
 Values = Literal["absolute", "signed"]
 
-# Units in the last place that a value of the attribution is taken to be wrong by, beside what its sums add.
+# Allow each value of the attribution an error of this many units in the last place, beside the error of its sums.
 _ULPS = 16
 
 
 class RankGuarantee(NamedTuple):
-    """What holds for every perturbation in the ball, in the linear model.
+    """Ranks that no perturbation in the ball changes, in the linear model.
 
     Where input, attribution, Jacobian or radius are not finite, numbers are NaN and no feature is guaranteed.
 
@@ -138,7 +138,7 @@ def rank_guarantee(
         sound = jnp.isfinite(x).all() & jnp.isfinite(value).all() & jnp.isfinite(dense).all()
         sound &= jnp.asarray(ball.epsilon, x.dtype) >= 0
         if values == "absolute":
-            # Seen with every sign turned up, absolute values are the values, as long as i keeps its sign.
+            # After a flip of the negative signs, absolute values equal values, as long as i keeps its sign.
             signs = jnp.where(value < 0, -1, 1).astype(value.dtype)
             value, dense = signs * value, signs[:, None] * dense
         fixed, frozen = _fixed_pairs(ball, x, value, dense, values, within_box, chunk)
@@ -161,7 +161,7 @@ def rank_guarantee(
 
 
 def _top_sizes(k: Any) -> tuple[int, ...]:
-    """The sizes of the top sets as a tuple, looked at once."""
+    """Return the sizes of the top sets as a tuple, validated."""
     if k is None:
         return ()
     if isinstance(k, tuple):
@@ -174,7 +174,7 @@ def _top_sizes(k: Any) -> tuple[int, ...]:
 def _sums_over_features(
     rows: Float[Array, "d d"], limits: Array, signs: tuple[int, ...], euclidean: bool, chunk: int | None
 ) -> Float[Array, "d s d"]:
-    """``out[i, s, j] = sum_k`` of squares (L2), or of the most that one coordinate takes away (LInf).
+    """Return ``out[i, s, j] = sum_k`` of squares (L2), or of the largest decrease by one coordinate (LInf).
 
     With ``v = rows[i] - s * rows[j]``, coordinate by coordinate: a Gram matrix would be quicker, but cancels where rows
     are nearly equal, which is where guarantees are. Features are a loop, since XLA would store all ``chunk * d * d``
@@ -204,13 +204,13 @@ def _fixed_pairs(
     within_box: bool,
     chunk: int | None,
 ) -> tuple[Bool[Array, "d d"], Bool[Array, "d d"]]:
-    """``fixed[i, j]``: i stays above j, however x moves. ``frozen[i, j]``: equal, and both do not move; i before j."""
+    """Return ``fixed[i, j]`` (i stays above j, however x moves) and ``frozen[i, j]`` (i < j, equal, neither moves)."""
     size, euclidean, limit = value.size, isinstance(ball, L2), jnp.finfo(x.dtype)
     epsilon = jnp.asarray(ball.epsilon, x.dtype)
-    # x + delta is rounded as well: what an attack hands over is up to a unit in the last place outside of the ball.
+    # Allow for the rounding of x + delta: an attack's result is up to a unit in the last place outside of the ball.
     radius = jnp.where(epsilon > 0, epsilon + limit.eps * (ball.norm(x) + epsilon), 0)
     if within_box:
-        # In units of epsilon, as the Jacobian below is in units of its largest entry: tiny numbers do not underflow.
+        # Divide by epsilon, as the Jacobian below is divided by its largest entry: tiny numbers do not underflow.
         # Widening all limits along with the radius is too much for those that the box sets, never too little.
         limits = jnp.stack([end.ravel() for end in ball.interval(x)], axis=1) / jnp.where(epsilon > 0, epsilon, 1)
         limits = jnp.clip(limits, -1, 1)
@@ -221,21 +221,21 @@ def _fixed_pairs(
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     rows, reach = dense / scale, jnp.maximum(radius * scale, limit.tiny)
 
-    # What is below the smallest normal number may count as zero: d terms of it at most.
+    # Numbers below the smallest normal one may be flushed to zero: at most d terms are.
     lost = size * limit.tiny
     sums = _sums_over_features(rows, limits, (1, -1) if values == "absolute" else (1,), euclidean, chunk) + lost
     drops = reach * (jnp.sqrt(sums) if euclidean else sums)
     norms = jnp.sum(rows * rows if euclidean else jnp.abs(rows), axis=1) + lost
     spread = reach * (jnp.sqrt(norms) if euclidean else norms)
-    # A sum of d terms is wrong by at most d/2 units in the last place of the sum of their sizes, in whatever order; as
-    # much again is for J itself, whose entries are such sums. drops <= spread_i + spread_j. The last term is for g.
+    # A sum of d terms has an error of at most d/2 units in the last place of the sum of their sizes, in any order; J
+    # takes as much again, since its entries are such sums. drops <= spread_i + spread_j. The last term allows for g.
     errors = ((size + _ULPS) * spread + _ULPS * jnp.abs(value)) * limit.eps
     slack = errors[:, None] + errors
     above, below = value[:, None], value[None, :]
     safe = above - below > drops[:, 0] + slack
     if values == "absolute":
         safe &= above + below > drops[:, 1] + slack
-    # Where nothing moves nothing is rounded differently, so that the slack would be for nothing.
+    # Features that do not move are rounded alike and need no slack.
     still = ~moves[:, None] & ~moves
     earlier = jnp.arange(size)[:, None] < jnp.arange(size)
     return (above > below) & (still | safe), (above == below) & still & earlier
@@ -245,7 +245,7 @@ def _fixed_pairs(
 def _kendall_tau(
     value: Array, fixed: Bool[Array, "d d"], frozen: Bool[Array, "d d"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The lower bound of tau-b, and the share of fixed pairs.
+    """Return the lower bound of tau-b, and the share of fixed pairs.
 
     Of the a pairs with different values before, G are fixed, and of the other a - G let t be tied after; of the n0 - a
     tied ones let u stay tied. The numerator is at least ``G - (a - G - t) = L + t``, and the denominator is
@@ -260,7 +260,7 @@ def _kendall_tau(
         return jnp.sum(mask, dtype=jnp.int32)
 
     kept, untied, ties = count(fixed), count(value[:, None] > value), count(frozen)
-    # In this order all counts stay below 2^31. A constant map divides 0 by 0, which is the NaN that is wanted.
+    # This order keeps all counts below 2^31. A constant map divides 0 by 0 and gives the NaN that the result promises.
     worst = (kept - (untied - kept)).astype(dtype) / untied
     tau = worst * jnp.where(worst >= 0, jnp.sqrt(untied.astype(dtype) / (pairs - ties)), 1)
     return tau, kept.astype(dtype) / untied
@@ -268,14 +268,14 @@ def _kendall_tau(
 
 @functools.partial(jax.jit, static_argnames="k")
 def _top_k(value: Array, stays: Bool[Array, "d d"], k: int) -> tuple[Bool[Array, " d"], Float[Array, ""]]:
-    """Members of the top-k set that cannot leave it, and the least share that stays; ``stays[i, j]``: i before j."""
+    """Return the members fixed in the top-k set, and the least share that stays; ``stays[i, j]``: i before j."""
     member = jnp.zeros(value.size, bool).at[top_k_indices(value, k)].set(True)
     rivals = value.size - 1 - jnp.sum(stays, axis=1, dtype=jnp.int32)
     safe = member & (rivals < k)
-    # Who may leave for whom. A member that is safe leaves for nobody.
+    # Mark which unsafe member may be replaced by which outsider; a safe member is replaced by none.
     contest = (member & ~safe)[:, None] & ~member & ~stays
     losses, gains = jnp.sum(contest, axis=1, dtype=jnp.int32), jnp.sum(contest, axis=0, dtype=jnp.int32)
     m = jnp.arange(1, k + 1)
-    # Possible for m, possible for fewer: the number of possible exchanges is the largest one.
+    # An exchange of m members implies exchanges of fewer, so that the count of possible m is the largest m.
     exchanges = [jnp.sum(counts >= m[:, None], axis=1) >= m for counts in (losses, gains)]
     return safe, 1 - jnp.sum(exchanges[0] & exchanges[1]) / k

@@ -1,8 +1,8 @@
-"""The semidefinite relaxation of ``max ||B s||`` over signs: ascent on its primal, corners, and dual certificates.
+"""Solve the semidefinite relaxation of ``max ||B s||`` over signs: primal ascent, corners, and dual certificates.
 
 The primal is ``max <P, V^T V>`` over r x n matrices V with unit columns, ``P = B^T B``; for any weights u > 0 the dual
-gives ``max ||B s||^2 <= sum(u) * lambda_max(D^-1/2 P D^-1/2)``, ``D = diag(u)``. Here are the pieces of which
-:func:`jaxattr.bounds.semidefinite` is made; none of them knows where B comes from.
+gives ``max ||B s||^2 <= sum(u) * lambda_max(D^-1/2 P D^-1/2)``, ``D = diag(u)``. These are the parts
+of :func:`jaxattr.bounds.semidefinite`; none of them depends on how B is obtained.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from jax import Array
 from jaxattr import _numerics, spectral
 from jaxattr.chunking import map_over
 
-# Dead pixels (columns of B that are zero) get a weight all the same: they do not divide by zero, and cost 0.05 %.
+# Add this share to all weights: zero columns of B (dead pixels) would divide by zero, and it costs 0.05 %.
 _LIFT = 1e-3
-# Of the step before, added to each round: 0.5 does in 8 rounds what takes 12 without; above 0.9 it hurts.
+# Add this share of the previous step to each round: 0.5 takes 8 rounds where 0 takes 12; above 0.9 it slows the ascent.
 _MOMENTUM = 0.5
 
 
 class Operator(NamedTuple):
-    """B and its transpose for vectors of signs, with what they cost and how a weighted norm of B is bounded.
+    """B and its transpose as functions of vectors, their cost, and an upper bound of a weighted norm of B.
 
     Attributes:
       matvec: ``s -> B s``.
@@ -39,7 +39,7 @@ class Operator(NamedTuple):
 
 
 class Best(NamedTuple):
-    """What has been found so far, per unit of epsilon, and V and the V before it."""
+    """State of the search: best values so far, per unit of epsilon, with V and the previous V."""
 
     rows: Array
     previous: Array
@@ -53,25 +53,25 @@ class Best(NamedTuple):
 
 
 def nonzero(value: Array) -> Array:
-    """The value, and 1 for zero: a divisor."""
+    """Replace zeros by 1, for use as a divisor."""
     return jnp.where(value == 0, 1, value)
 
 
 def _column_norms(rows: Array) -> Array:
-    # Relative to the largest entry: squares of 1e-22 are zero in float32.
+    # Divide by the largest entry first: squares of 1e-22 are zero in float32.
     largest = nonzero(jnp.max(jnp.abs(rows)))
     return largest * jnp.linalg.norm(rows / largest, axis=0)
 
 
 def unit_columns(rows: Array) -> Array:
-    """Every column divided by its norm."""
+    """Divide every column by its norm."""
     norms = _column_norms(rows)
-    # A dead pixel has no direction: any unit column is right.
+    # A zero column (dead pixel) has no direction; any unit column is valid.
     return jnp.where(norms > 0, rows / nonzero(norms), 1 / jnp.sqrt(jnp.asarray(len(rows), rows.dtype)))
 
 
 def start(rows: Array, products: Array) -> Best:
-    """Nothing found yet, after some products."""
+    """Return the initial state of the search; ``products`` counts the products already spent."""
     ones, zero = jnp.ones_like(rows[0]), jnp.zeros((), rows.dtype)
     count = jnp.zeros((), jnp.int32)
     return Best(rows, rows, zero + jnp.inf, ones, jnp.zeros_like(ones), zero - 1, ones, products + count, count)
@@ -84,7 +84,7 @@ def of_products(
     confidence: float,
     tolerance: float = 0.0,
 ) -> Operator:
-    """An operator that costs a product a time, certified by a Krylov run."""
+    """Build an operator from products with B, which cost one each; a Krylov run certifies it."""
 
     def certify(weights: Array, key: Array) -> tuple[Array, Array, Array]:
         root = jnp.sqrt(weights)
@@ -105,16 +105,16 @@ def of_products(
 
 
 def of_matrix(matrix: Array) -> Operator:
-    """An operator at hand as a matrix: a Krylov run guesses, and a Cholesky factor certifies, without a probability."""
-    # The d x d product below squares: without a scale, 1e-22 would become zero in float32.
+    """Build an operator from B as a matrix; a Krylov run proposes a limit, and a Cholesky factorization proves it."""
+    # The d x d product squares the entries: without this scale, 1e-22 would become zero in float32.
     scale = nonzero(jnp.max(jnp.abs(matrix)))
 
     def certify(weights: Array, key: Array) -> tuple[Array, Array, Array]:
         weighted = matrix / (scale * jnp.sqrt(weights))
         gram = weighted.T @ weighted
-        # All steps: the guess decides how sharp the limit is, and costs no product with J.
+        # Make all steps: the proposal decides how sharp the limit is, and costs no product with J.
         found = spectral.largest_eigenvalue(lambda v: gram @ v, weights.shape, key, tolerance=0.0, dtype=weights.dtype)
-        # Rounding of the d x d product and of its factor.
+        # Allow for the rounding of the d x d product and of its factorization.
         slack = 1 + _numerics.rounding(weights.size, weights.dtype)
         limit = _numerics.eigenvalue_limit(gram, found.attained)
         return scale * slack * jnp.sqrt(limit), found.direction, jnp.zeros((), jnp.int32)
@@ -125,14 +125,14 @@ def of_matrix(matrix: Array) -> Operator:
 def ascend(
     operator: Operator, best: Best, rounds: int, corner_steps: int, key: Array, chunk: int | None
 ) -> tuple[Best, Array]:
-    """Rounds of ``V <- normalize_columns(V P)``, then ``s <- sign(P s)`` from random projections of V.
+    """Run rounds of ``V <- normalize_columns(V P)``, then of ``s <- sign(P s)`` from random projections of V.
 
     The first part has momentum and gives the weights, the second (Goemans and Williamson's rounding) the corners, of
     which the best is kept. One loop for both: products with a network are what takes long to compile.
     """
 
     def gram(row: Array) -> tuple[Array, Array, Array]:
-        """``||B s||``, and ``B^T B s`` as a factor and a vector, since J may be too small to be squared."""
+        """Return ``||B s||``, and ``B^T B s`` as a factor and a vector, since squares of J may underflow."""
         image = operator.matvec(row)
         largest = nonzero(jnp.max(jnp.abs(image)))
         return _numerics.norm(image), largest, operator.rmatvec(image / largest)
@@ -144,13 +144,13 @@ def ascend(
         climbing = step >= rounds
         moved = jnp.where(climbing, signs, rows + _MOMENTUM * (rows - previous))
         values, scales, images = map_over(gram, moved, chunk)
-        # Common to all rows, so that the columns keep their proportions.
+        # All rows take the same scale, so that the columns keep their proportions.
         images = images * (scales / nonzero(jnp.max(scales)))[:, None]
         found = _column_norms(images)
         following = unit_columns(images)
         corners = jnp.where(climbing, images, projection @ following)
         winner = jnp.argmax(values)
-        # NaN compares false: a product without a number must not be passed over.
+        # NaN compares false: a product that is NaN must not be passed over.
         better = climbing & ~(values[winner] <= top)
         return (
             jnp.where(climbing, rows, following),
@@ -171,12 +171,13 @@ def ascend(
 
 
 def consider(operator: Operator, best: Best, weights: Array, key: Array) -> Best:
-    """Certify some weights, and keep them where their bound is the smallest so far."""
+    """Certify some weights, and keep them if their bound is the smallest so far."""
     mean = jnp.mean(weights)
-    # Only ratios of weights matter: with a mean of one, nothing under- or overflows.
+    # Normalize weights to a mean of one, which avoids under- and overflow: only their ratios matter.
     weights = jnp.where(mean == 0, 1, weights / nonzero(mean) + _LIFT)
     sigma, vector, products = operator.certify(weights, key)
-    # The certificate's slack is for its own products, this one for the weights and for the products with corners.
+    # Allow for the rounding of the weights and of the products with corners; the certificate allows for its own
+    # products.
     upper = jnp.sqrt(jnp.sum(weights)) * sigma * (1 + _numerics.rounding(weights.size, weights.dtype))
     better = ~(upper >= best.upper)
     return best._replace(

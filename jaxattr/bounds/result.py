@@ -1,4 +1,4 @@
-"""What a bound returns, and how a Euclidean bound becomes a cosine one (Wang and Kong 2023, Corollary 2)."""
+"""Define the result of a bound, and turn a Euclidean bound into a cosine bound (Wang and Kong 2023, Corollary 2)."""
 
 import dataclasses
 from typing import Any
@@ -40,9 +40,9 @@ def cosine_from_euclidean(
     zero = attribution_norm <= 0
     sine = deviation / jnp.where(zero, 1, attribution_norm)
     vacuous = ~(sine <= 1) | zero
-    # The end points apart: their derivatives are infinite, and would make NaN of a gradient even where not chosen.
+    # Treat the end points apart: their derivatives are infinite, and give NaN gradients even where not selected.
     inside = jnp.where(sine < 1, sine, 0)
-    # 1 - sqrt(1 - s^2) without the cancellation for small s.
+    # This equals 1 - sqrt(1 - s^2), without the cancellation for small s.
     cosine = jnp.where(vacuous, 2, jnp.where(sine == 1, 1, inside**2 / (1 + jnp.sqrt(1 - inside**2))))
     degrees = jnp.where(vacuous, 180, jnp.where(sine == 1, 90, jnp.rad2deg(jnp.arcsin(inside))))
     undefined = zero | jnp.isnan(deviation) | jnp.isnan(attribution_norm)
@@ -52,7 +52,7 @@ def cosine_from_euclidean(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DeviationBound:
-    """Upper bound of how far an attribution can move, with the perturbation that comes nearest to it.
+    """Upper bound of an attribution's deviation, with the perturbation that nearly attains it.
 
     Everything is exact for the linear model ``g(x + delta) = g(x) + J delta``, as in Wang and Kong 2023; how good that
     model is at the radius is measured by :func:`jaxattr.bounds.corrected`. The box of valid inputs counts only where a
@@ -138,8 +138,8 @@ class DeviationBound:
         norm = _numerics.norm(value)
         epsilon = jnp.asarray(ball.epsilon, norm.dtype)
         slope, attained_slope = (jnp.asarray(each, norm.dtype) for each in (slope, attained_slope))
-        # An infinite slope is an upper value, if a poor one; an infinite map has no angle with anything.
-        # A map that does not depend on a feature does not say that it is NaN.
+        # An infinite slope is still a valid upper value; an infinite map has no angle. The sample is checked too: a map
+        # that ignores a feature does not show that the feature is NaN.
         sound = jnp.isfinite(norm) & ~jnp.isnan(slope + attained_slope) & jnp.isfinite(sample).all()
         norm, slope, attained_slope, direction = (
             jnp.where(sound, each, jnp.nan) for each in (norm, slope, attained_slope, direction)
@@ -165,7 +165,7 @@ class DeviationBound:
 
 
 def require_ball(ball: Ball, kind: type[Ball], method: str, instead: str) -> Ball:
-    """Raise ``TypeError`` if a bound is asked for another norm than its own, or for no ball at all."""
+    """Raise ``TypeError`` if ``ball`` is not of the kind that the bound supports."""
     if not isinstance(require(ball), kind):
         given = type(ball).__name__
         raise TypeError(f"`{method}` bounds perturbations of {kind.__name__}, got {given}. For {given}: {instead}.")
@@ -173,7 +173,7 @@ def require_ball(ball: Ball, kind: type[Ball], method: str, instead: str) -> Bal
 
 
 def require_result(result: Any, method: str, name: str) -> DeviationBound:
-    """Raise ``TypeError`` if what a bound has returned is no bound of the deviation."""
+    """Raise ``TypeError`` if a bound returned something else than a :class:`DeviationBound`."""
     if not isinstance(result, DeviationBound):
         raise TypeError(
             f"`{name}` of `{method}` must return a DeviationBound, as `singular_value` does, but it returned"

@@ -1,4 +1,4 @@
-"""The semidefinite l-infinity bound, by products with J."""
+"""Bound the l-infinity deviation by the semidefinite relaxation, by products with J."""
 
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -124,7 +124,7 @@ def semidefinite(
         form, dtype = SignForm.of(jacobian, ball, x, within_box), jacobian.value.dtype
         key_rows, key_corners, key_certificates = jax.random.split(key, 3)
         keys = jax.random.split(key_certificates, certificates)
-        # The search for u and s is no function to differentiate: what it found is, see the end.
+        # Gradients do not pass through the search for u and s, only through the values at its result (see the end).
         if dense or "entrywise" in names:
             matrix, products = form.dense(chunk), jacobian.dense_products()
             fixed, apply = jax.lax.stop_gradient(matrix), lambda v: matrix @ v
@@ -157,7 +157,8 @@ def semidefinite(
 
             best = cycle(best) if cycles == 1 else jax.lax.while_loop(going, cycle, best)
             best = jax.lax.stop_gradient(best)
-            # Derivatives are those of the weighted norm and of the corner at what was found (envelope theorem).
+            # Differentiate the weighted norm and the value at the corner with the found u and s held constant (envelope
+            # theorem).
             values = jax.vmap(apply)(jnp.stack([best.vector / jnp.sqrt(best.weights), best.signs]))
             reached = _numerics.norm(values[0]) * jnp.sqrt(jnp.sum(best.weights))
             attained = _numerics.norm(values[1])
@@ -181,7 +182,7 @@ def semidefinite(
 
 
 class _Search(NamedTuple):
-    """How u is looked for: what was asked for, or what the number of features makes the cheaper way."""
+    """Settings of the search for u, given or chosen by the number of features."""
 
     dense: bool
     rank: int
@@ -190,10 +191,10 @@ class _Search(NamedTuple):
 
     @classmethod
     def chosen(cls, method, size, rank, rounds, cycles, num_steps, corner_steps, names) -> "_Search":
-        """The way, with the defaults of rank and rounds that belong to it."""
+        """Choose the settings, with the defaults of rank and rounds that the method takes."""
         lengths = (rounds or 8) + corner_steps + 1
         products = cycles * 2 * (rank or 4) * lengths + (cycles + len(names)) * 2 * num_steps + 2
-        # The entries of P take a dense J either way.
+        # The entries of P take a dense J in any case.
         dense = method == "dense" or (method is None and (size <= products or "entrywise" in names))
         if dense:
             return cls(True, rank or 8, rounds or 60, get_args(Include))
@@ -201,17 +202,17 @@ class _Search(NamedTuple):
 
 
 def _dual_of(name: str, matrix: Array | None, size: int, dtype: Any, chunk: int | None) -> tuple[Array, Any]:
-    """The dual point that stands for another bound, and that bound itself where it is known already."""
+    """Return the weights u of the dual point behind another bound, and that bound itself where it is known already."""
     if name == "norm_relaxation" or matrix is None:
         return jnp.ones(size, dtype), jnp.inf
-    # A row sum squares J.
+    # A row sum of P squares J: divide by the largest entry first.
     largest = relaxation.nonzero(jnp.max(jnp.abs(matrix)))
     sums = absolute_row_sums(matrix / largest, chunk)
     return sums, largest * jnp.sqrt(jnp.sum(sums)) * (1 + _numerics.rounding(size, dtype))
 
 
 def _check_rest(tolerance: float, confidence: float, chunk: int | None, include: Any) -> tuple[str, ...]:
-    """The names in ``include``, each once, with the other options checked, too."""
+    """Return the names in ``include``, each once, after checking the other options."""
     _checks.probability("confidence", confidence)
     if chunk is not None:
         _checks.positive_int("chunk", chunk)

@@ -1,4 +1,4 @@
-"""The l-infinity problem as one over signs: ``max ||B s||`` over s in {-1, 1}^n, with or without the box.
+"""Write the l-infinity problem as one over signs: ``max ||B s||`` over s in {-1, 1}^n, with or without the box.
 
 In the linear model a perturbation of the ball moves an attribution by ``J delta``, and a convex function of delta is
 largest at a corner. Without the box ``delta = epsilon s``, so that B = J. With it coordinate i moves in an interval
@@ -34,7 +34,7 @@ class SignForm(NamedTuple):
 
     @classmethod
     def of(cls, jacobian: AttributionJacobian, ball: Ball, x: Array, within_box: bool) -> "SignForm":
-        """The form of a sample.
+        """Build the sign form of a sample.
 
         Args:
           jacobian: of the attribution at ``x``.
@@ -44,7 +44,7 @@ class SignForm(NamedTuple):
         """
         if not within_box:
             return cls(jacobian, None, None)
-        # Radius zero: the limit of small ones, so that the slope is that of the bound's curve where it starts.
+        # At radius zero take the limit of small radii, so that the slope is that of the bound at its start.
         radius = jnp.asarray(ball.epsilon, x.dtype)
         radius = jnp.where(radius > 0, radius, jnp.sqrt(jnp.finfo(x.dtype).tiny))
         lower, upper = (limit / radius for limit in type(ball)(radius, box=ball.box).interval(x))
@@ -52,39 +52,39 @@ class SignForm(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many signs there are."""
+        """Return the number of signs."""
         return self.jacobian.value.size + (self.center is not None)
 
     def step(self, signs: Float[Array, " n"]) -> Float[Array, "*shape"]:
-        """``h * s + c s_0``, shaped like the input."""
+        """Return ``h * s + c s_0``, shaped like the input."""
         shape = self.jacobian.value.shape
         if self.center is None or self.half_width is None:
             return signs.reshape(shape)
         return self.half_width * signs[:-1].reshape(shape) + self.center * signs[-1]
 
     def direction(self, signs: Float[Array, " n"]) -> Float[Array, "*shape"]:
-        """The perturbation of some signs, per unit of epsilon."""
+        """Return the perturbation that belongs to signs, per unit of epsilon."""
         return self.step(signs) if self.center is None else self.step(signs * signs[-1])
 
     def matvec(self, signs: Float[Array, " n"]) -> Float[Array, "*shape"]:
-        """``B s``."""
+        """Return ``B s``."""
         return self.jacobian.matvec(self.step(signs))
 
     def rmatvec(self, u: Float[Array, "*shape"]) -> Float[Array, " n"]:
-        """``B^T u``."""
+        """Return ``B^T u``."""
         pulled = self.jacobian.rmatvec(u)
         if self.center is None or self.half_width is None:
             return pulled.ravel()
         return jnp.append((self.half_width * pulled).ravel(), jnp.vdot(self.center, pulled))
 
     def gram(self, signs: Float[Array, " n"]) -> Float[Array, " n"]:
-        """``B^T B s`` up to a positive factor: the square of B may be too small or too large for a number."""
+        """Return ``B^T B s`` up to a positive factor, since squares of entries of B may under- or overflow."""
         image = self.matvec(signs)
         largest = jnp.max(jnp.abs(image))
         return self.rmatvec(image / jnp.where(largest > 0, largest, 1))
 
     def dense(self, chunk: int | None) -> Float[Array, "d n"]:
-        """B as a matrix; see :meth:`jaxattr.AttributionJacobian.dense`."""
+        """Return B as a matrix; see :meth:`jaxattr.AttributionJacobian.dense`."""
         matrix = self.jacobian.dense(chunk)
         if self.center is None or self.half_width is None:
             return matrix
@@ -92,7 +92,7 @@ class SignForm(NamedTuple):
 
 
 def ascend_signs(product: Callable[[Array], Array], start: Array, num_steps: int) -> Array:
-    """``num_steps`` iterations of ``s <- sign(P s)`` from the signs of ``start``.
+    """Run ``num_steps`` iterations of ``s <- sign(P s)`` from the signs of ``start``.
 
     For a positive semidefinite P no step decreases ``s^T P s``. The maximum over all 2^n corners is NP-hard; what the
     iteration reaches says how loose a bound can at most be. A zero entry of ``P s`` keeps its sign, so that the result

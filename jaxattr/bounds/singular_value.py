@@ -1,4 +1,4 @@
-"""The Euclidean ball, and the largest singular value (Wang and Kong 2023, Theorem 1)."""
+"""Bound the deviation over a Euclidean ball by the largest singular value of J (Wang and Kong 2023, Theorem 1)."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -18,7 +18,7 @@ Algorithm = Literal["lanczos", "dense"]
 
 
 class SigmaOptions(NamedTuple):
-    """How the largest singular value is found; shared by the bounds that need it."""
+    """Options of the computation of the largest singular value, shared by the bounds that need it."""
 
     method: Algorithm
     num_steps: int
@@ -29,7 +29,7 @@ class SigmaOptions(NamedTuple):
 
     @classmethod
     def checked(cls, method, num_steps, confidence, tolerance, chunk, linearize) -> "SigmaOptions":
-        """Options that have been looked at once, when the bound is built."""
+        """Build validated options."""
         _checks.choice("method", method, get_args(Algorithm))
         _checks.positive_int("num_steps", num_steps)
         _checks.probability("confidence", confidence)
@@ -40,11 +40,11 @@ class SigmaOptions(NamedTuple):
 
     @property
     def needs_key(self) -> bool:
-        """Whether anything is random."""
+        """Return whether the computation is random."""
         return self.method == "lanczos"
 
     def solve(self, jacobian: AttributionJacobian, key: Array) -> spectral.Extreme:
-        """Largest singular value of J with its right singular vector."""
+        """Return the largest singular value of J with its right singular vector."""
         shape, dtype = jacobian.value.shape, jacobian.value.dtype
         if self.method == "lanczos":
             return spectral.largest_singular_value(

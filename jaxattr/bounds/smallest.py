@@ -1,4 +1,4 @@
-"""The smallest of several bounds, sample by sample."""
+"""Take the smallest of several bounds, sample by sample."""
 
 import dataclasses
 
@@ -57,7 +57,7 @@ def smallest(*bounds: Bound) -> Method[DeviationBound]:
         stacked = jax.tree.map(
             lambda *leaves: jnp.stack(leaves), *[dataclasses.replace(r, methods=(), two_sided=True) for r in results]
         )
-        # Slopes and not values, which are all zero at a radius of zero.
+        # Compare slopes: values are all zero at a radius of zero.
         tight = jnp.argmin(stacked.slope)
         far = jnp.argmax(stacked.euclidean_attained)
         offsets = jnp.cumsum(jnp.asarray([0] + [len(r.methods) for r in results[:-1]]))

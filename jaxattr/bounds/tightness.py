@@ -1,4 +1,4 @@
-"""How near attacks come to a bound, over a data set (Wang and Kong 2023, Eq. 12)."""
+"""Measure how near attacks come to a bound over a data set (Wang and Kong 2023, Eq. 12)."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from jaxtyping import Float
 
 
 def tightness(bounds: ArrayLike | Sequence[float], deviations: ArrayLike | Sequence[float]) -> Float[Array, ""]:
-    """``r = min_i (T_i - That_i)`` over samples; negative where some attack exceeds its bound.
+    """Return ``r = min_i (T_i - That_i)`` over samples; negative where some attack exceeds its bound.
 
-    That is Eq. 12 of Wang and Kong 2023. They take for ``That_i`` the mean over 20 attacks, which understates the worst
+    That is Eq. 12 of Wang and Kong 2023. Their ``That_i`` is the mean over 20 attacks, which understates the worst
     case; pass the largest deviation found to measure against that. For l2 they take ``T'_e`` (the printed sentence
     repeats ``T_e`` by a typo).
 
