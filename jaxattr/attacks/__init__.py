@@ -1,4 +1,4 @@
-"""Attacks on explanations and predictions: ``attack(logits_fn, x, label, key) -> AttackResult``, one file each."""
+"""Attack explanations and predictions: ``attack(logits_fn, x, label, key) -> AttackResult``, one file each."""
 
 from jaxattr.attacks.ascent import AttackResult as AttackResult
 from jaxattr.attacks.ascent import Climb as Climb

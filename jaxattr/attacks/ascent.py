@@ -1,7 +1,7 @@
-"""Projected ascent: the loop that every gradient attack here is a case of.
+"""Climb an objective by projected gradient steps: the loop of every gradient attack of the library.
 
-An *objective* says what is climbed and by what the kept iterate is chosen; the ball says where. One ``lax`` loop, so
-that an attack is traced once whatever its number of steps; ``vmap`` over samples, and over keys for restarts.
+An *objective* gives the ascent direction and the merit by which the kept iterate is chosen; the ball is the domain. One
+``lax`` loop traces an attack once, whatever its number of steps; ``vmap`` it over samples, and over keys for restarts.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Keep = Literal["last", "best", "best_label_kept"]
 
 
 class Climb(NamedTuple):
-    """An objective at one sample.
+    """Functions of an objective at one sample.
 
     Attributes:
       merit: ``x' -> scalar``, by which iterates are compared; larger is a stronger attack.
@@ -40,11 +40,11 @@ class Climb(NamedTuple):
 
 
 Objective = Callable[[LogitsFn, Array, Any], Climb]
-"""``objective(logits_fn, x, label) -> Climb``; x is the clean sample."""
+"""An objective is ``objective(logits_fn, x, label) -> Climb``; x is the clean sample."""
 
 
 class AttackResult(NamedTuple):
-    """The outcome of an attack. Everything is recomputed at the returned ``x``, after one more projection.
+    """The outcome of an attack, recomputed at the returned ``x`` after one more projection.
 
     Attributes:
       x: the perturbed input, inside of ball and box.
@@ -69,7 +69,7 @@ class AttackResult(NamedTuple):
 
 
 def predict(logits_fn: LogitsFn, x: Array) -> Array:
-    """The predicted class, -1 where the logits are not finite.
+    """Return the predicted class, or -1 where the logits are not finite.
 
     Raises:
       ValueError: if there is one logit.
@@ -89,10 +89,10 @@ def finish(
     stalled: Any = False,
     kinks: Any = 0,
 ) -> AttackResult:
-    """Project once more, and recompute what is said about the result."""
+    """Project once more, and compute the fields of the result at the projected point."""
     perturbed = ball.project_input(x, perturbed)
     label = predict(logits_fn, perturbed)
-    # Clipping brings an input from outside of the box back from afar: that keeps nothing.
+    # Clipping hides an input outside of the box, so that ``contains`` decides whether the label counts as kept.
     kept = (label == predict(logits_fn, x)) & (label >= 0) & ball.contains(x, perturbed)
     distance = ball.norm(perturbed - x)
     return AttackResult(
@@ -101,7 +101,7 @@ def finish(
 
 
 class _Walk(NamedTuple):
-    """The state of the loop.
+    """The state of the ascent loop.
 
     Attributes:
       current: the iterate.
@@ -149,7 +149,7 @@ def projected_ascent(
     unroll: int = 1,
     name: str = "projected_ascent",
 ) -> Method[AttackResult]:
-    """``x_{t+1} = project(x_t + step_size * steepest(grad objective(x_t)))``, and the iterate that is worth keeping.
+    """Ascend by ``x_{t+1} = project(x_t + step_size * steepest(grad objective(x_t)))``, and keep one of the iterates.
 
     Entries of the gradient that are not finite count as zero. With ``keep="best_label_kept"`` the constraint steers as
     well as selects: an iterate that has lost the label goes half of the way back to the last one that had it. The first
@@ -173,7 +173,7 @@ def projected_ascent(
     _checks.choice("keep", keep, get_args(Keep))
     if not isinstance(random_start, bool):
         _checks.positive("random_start", random_start)
-    # A radius of zero is a ball like any other, and makes a step of zero.
+    # A ball of radius zero is valid, and makes a step size of zero.
     step_size = default_step * require(ball).epsilon if step_size is None else _checks.positive("step_size", step_size)
 
     def attack(logits_fn: LogitsFn, x: Array, label: Any, key: Array | None) -> AttackResult:
@@ -183,12 +183,12 @@ def projected_ascent(
         steer = climb.merit_and_gradient if climb.steer is None else climb.steer
         clean_label = predict(logits_fn, x)
         length = jnp.asarray(step_size, x.dtype)
-        # Logits may have another precision than x. Scores are compared in the finer of x's and the default one.
+        # Logits may have another precision than x: compare scores in the finer one of x's and the default precision.
         precision = jnp.promote_types(x.dtype, jnp.result_type(float))
         start = _start(ball, x, random_start, key)
 
         def look(walk: _Walk) -> tuple[Array, Array, _Walk]:
-            """Score of the iterate, the next one, and the walk with its flag."""
+            """Return the score of the iterate, the next iterate, and the walk with its ``stalled`` flag updated."""
             score, gradient = steer(walk.current)
             gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
             onward = ball.project_input(x, walk.current + length * ball.steepest(gradient))
@@ -223,8 +223,8 @@ def projected_ascent(
             walk = jax.lax.fori_loop(0, num_steps, last_step, walk, unroll=unroll)
             chosen = jnp.where(predict(logits_fn, walk.current) >= 0, walk.current, walk.chosen)
         else:
-            # x itself and the last iterate are judged inside of the loop as well: two gradients more than steps, and
-            # one copy of the attribution to compile instead of three.
+            # The loop also judges x itself and the last iterate: it takes two gradients more than steps, and compiles
+            # one copy of the attribution instead of three.
             walk = _Walk(x, x, nothing, x, jnp.zeros((), bool), jnp.ones((), bool))
             walk = jax.lax.fori_loop(0, num_steps + 2, best_step, walk, unroll=unroll)
             chosen = walk.chosen

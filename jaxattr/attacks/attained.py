@@ -1,4 +1,4 @@
-"""The bound's own maximizer as an attack."""
+"""Attack with the maximizer that a bound reports."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxattr.types import Attribution, Bound
 
 
 def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bool = True) -> Method[AttackResult]:
-    """The points ``x +- epsilon * direction`` of a bound, clipped to the box: the one that moves the attribution more.
+    """Take the point ``x +- epsilon * direction`` of a bound, clipped to the box, that moves the attribution more.
 
     For L2 the direction is the top singular vector of J, for LInf a sign corner; where the linear model is good, no
     attack that stays near the box's inside goes much further. Of the two points, one that keeps the predicted label is
@@ -51,22 +51,22 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
         clean_label = predict(logits_fn, x)
 
         def merit(z):
-            # As precise as the bound that it is compared with.
+            # Use the precision of the bound with which the deviation is compared.
             with jax.default_matmul_precision("highest"):
                 return euclidean(clean, attribute(logits_fn, z, label))
 
         usable = jnp.isfinite(base.direction)
         direction = jnp.where(usable, base.direction, 0).astype(x.dtype)
         step = jnp.asarray(ball.epsilon, x.dtype) * direction
-        # Within the box the opposite of a maximizer is none.
+        # A bound within the box has one maximizer, whose opposite may leave the box.
         steps = [step, -step] if base.two_sided else [step]
         points = jax.vmap(lambda z: ball.project_input(x, z))(jnp.stack([x + step for step in steps]))
         moved = jax.vmap(merit)(points)
-        # argmax would take NaN for the largest; deviations are not negative.
+        # Replace NaN by -1, below all deviations: argmax would choose NaN.
         moved = jnp.where(jnp.isfinite(moved), moved, -1)
         if keep_label:
             kept = jax.vmap(lambda z: predict(logits_fn, z) == clean_label)(points)
-            # A kept label outranks any deviation, which then decides among equals.
+            # Rank points that keep the label above all others, and by deviation among themselves.
             moved = jnp.where(kept, moved, moved - 2 - jnp.max(moved))
         return finish(
             logits_fn,

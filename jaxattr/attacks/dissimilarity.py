@@ -1,4 +1,4 @@
-"""How different two attributions are: attacks on explanations climb it, and compare iterates by it."""
+"""Measure how different two attributions are, for attacks that climb the measure and compare iterates by it."""
 
 import functools
 from collections.abc import Callable
@@ -15,11 +15,11 @@ RANK_MEASURES = ("intersection", "kendall", "spearman")
 
 
 class Compared(NamedTuple):
-    """A dissimilarity to one reference map; both functions take the other map and grow as it moves away.
+    """A dissimilarity to one reference map: two functions of the other map, which grow as it moves away.
 
     Attributes:
-      score: differentiable, climbed.
-      measure: by which iterates are compared; need not be differentiable.
+      score: the differentiable function that is climbed.
+      measure: the function that compares iterates; it need not be differentiable.
     """
 
     score: Callable[[Array], Array]
@@ -41,14 +41,14 @@ class Dissimilarity(NamedTuple):
 
 
 def _as_map(kind: Map, attribution: Array) -> Array:
-    """Non-negative map of mean 1, per pixel or per feature."""
+    """Return a non-negative map of mean 1, per pixel or per feature."""
     return metrics.pixel_map(attribution if kind == "pixel" else attribution.ravel())
 
 
 def top_k(k: int, map: Map = "pixel", measure: str = "intersection") -> Dissimilarity:
-    """IFIA's top-k dissimilarity (Ghorbani et al. 2019; Wang and Kong 2023, Section 5).
+    """Build IFIA's top-k dissimilarity (Ghorbani et al. 2019; Wang and Kong 2023, Section 5).
 
-    Climbs ``- sum_{p in B} S_p(x')``, with B the k largest entries of the original map and S the map of absolute
+    It climbs ``- sum_{p in B} S_p(x')``, with B the k largest entries of the original map and S the map of absolute
     values scaled to mean 1; iterates are compared by one minus a rank similarity.
 
     Args:
@@ -89,9 +89,9 @@ def top_k(k: int, map: Map = "pixel", measure: str = "intersection") -> Dissimil
 
 
 def mass_center() -> Dissimilarity:
-    """IFIA's mass-center dissimilarity: how far the center of the pixel map has moved, for images.
+    """Build IFIA's mass-center dissimilarity, the distance that the center of an image's pixel map has moved.
 
-    Climbs ``||c(x') - trunc(c(x))||^2``. As in the released code the original center is truncated to whole pixels
+    It climbs ``||c(x') - trunc(c(x))||^2``. As in the released code the original center is truncated to whole pixels
     inside of the score, which keeps the first gradient from being zero; the measure is not truncated.
     """
 
@@ -106,7 +106,7 @@ def mass_center() -> Dissimilarity:
 
 
 def targeted(weights: Any) -> Dissimilarity:
-    """IFIA's targeted dissimilarity: mass where it is wanted, ``sum_p S_p(x') W_p``.
+    """Build IFIA's targeted dissimilarity, the mass of the pixel map under given weights, ``sum_p S_p(x') W_p``.
 
     Args:
       weights: non-negative, shaped like the pixel map.
@@ -134,7 +134,7 @@ def euclidean() -> Dissimilarity:
     """``||g(x') - g(x)||_2`` of signed feature maps: what the bounds bound, and the strongest attack on them."""
 
     def compare(reference):
-        # The square has the same ascent direction, and a gradient where the norm has a kink.
+        # Climb the square: it has the same ascent direction, and a gradient where the norm has a kink.
         return Compared(
             score=lambda other: jnp.sum((other - reference) ** 2) / 2,
             measure=functools.partial(metrics.euclidean, reference),
@@ -144,7 +144,7 @@ def euclidean() -> Dissimilarity:
 
 
 def cosine() -> Dissimilarity:
-    """``1 - cos(g(x), g(x'))`` of signed feature maps."""
+    """Build ``1 - cos(g(x), g(x'))`` of signed feature maps."""
 
     def compare(reference):
         distance = functools.partial(metrics.cosine_distance, reference)
@@ -154,7 +154,7 @@ def cosine() -> Dissimilarity:
 
 
 def pearson() -> Dissimilarity:
-    """``1 - (r + 1) / 2``, r Pearson's correlation of the signed feature maps: 0 where they agree, 1 where opposite.
+    """Build ``1 - (r + 1) / 2``, r Pearson's correlation of signed feature maps: 0 where they agree, 1 where opposite.
 
     Attributional adversarial training (Ivankay et al. 2020) climbs and penalizes it, as Wang and Kong 2023, Section
     2.2, state. NaN where a map is constant.

@@ -1,4 +1,4 @@
-"""Iterative feature importance attack (Ghorbani et al. 2019)."""
+"""Attack explanations by iterative feature importance attacks, IFIA (Ghorbani et al. 2019)."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def ifia(
     unroll: int = 1,
     kinks: Kinks = "refuse",
 ) -> Method[AttackResult]:
-    """IFIA: change the explanation, keep the label, and return the best iterate.
+    """Build IFIA, which changes the explanation, keeps the label, and returns the best iterate.
 
     Ghorbani et al. 2019; Wang and Kong 2023 evaluate their l-infinity bounds with 200 steps of the top-k variant. Of
     the iterates that keep the predicted label, the one with the largest measure is returned; the clean sample where

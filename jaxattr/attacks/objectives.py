@@ -1,4 +1,4 @@
-"""What an attack climbs: a classification loss, how far an attribution has moved, or a sum of such."""
+"""Define the objectives that attacks climb: classification losses, the deviation of an attribution, weighted sums."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from jaxattr.types import Attribution, LogitsFn
 
 
 def cross_entropy() -> Objective:
-    """Cross-entropy of the label, ``-log softmax(f(x'))_y``: the attack on the prediction.
+    """Build the cross-entropy of the label, ``-log softmax(f(x'))_y``, which attacks the prediction.
 
     It does not stand still on confident samples. ``CE = softplus(-o_y)`` with the log-odds ``o_y = f_y - log sum_{j !=
     y} exp(f_j)``, so that its gradient ``-(1 - p_y) grad o_y`` points along ``-grad o_y``, which is what attacks with
@@ -52,7 +52,7 @@ def cross_entropy() -> Objective:
 
 
 def margin() -> Objective:
-    """Lead of the best other class over the label, ``max_{j != y} f_j(x') - f_y(x')``; positive where it is predicted.
+    """Build the lead of the best other class, ``max_{j != y} f_j(x') - f_y(x')``; positive where it is predicted.
 
     Its gradient does not depend on how confident the network is, and looks at one rival at a time (the untargeted form
     of the loss of Carlini and Wagner 2017, without its cap).
@@ -83,7 +83,7 @@ def margin() -> Objective:
 
 
 def difference_of_logits_ratio() -> Objective:
-    """DLR loss, ``(max_{j != y} f_j - f_y) / (f_(1) - f_(3))``, with ``f_(1) >= f_(2) >= ...`` the ordered logits.
+    """Build the DLR loss ``(max_{j != y} f_j - f_y) / (f_(1) - f_(3))``, ``f_(1) >= f_(2) >= ...`` the ordered logits.
 
     The untargeted "difference of logits ratio" of Croce and Hein 2020, "Reliable evaluation of adversarial robustness
     with an ensemble of diverse parameter-free attacks". It changes neither with the scale of the logits nor with their
@@ -119,7 +119,7 @@ def difference_of_logits_ratio() -> Objective:
 
 
 def kl_divergence() -> Objective:
-    """``KL(p(x) || p(x'))`` of the predicted probabilities, the inner objective of TRADES (Zhang et al. 2019).
+    """Build ``KL(p(x) || p(x'))`` of the predicted probabilities, the inner objective of TRADES (Zhang et al. 2019).
 
     It is 0 with gradient 0 at x, so that an attack on it has to start somewhere else. By the logits its gradient is
     ``p(x') - p(x)``; attacks with normalized steps follow that divided by its largest entry, so that a confident
@@ -149,7 +149,8 @@ def kl_divergence() -> Objective:
         def steer(z):
             logits, pullback = jax.vjp(logits_fn, z)
             moved = _logits.log_softmax(logits)
-            # The entries sum to zero: that of the predicted class, where 1 - 1 would be left, is minus all others.
+            # The entries sum to zero: that of the predicted class, where 1 - 1 would be left, is minus the sum of all
+            # others.
             leads = jnp.arange(logits.size) == jnp.argmax(logits)
             largest = jnp.max(jnp.where(leads, -jnp.inf, jnp.maximum(clean, moved)))
             scale = jnp.where(jnp.isfinite(largest), largest, 0)
@@ -163,7 +164,7 @@ def kl_divergence() -> Objective:
 
 
 def weighted_sum(terms: Sequence[tuple[float, Objective]]) -> Objective:
-    """``sum_i weight_i * objective_i``, for attacks on prediction and explanation at once.
+    """Build ``sum_i weight_i * objective_i``, which attacks prediction and explanation at once.
 
     A term of weight 0 is left out.
 
@@ -202,7 +203,7 @@ def weighted_sum(terms: Sequence[tuple[float, Objective]]) -> Objective:
             weights = jnp.asarray([weight for weight, _ in climbs], z.dtype)
             return weights @ jnp.stack(merits), jnp.tensordot(weights, jnp.stack(gradients), axes=1)
 
-        # Where several terms meet, their scales count, and a gradient that underflows is next to nothing.
+        # A sum of several terms keeps their scales, and a gradient that underflows hardly counts in it.
         weight, first = climbs[0]
         alone = first.steer
         if len(climbs) > 1 or alone is None:
@@ -220,7 +221,7 @@ def weighted_sum(terms: Sequence[tuple[float, Objective]]) -> Objective:
 def deviation(
     attribute: Attribution, dissimilarity: Dissimilarity, *, kinks: Kinks = "refuse", method: str = "deviation"
 ) -> Objective:
-    """Dissimilarity of the attributions of x and x': the attack on the explanation.
+    """Build the dissimilarity of the attributions of x and x', which attacks the explanation.
 
     The gradient of ``score(g(x'))`` is one product with the transposed attribution Jacobian at x', forward over
     reverse for gradient attributions, so that memory does not grow with the path points of IG.
@@ -297,7 +298,7 @@ def require_objective(objective: Any, name: str = "objective") -> Any:
 
 
 def _lead(logits: Array, label: Any) -> Array:
-    """The best other logit minus the label's."""
+    """Return the best other logit minus the label's."""
     own, others = _logits.split(logits, label)
     return jnp.max(others) - own
 

@@ -1,4 +1,4 @@
-"""Projected gradient descent (Madry et al. 2018)."""
+"""Attack by projected gradient descent, PGD (Madry et al. 2018)."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def pgd(
     keep: Keep = "last",
     unroll: int = 1,
 ) -> Method[AttackResult]:
-    """PGD: ``x <- project(x + step_size * steepest(grad objective))``, on the cross-entropy by default.
+    """Build PGD, ``x <- project(x + step_size * steepest(grad objective))``, on the cross-entropy by default.
 
     Wang and Kong 2023 evaluate their l2 bounds with 20 steps on the cross-entropy and state no step size. That attack
     wants another label, not another explanation: it says little about how tight a bound is. For that pass

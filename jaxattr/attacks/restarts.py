@@ -1,4 +1,4 @@
-"""The same attack from several random starts."""
+"""Run an attack from several random starts."""
 
 import jax
 

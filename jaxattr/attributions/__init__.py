@@ -1,4 +1,4 @@
-"""Gradient attributions: ``attribute(logits_fn, x, label) -> map``, one file per method."""
+"""Explain predictions by gradient attributions: ``attribute(logits_fn, x, label) -> map``, one file per method."""
 
 from jaxattr.attributions.completeness import completeness_gap as completeness_gap
 from jaxattr.attributions.input_x_gradient import input_x_gradient as input_x_gradient

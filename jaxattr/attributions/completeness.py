@@ -1,4 +1,4 @@
-"""How far an attribution is from adding up to what it explains."""
+"""Measure the completeness gap, the difference between an attribution's sum and the output that it explains."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from jaxattr.gradient_attribution import GradientAttribution, broadcast_baseline
 
 
 def completeness_gap(attribute: GradientAttribution) -> Callable[..., Array]:
-    """Completeness gap: ``sum_i g_i(x) - (f_y(x) - f_y(a))``.
+    """Build the completeness gap, ``sum_i g_i(x) - (f_y(x) - f_y(a))``.
 
     For integrated gradients it is the quadrature error alone: more steps or ``gauss_legendre`` make it smaller. A few
     percent of ``f_y(x) - f_y(a)`` matter little for heat maps, but the label constraint of Wang and Kong 2023

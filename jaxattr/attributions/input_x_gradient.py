@@ -1,11 +1,11 @@
-"""Input x gradient."""
+"""Explain predictions by input x gradient."""
 
 from jaxattr.attributions.saliency import gradient_of_output
 from jaxattr.gradient_attribution import GradientAttribution
 
 
 def input_x_gradient() -> GradientAttribution:
-    """Input x gradient: ``g(x) = x * grad f_y(x)``, entry by entry.
+    """Build input x gradient, ``g(x) = x * grad f_y(x)``, entry by entry.
 
     Returns:
       ``attribute(logits_fn, x, label) -> map``.

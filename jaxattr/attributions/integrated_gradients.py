@@ -1,4 +1,4 @@
-"""Integrated gradients along the straight line from a baseline."""
+"""Explain predictions by integrated gradients along the straight line from a baseline."""
 
 from typing import Any, Literal, get_args
 
@@ -14,7 +14,7 @@ Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre"]
 
 
 def quadrature(rule: Rule, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1] of a rule with ``num_steps`` intervals; the weights sum to 1.
+    """Return nodes and weights on [0, 1] of a rule with ``num_steps`` intervals; the weights sum to 1.
 
     ``trapezoid`` has ``num_steps + 1`` nodes and ``gauss_legendre`` is one rule of ``num_steps`` nodes. (Some
     released code normalizes otherwise: captum's trapezoid weights sum to ``(n - 1) / n``, which misses that share of
@@ -43,7 +43,7 @@ def integrated_gradients(
     chunk: int | None = 5,
     rematerialize: bool = False,
 ) -> GradientAttribution:
-    """Integrated gradients: ``g(x) = (x - a) * integral_0^1 grad f_y(a + t (x - a)) dt``.
+    """Build integrated gradients, ``g(x) = (x - a) * integral_0^1 grad f_y(a + t (x - a)) dt``.
 
     The integral is a quadrature whose terms are summed as they come: memory grows with ``chunk``, not with
     ``num_steps``. The map sums to ``f_y(x) - f_y(a)`` up to the quadrature error

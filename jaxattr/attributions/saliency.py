@@ -1,4 +1,4 @@
-"""Saliency: the gradient of the explained output."""
+"""Explain predictions by saliency, the gradient of the explained output."""
 
 import jax
 
@@ -7,12 +7,12 @@ from jaxattr.gradient_attribution import GradientAttribution
 
 
 def gradient_of_output(logits_fn, x, label):
-    """``grad_x logits_fn(x)[label]``."""
+    """Compute ``grad_x logits_fn(x)[label]``."""
     return jax.grad(lambda z: _checks.of_class(logits_fn(z), label))(x)
 
 
 def saliency() -> GradientAttribution:
-    """Saliency map: ``g(x) = grad f_y(x)``, with its sign.
+    """Build the saliency map, ``g(x) = grad f_y(x)``, with its sign.
 
     The absolute values that are often shown are :func:`jaxattr.metrics.pixel_map` of it.
 

@@ -1,4 +1,4 @@
-"""Training objectives, one file each.
+"""Train robust networks with the objectives of this package, one file each.
 
 All are ``objective(apply_fn, variables, batch, key) -> (loss, aux)``, and :func:`jaxattr.fit`
 minimizes them.

@@ -1,4 +1,4 @@
-"""Attributional adversarial training: AAT, and AdvAAT with a robust loss (Ivankay et al. 2020)."""
+"""Train with attributional adversarial training: AAT, and AdvAAT with a robust loss (Ivankay et al. 2020)."""
 
 from jaxattr import _checks
 from jaxattr.attacks import Dissimilarity, cross_entropy, deviation, pearson, pgd, weighted_sum
@@ -79,7 +79,7 @@ def adv_aat(
     attack_attribute: Attribution | None = None,
     kinks: Kinks = "refuse",
 ) -> AttackedObjective:
-    r"""Build the objective of AdvAAT: prediction and explanation are attacked together.
+    r"""Build the objective of AdvAAT, which attacks prediction and explanation together.
 
     .. math:: \min_\theta \tfrac{1}{n} \sum_i \max_{x' \in N(x_i)}
               \mathrm{CE}(f_\theta(x'), y_i) + \lambda d(g(x_i), g(x'))

@@ -1,4 +1,4 @@
-"""Adversarial training (AT)."""
+"""Train on adversarial examples: adversarial training (AT)."""
 
 from jaxattr import _checks
 from jaxattr.defenses.attacked import AttackedObjective, correct, cross_entropy

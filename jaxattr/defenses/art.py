@@ -1,4 +1,4 @@
-"""ART: attributional robustness training (Singh et al. 2020)."""
+"""Train with ART, attributional robustness training (Singh et al. 2020)."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ _gradient = saliency()
 
 
 def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0, *, kinks: Kinks = "refuse") -> Objective:
-    """The soft-margin triplet loss of one image, as an objective for :func:`jaxattr.attacks.pgd`.
+    """Build the soft-margin triplet loss of one image, as an objective for :func:`jaxattr.attacks.pgd`.
 
     ``log(1 + exp(d_p - d_n))``, with ``d_p = 1 - cos(x, grad f_y(x))``, ``d_n = 1 - cos(x, grad f_j(x))`` and j the
     best wrong class: how little the image resembles the gradient of its own class, compared with that of its rival.
@@ -136,7 +136,7 @@ def art(
 
 
 def _pair(logits_fn, x, label, std):
-    """The gradients of the label's logit and of the best wrong one, with respect to the standardized image."""
+    """Return the gradients of the label's logit and of the best wrong one, with respect to the standardized image."""
     logits = stop_gradient(logits_fn(x))
     rival = jnp.argmax(jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits))
     return _gradient(logits_fn, x, label) * std, _gradient(logits_fn, x, rival) * std

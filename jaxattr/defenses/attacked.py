@@ -1,4 +1,4 @@
-"""Defenses with an inner maximization share one shape: attack every sample, then a loss of both inputs."""
+"""Build defenses with an inner maximization: attack every sample, then take a loss of both inputs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class AttackedObjective:
     with running statistics and without dropout.
 
     Attributes:
-      attack: of one sample; one key per sample.
-      loss: of the clean batch and the adversaries.
+      attack: an attack of one sample; it gets one key per sample.
+      loss: a loss of the clean batch and the adversaries.
       explains: whether the attack differentiates an attribution, which is then computed in full precision.
 
     Raises:
@@ -41,19 +41,19 @@ class AttackedObjective:
 
     @property
     def ball(self) -> Ball | None:
-        """The threat model of the attack, whose box inputs have to lie in; ``None`` where the attack has none."""
+        """Return the threat model of the attack, whose box must contain inputs; ``None`` where the attack has none."""
         return getattr(self.attack, "ball", None)
 
     def __call__(
         self, apply_fn: ApplyFn, variables: Variables, batch: Batch, key: Array
     ) -> tuple[Array, Mapping[str, Any]]:
-        """The loss and its ``aux``."""
+        """Compute the loss and its ``aux``."""
         attack_key, loss_key = jax.random.split(key)
         adversaries = self.adversaries(apply_fn, variables, batch, attack_key)
         return self.loss(apply_fn, variables, batch, adversaries, loss_key)
 
     def adversaries(self, apply_fn: ApplyFn, variables: Variables, batch: Batch, key: Array) -> Array:
-        """What the attack makes of the batch, as constants."""
+        """Attack the batch, and return the adversarial inputs as constants."""
         check_inputs(batch.x, self.ball)
         network = full_precision(apply_fn) if self.explains else apply_fn
         logits_fn = frozen(network, jax.tree.map(stop_gradient, variables))
@@ -68,10 +68,10 @@ class AttackedObjective:
 def penalized(
     passes: Literal["clean", "adversaries"], penalty: Callable[..., Array], strength: float, metric: str
 ) -> Loss:
-    """Cross-entropy of one of the two inputs, plus ``strength`` times the mean of a penalty on explanations.
+    """Build the cross-entropy of one of the two inputs, plus ``strength`` times the mean of a penalty on explanations.
 
     Args:
-      passes: which inputs the cross-entropy is of; that pass is in training mode and updates statistics.
+      passes: inputs of the cross-entropy; that pass is in training mode and updates statistics.
       penalty: ``(logits_fn, x, label, adversary) -> scalar`` of one sample.
       strength: its weight.
       metric: the penalty's name in ``aux["metrics"]``, beside ``accuracy`` or ``adversarial_accuracy``.
@@ -89,17 +89,17 @@ def penalized(
 
 
 def over_batch(function: Callable[..., Array], apply_fn: ApplyFn, variables: Variables, *arrays: Array) -> Array:
-    """``function(logits_fn, *sample)`` for every sample, differentiable in the variables.
+    """Evaluate ``function(logits_fn, *sample)`` for every sample, differentiable in the variables.
 
-    For attributions inside of a loss: in evaluation mode, so that one sample's explanation does not depend on the rest
-    of the batch and no statistics change, and in full precision.
+    It serves attributions inside of a loss: in evaluation mode, so that one sample's explanation does not depend on the
+    rest of the batch and no statistics change, and in full precision.
     """
     logits_fn = frozen(full_precision(apply_fn), variables)
     return jax.vmap(lambda *sample: function(logits_fn, *sample))(*arrays)
 
 
 def cross_entropy(logits: Array, label: Any) -> Array:
-    """Mean cross-entropy of a batch of logits, precise also where the label is far ahead.
+    """Return the mean cross-entropy of a batch of logits, precise also where the label is far ahead.
 
     Raises:
       ValueError: if there is one logit, whose softmax is 1 and whose loss is 0 whatever the weights.
@@ -109,7 +109,7 @@ def cross_entropy(logits: Array, label: Any) -> Array:
 
 
 def correct(logits: Array, label: Any) -> Array:
-    """Fraction of a batch that is classified correctly; logits that are not finite are of no class."""
+    """Return the fraction of a batch that is classified correctly; logits that are not finite predict no class."""
     return (predicted(logits) == label).mean()
 
 
@@ -121,7 +121,7 @@ def check_inputs(xs: Any, ball: Ball | None = None) -> None:
 
 
 def cosine_distance(a: Array, b: Array) -> Array:
-    """``1 - cos(a, b)``; 0, with derivative 0, where a map is zero and has no direction.
+    """Return ``1 - cos(a, b)``; 0, with derivative 0, where a map is zero and has no direction.
 
     One such sample (a black image under integrated gradients) must not end the training of all others.
     """
@@ -130,5 +130,5 @@ def cosine_distance(a: Array, b: Array) -> Array:
 
 
 def pearson_distance(a: Array, b: Array) -> Array:
-    """``1 - (r + 1) / 2`` with Pearson's correlation r; 0 where a map is constant."""
+    """Return ``1 - (r + 1) / 2`` with Pearson's correlation r; 0 where a map is constant."""
     return cosine_distance(a - jnp.mean(a), b - jnp.mean(b)) / 2

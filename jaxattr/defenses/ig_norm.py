@@ -1,4 +1,4 @@
-"""IG-NORM and IG-SUM-NORM: integrated gradients of the loss, from a sample to its neighbors, kept small."""
+"""Train with IG-NORM and IG-SUM-NORM, which penalize integrated gradients of the loss from a sample to neighbors."""
 
 import jax.numpy as jnp
 
@@ -23,7 +23,7 @@ def path_norm(
     kinks: Kinks = "refuse",
     method: str = "path_norm",
 ) -> Objective:
-    """``|| IG(x -> x') ||_1`` of the cross-entropy, as an objective for :func:`jaxattr.attacks.pgd`.
+    """Build ``|| IG(x -> x') ||_1`` of the cross-entropy, as an objective for :func:`jaxattr.attacks.pgd`.
 
     ``IG_i(x -> x') = (x'_i - x_i) * integral_0^1 d_i CE(x + t (x' - x), y) dt``: integrated gradients of the loss of
     the label, with the clean sample as baseline. Its entries sum to ``CE(x') - CE(x)``. It is 0 with gradient 0 at x.
@@ -45,7 +45,7 @@ def path_norm(
       >>> round(float(climb.merit(jnp.array([0.0, 1.0]))), 2)  # log(1 + e) - log(2), and the sum's error
       0.62
     """
-    integrated_gradients(num_steps, rule, chunk=chunk)  # refuses what is wrong before anything is traced
+    integrated_gradients(num_steps, rule, chunk=chunk)  # refuses invalid options before tracing
 
     def objective(logits_fn, x, label):
         path = integrated_gradients(num_steps, rule, x, chunk, rematerialize)

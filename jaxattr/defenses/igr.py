@@ -1,4 +1,4 @@
-"""IGR: the angle between clean and attacked attributions, on top of another objective (Wang and Kong 2022)."""
+"""Train with IGR, which penalizes the angle between clean and attacked attributions (Wang and Kong 2022)."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Training without a defense, or with a penalty on the weights alone."""
+"""Train without a defense, or with a penalty on the weights alone."""
 
 import jax
 import jax.numpy as jnp

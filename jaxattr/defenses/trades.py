@@ -1,4 +1,4 @@
-"""TRADES: accuracy traded against the change of the prediction."""
+"""Train with TRADES, which trades accuracy against the change of the prediction."""
 
 import jax
 
@@ -48,7 +48,7 @@ def trades(ball: Ball, beta: float = 6.0, *, num_steps: int = 10, step_size: flo
         clean_key, adversarial_key = jax.random.split(key)
         clean, updates = apply_fn(variables, batch.x, train=True, key=clean_key)
         moved, later = apply_fn({**variables, **updates}, adversaries, train=True, key=adversarial_key)
-        # First, because it refuses what has no classes.
+        # Compute this first, because it refuses a network of one logit.
         natural = cross_entropy(clean, batch.label)
         log_p, log_q = (jax.vmap(_logits.log_softmax)(logits) for logits in (clean, moved))
         divergence = jax.vmap(_logits.divergence)(log_p, log_q).mean()
