@@ -1,4 +1,4 @@
-"""How far apart two attributions of one sample are.
+"""Measure how far apart two attributions of one sample are.
 
 Every metric is a pure function of two maps of one sample, `metric(a, b)`, and returns a scalar. For
 many samples: `jax.vmap(metric)(maps_a, maps_b)` where all fit into memory at once, and
@@ -35,7 +35,7 @@ REGISTRY: dict[str, Callable[[Array, Array], Array]] = {
     "kendall_tau": kendall_tau,
     "kendall_tau_nonzero": partial(kendall_tau, nonzero_only=True),
     "spearman": spearman,
-    # k = 100 of 784 is the papers' choice for MNIST; `partial(..., k=...)` sets another.
+    # Take k = 100 of 784, the papers' choice for MNIST; `partial(..., k=...)` sets another.
     "top_k_intersection": partial(top_k_intersection, k=100),
     "mass_center_shift": mass_center_shift,
 }

@@ -1,4 +1,4 @@
-"""What every metric asks of its arguments, checked while tracing."""
+"""Check the arguments of metrics while tracing."""
 
 import math
 import operator
@@ -9,13 +9,13 @@ from jax import Array
 
 
 def one_map(values: Any, name: str = "a") -> Array:
-    """The argument as an array of 32 bits or more, if it is a non-empty map of real floats.
+    """Return the argument as an array of 32 bits or more, if it is a non-empty map of real floats.
 
     Sums and differences of 16-bit maps overflow (float16) or keep three digits (bfloat16).
 
     Raises:
-        TypeError: If the dtype is not a floating one.
-        ValueError: If the map has no entries.
+      TypeError: if the dtype is not a floating one.
+      ValueError: if the map has no entries.
     """
     values = jnp.asarray(values)
     if not jnp.issubdtype(values.dtype, jnp.floating):
@@ -28,11 +28,11 @@ def one_map(values: Any, name: str = "a") -> Array:
 
 
 def two_maps(a: Any, b: Any) -> tuple[Array, Array]:
-    """Both arguments as arrays of a common dtype, if they are maps of one shape.
+    """Return both arguments as arrays of a common dtype, if they are maps of one shape.
 
     Raises:
-        TypeError: If a dtype is not a floating one.
-        ValueError: If the shapes differ or the maps have no entries.
+      TypeError: if a dtype is not a floating one.
+      ValueError: if the shapes differ or the maps have no entries.
     """
     a, b = one_map(a, "a"), one_map(b, "b")
     if a.shape != b.shape:
@@ -45,10 +45,10 @@ def two_maps(a: Any, b: Any) -> tuple[Array, Array]:
 
 
 def resolved(values: Array) -> Array:
-    """Whether a map is zero, or so large that entries below the smallest normal number do not matter.
+    """Return whether a map is zero, or so large that entries below the smallest normal number do not matter.
 
-    Those are flushed to zero, here or where the map was computed: in float32 everything below 1.2e-38. An angle moves
-    by at most a thousandth of a radian for it where this is true, that is where the largest of n entries is at least
+    Those are flushed to zero, here or where the map was computed: in float32 everything below 1.2e-38. That moves an
+    angle by at most a thousandth of a radian where this is true, that is where the largest of n entries is at least
     1.2e-35 sqrt(n).
     """
     largest = jnp.max(jnp.abs(values))
@@ -57,17 +57,17 @@ def resolved(values: Array) -> Array:
 
 
 def number_of_entries(k: Any, size: int, of: str) -> int:
-    """`k` as a Python integer, if it lies in 1 .. `size`.
+    """Return `k` as a Python integer, if it lies in 1 .. `size`.
 
     Raises:
-        TypeError: If `k` is no concrete integer.
-        ValueError: If `k` is out of range.
+      TypeError: if `k` is no concrete integer.
+      ValueError: if `k` is out of range.
     """
     try:
         if isinstance(k, bool):
             raise TypeError
         k = operator.index(k)
-    except TypeError as error:  # also what a traced integer raises
+    except TypeError as error:  # A traced integer raises TypeError, too
         raise TypeError(
             f"`k` must be a Python integer, got {k!r}; it sets a shape, so close over it or mark "
             "it as a static argument of `jax.jit`."

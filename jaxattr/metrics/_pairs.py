@@ -1,7 +1,7 @@
-"""Counts of the pairs of features that two maps order alike, or not, for Kendall's tau.
+"""Count the pairs of features that two maps order alike, or not, for Kendall's tau.
 
-The counts are sums over all n (n - 1) / 2 pairs of features. Two exact ways to form them, neither
-of which holds an n x n array:
+The counts are sums over all n (n - 1) / 2 pairs of features. Two exact methods form them, and
+neither holds an n x n array:
 
 - `all_pairs` compares each feature with the feature s places further on, for s = 1, 2, ..:
   vectorized comparisons without a sort, the fastest way up to a few thousand features;
@@ -24,12 +24,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-# Comparisons per loop iteration: many, so that the counters are loaded and stored rarely; few, to
+# Make this many comparisons per loop iteration: many, so that the counters are loaded and stored rarely; few, to
 # compile fast.
 _UNROLL = 16
 
-# Keeps every intermediate of `blocked` below 2^31: sums over a block of sqrt(n) features with
-# counts up to n.
+# This limit keeps every intermediate of `blocked` below 2^31: sums over a block of sqrt(n) features with counts up to
+# n.
 MAX_FEATURES = 2**20
 
 
@@ -48,13 +48,13 @@ class Count:
         return Count(self.high - other.high, self.low - other.low)
 
     def astype(self, dtype) -> Array:
-        """The number as a float, rounded once: `high` has at most 24 bits, which float32 holds."""
+        """Return the number as a float, rounded once: `high` has at most 24 bits, which float32 holds."""
         high, low = self.high + (self.low >> 16), self.low & 0xFFFF
         return high.astype(dtype) * 2**16 + low.astype(dtype)
 
 
 class PairCounts(NamedTuple):
-    """What tau-b is made of, over unordered pairs of features."""
+    """The counts that tau-b is computed from, over unordered pairs of features."""
 
     score: Count  # concordant minus discordant
     untied_a: Count  # pairs that differ in a
@@ -62,15 +62,14 @@ class PairCounts(NamedTuple):
 
 
 def _total(counts: Array) -> Count:
-    """Sum of up to 2^15 integers of 32 bits, without overflow: `>>` rounds down, `low >= 0`."""
+    """Sum up to 2^15 integers of 32 bits, without overflow: `>>` rounds down, `low >= 0`."""
     return Count(jnp.sum(counts >> 16, dtype=jnp.int32), jnp.sum(counts & 0xFFFF, dtype=jnp.int32))
 
 
 def _row_counts(a: Array, b: Array) -> tuple[Array, Array, Array]:
-    """Score and untied pairs of two vectors, as (2, places) partial sums."""
-    # On a circle with an odd number of places, the shifts up to half a turn meet every pair exactly
-    # once. They are taken two at a time: a second axis is what makes XLA's CPU compiler vectorize
-    # an unbatched call.
+    """Return the score and the untied pairs of two vectors, as (2, places) partial sums."""
+    # On a circle with an odd number of places, the shifts up to half a turn meet every pair exactly once. They are
+    # taken two at a time: with a second axis, XLA's CPU compiler vectorizes an unbatched call.
     shifts = -(-max(a.size - 1, 1) // (4 * _UNROLL)) * _UNROLL
     places = 4 * shifts + 1
 
@@ -87,7 +86,7 @@ def _row_counts(a: Array, b: Array) -> tuple[Array, Array, Array]:
         for s in range(1, _UNROLL + 1):
             a_far = lax.dynamic_slice_in_dim(a_shifted, block * _UNROLL + s, places, axis=1)
             b_far = lax.dynamic_slice_in_dim(b_shifted, block * _UNROLL + s, places, axis=1)
-            # Not `a != a_far`, which holds for NaN.
+            # Do not write `a != a_far`, which holds for NaN.
             differ_a, differ_b = (a < a_far) | (a > a_far), (b < b_far) | (b > b_far)
             sign = jnp.where((a < a_far) == (b < b_far), one, -one)
             score += jnp.where(differ_a & differ_b, sign, 0)
@@ -100,12 +99,12 @@ def _row_counts(a: Array, b: Array) -> tuple[Array, Array, Array]:
 
 
 def all_pairs(a: Array, b: Array) -> PairCounts:
-    """Pair counts of two vectors of floats by n^2 / 2 comparisons, for n up to 2^15."""
+    """Count pairs of two vectors of floats by n^2 / 2 comparisons, for n up to 2^15."""
     return PairCounts(*(_total(counts) for counts in _row_counts(a, b)))
 
 
 def blocked(a: Array, b: Array) -> PairCounts:
-    """Pair counts of two vectors of floats by sorting and blocks, for n up to `MAX_FEATURES`.
+    """Count pairs of two vectors of floats by sorting and blocks, for n up to `MAX_FEATURES`.
 
     In the order of (a, b), a pair is discordant if and only if its b decrease strictly (Knight
     1966). So it remains to count the inversions of a permutation: pairs in one block of positions,
@@ -125,10 +124,10 @@ def blocked(a: Array, b: Array) -> PairCounts:
     def in_rows(values):
         return values.reshape(rows, width)
 
-    def total(values):  # of n nonnegative integers below n
+    def total(values):  # sums n nonnegative integers below n
         return _total(jnp.sum(in_rows(jnp.pad(values, (0, padding.size))), axis=1, dtype=jnp.int32))
 
-    def tied(new_run):  # each feature is tied with those since its run began; NaN differs from NaN
+    def tied(new_run):  # counts each feature with those since its run began; NaN differs from NaN
         new_run = jnp.concatenate([jnp.ones(1, bool), new_run])
         return total(index - lax.cummax(jnp.where(new_run, index, 0)))
 
@@ -151,12 +150,12 @@ def blocked(a: Array, b: Array) -> PairCounts:
 
 
 def _inversions(rows: Array) -> Count:
-    """Pairs within a row whose first entry is strictly larger than the second."""
+    """Count the pairs within a row whose first entry is strictly larger than the second."""
     order = jnp.arange(rows.shape[1], dtype=jnp.float32)
     score, _, untied = jax.vmap(lambda row: _row_counts(order, row.astype(jnp.float32)))(rows)
     return _total(jnp.sum(untied - score, axis=(1, 2), dtype=jnp.int32) // 2)
 
 
 def _sum_after(counts: Array) -> Array:
-    """For each column, the sum of those to its right."""
+    """Return, for each column, the sum of the columns to its right."""
     return jnp.cumsum(counts[:, ::-1], axis=1, dtype=jnp.int32)[:, ::-1] - counts

@@ -1,4 +1,4 @@
-"""Distances and angles between two attributions, as vectors of signed features."""
+"""Compute distances and angles between two attributions, as vectors of signed features."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -8,114 +8,114 @@ from jaxattr.metrics import _check
 
 
 def _units(a: Array, b: Array) -> tuple[Array, Array, Array]:
-    """Both maps divided by their norms, and whether both have a direction that rounding has left."""
+    """Divide both maps by their norms, and return whether both have a direction that survived rounding."""
     norm_a, norm_b = norm(a), norm(b)
     defined = (norm_a != 0) & (norm_b != 0) & _check.resolved(a) & _check.resolved(b)
     return a / jnp.where(norm_a == 0, 1, norm_a), b / jnp.where(norm_b == 0, 1, norm_b), defined
 
 
 def euclidean(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]:
-    """Euclidean distance ``||a - b||_2``.
+    """Compute the Euclidean distance ``||a - b||_2``.
 
     Its derivative at ``a == b`` is taken to be 0, which lies in the subdifferential.
 
     Args:
-        a: Attribution of the original sample.
-        b: Attribution of the perturbed sample.
+      a: attribution of the original sample.
+      b: attribution of the perturbed sample.
 
     Returns:
-        The distance.
+      The distance.
 
     Raises:
-        TypeError: If a dtype is not a floating one.
-        ValueError: If the shapes differ or the maps are empty.
+      TypeError: if a dtype is not a floating one.
+      ValueError: if the shapes differ or the maps are empty.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> float(euclidean(jnp.array([1.0, 2.0]), jnp.array([4.0, 6.0])))
-        5.0
+      >>> import jax.numpy as jnp
+      >>> float(euclidean(jnp.array([1.0, 2.0]), jnp.array([4.0, 6.0])))
+      5.0
     """
     a, b = _check.two_maps(a, b)
     return norm(a - b)
 
 
 def cosine_distance(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]:
-    """Cosine distance ``1 - <a, b> / (||a|| ||b||)``, between 0 and 2.
+    """Compute the cosine distance ``1 - <a, b> / (||a|| ||b||)``, between 0 and 2.
 
     Formed as ``||a / ||a|| - b / ||b|| ||^2 / 2``, which keeps its relative precision for nearly
     parallel maps, where 1 minus a rounded cosine would leave nothing.
 
     Args:
-        a: Attribution of the original sample.
-        b: Attribution of the perturbed sample.
+      a: attribution of the original sample.
+      b: attribution of the perturbed sample.
 
     Returns:
-        The distance; NaN if a map is zero, for it has no direction then, or so small (in
-        float32 below 1.2e-35 times the root of the number of features) that parts of it were flushed to zero.
+      The distance; NaN if a map is zero, for it has no direction then, or so small (in
+      float32 below 1.2e-35 times the root of the number of features) that parts of it were flushed to zero.
 
     Raises:
-        TypeError: If a dtype is not a floating one.
-        ValueError: If the shapes differ or the maps are empty.
+      TypeError: if a dtype is not a floating one.
+      ValueError: if the shapes differ or the maps are empty.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> float(cosine_distance(jnp.array([1.0, 0.0]), jnp.array([0.0, 3.0])))
-        1.0
+      >>> import jax.numpy as jnp
+      >>> float(cosine_distance(jnp.array([1.0, 0.0]), jnp.array([0.0, 3.0])))
+      1.0
     """
     a, b, defined = _units(*_check.two_maps(a, b))
     return jnp.where(defined, jnp.sum(jnp.square(a - b)) / 2, jnp.nan)
 
 
 def cosine_similarity(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]:
-    """Cosine of the angle between the maps, ``<a, b> / (||a|| ||b||)``.
+    """Compute the cosine of the angle between the maps, ``<a, b> / (||a|| ||b||)``.
 
     Equal to ``1 - cosine_distance(a, b)``, so never above 1.
 
     Args:
-        a: Attribution of the original sample.
-        b: Attribution of the perturbed sample.
+      a: attribution of the original sample.
+      b: attribution of the perturbed sample.
 
     Returns:
-        The similarity; NaN if a map is zero, for it has no direction then, or so small (in
-        float32 below 1.2e-35 times the root of the number of features) that parts of it were flushed to zero.
+      The similarity; NaN if a map is zero, for it has no direction then, or so small (in
+      float32 below 1.2e-35 times the root of the number of features) that parts of it were flushed to zero.
 
     Raises:
-        TypeError: If a dtype is not a floating one.
-        ValueError: If the shapes differ or the maps are empty.
+      TypeError: if a dtype is not a floating one.
+      ValueError: if the shapes differ or the maps are empty.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> float(cosine_similarity(jnp.array([1.0, 0.0]), jnp.array([-3.0, 0.0])))
-        -1.0
+      >>> import jax.numpy as jnp
+      >>> float(cosine_similarity(jnp.array([1.0, 0.0]), jnp.array([-3.0, 0.0])))
+      -1.0
     """
     return 1 - cosine_distance(a, b)
 
 
 def degrees(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]:
-    """Angle between the maps, in degrees: the unit in which cosine bounds are reported.
+    """Compute the angle between the maps in degrees, the unit of reported cosine bounds.
 
     For unit vectors u and v it is ``2 atan2(||u - v||, ||u + v||)`` (Kahan, "How futile are
     mindless assessments of roundoff", section 12), accurate at every angle. The arc cosine of a
     rounded cosine knows no angle between 0 and 0.02 degrees in float32.
 
     Args:
-        a: Attribution of the original sample.
-        b: Attribution of the perturbed sample.
+      a: attribution of the original sample.
+      b: attribution of the perturbed sample.
 
     Returns:
-        The angle, between 0 and 180; NaN if a map is zero, for it has no direction then, or so small (in
-        float32 below 1.2e-35 times the root of the number of features) that parts of it were flushed to zero.
+      The angle, between 0 and 180; NaN if a map is zero, for it has no direction then, or so small (in
+      float32 below 1.2e-35 times the root of the number of features) that parts of it were flushed to zero.
 
     Raises:
-        TypeError: If a dtype is not a floating one.
-        ValueError: If the shapes differ or the maps are empty.
+      TypeError: if a dtype is not a floating one.
+      ValueError: if the shapes differ or the maps are empty.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> float(degrees(jnp.array([1.0, 0.0]), jnp.array([0.0, 3.0])))
-        90.0
+      >>> import jax.numpy as jnp
+      >>> float(degrees(jnp.array([1.0, 0.0]), jnp.array([0.0, 3.0])))
+      90.0
     """
     a, b, defined = _units(*_check.two_maps(a, b))
-    # atan2(0, 0), with its undefined derivative, is out of reach where both are unit vectors.
+    # Avoid atan2(0, 0), whose derivative is undefined: both arguments are not zero for unit vectors.
     angle = 2 * jnp.arctan2(norm(a - b), jnp.where(defined, norm(a + b), 1))
     return jnp.where(defined, jnp.rad2deg(angle), jnp.nan)

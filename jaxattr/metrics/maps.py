@@ -1,4 +1,4 @@
-"""The two views of an attribution that metrics compare: signed features, and pixels."""
+"""Provide the two views of an attribution that metrics compare: signed features, and pixels."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,51 +9,51 @@ from jaxattr.metrics import _check
 
 
 def magnitude(g: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """``|g|`` with derivative 0 at 0, as in the TensorFlow and PyTorch code of the papers.
+    """Compute ``|g|`` with derivative 0 at 0, as in the TensorFlow and PyTorch code of the papers.
 
     JAX gives ``jnp.abs`` the derivative 1 there, which would pull exact zeros, the whole background
     of an MNIST attribution, towards negative values.
 
     Args:
-        g: Attribution of one sample.
+      g: attribution of one sample.
 
     Returns:
-        Absolute values.
+      Absolute values.
 
     Example:
-        >>> import jax
-        >>> jax.grad(magnitude)(0.0).item(), jax.grad(magnitude)(-2.0).item()
-        (0.0, -1.0)
+      >>> import jax
+      >>> jax.grad(magnitude)(0.0).item(), jax.grad(magnitude)(-2.0).item()
+      (0.0, -1.0)
     """
     return g * lax.stop_gradient(jnp.sign(g))
 
 
 def feature_map(g: Float[Array, "*shape"]) -> Float[Array, " features"]:
-    """The attribution as a signed vector of features.
+    """Return the attribution as a signed vector of features.
 
     This is the view of the bounds: every deviation bound is about ``||feature_map(a) -
     feature_map(b)||``.
 
     Args:
-        g: Attribution of one sample.
+      g: attribution of one sample.
 
     Returns:
-        The same numbers, flattened; 16-bit maps as float32.
+      The same numbers, flattened; 16-bit maps as float32.
 
     Raises:
-        TypeError: If ``g`` is not of a floating dtype.
-        ValueError: If ``g`` is empty.
+      TypeError: if ``g`` is not of a floating dtype.
+      ValueError: if ``g`` is empty.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> feature_map(jnp.array([[1.0, -2.0], [0.0, 3.0]])).tolist()
-        [1.0, -2.0, 0.0, 3.0]
+      >>> import jax.numpy as jnp
+      >>> feature_map(jnp.array([[1.0, -2.0], [0.0, 3.0]])).tolist()
+      [1.0, -2.0, 0.0, 3.0]
     """
     return _check.one_map(g, "g").ravel()
 
 
 def pixel_map(g: Float[Array | np.ndarray, "*shape"]) -> Float[Array, "*pixels"]:
-    """Absolute attribution per pixel, with mean 1.
+    """Return the absolute attribution per pixel, with mean 1.
 
     ``S_p = sum_c |g_{p,c}|``, then ``S <- N S / sum(S)`` over the N pixels, as in the released code
     of Chen et al. (2019), "Robust attribution regularization", and Ghorbani et al. (2019),
@@ -63,20 +63,20 @@ def pixel_map(g: Float[Array | np.ndarray, "*shape"]) -> Float[Array, "*pixels"]
     largest entry below 1.2e-35 times the root of the number of features) has no such view: it is NaN.
 
     Args:
-        g: Attribution of one sample. The last axis of a 3-d map is its channels; a 1-d or 2-d map
-            has none.
+      g: attribution of one sample. The last axis of a 3-d map is its channels; a 1-d or 2-d map
+        has none.
 
     Returns:
-        A nonnegative map without the channel axis.
+      A nonnegative map without the channel axis.
 
     Raises:
-        TypeError: If ``g`` is not of a floating dtype.
-        ValueError: If ``g`` is empty or has more than three axes.
+      TypeError: if ``g`` is not of a floating dtype.
+      ValueError: if ``g`` is empty or has more than three axes.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> pixel_map(jnp.array([[[1.0, -2.0], [0.0, -1.0]]])).tolist()
-        [[1.5, 0.5]]
+      >>> import jax.numpy as jnp
+      >>> pixel_map(jnp.array([[[1.0, -2.0], [0.0, -1.0]]])).tolist()
+      [[1.5, 0.5]]
     """
     g = _check.one_map(g, "g")
     if g.ndim not in (1, 2, 3):

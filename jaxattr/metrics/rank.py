@@ -1,4 +1,4 @@
-"""Rank correlations of two attributions: does the order of the features survive."""
+"""Measure by rank correlations whether the order of features survives."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -7,15 +7,14 @@ from jaxtyping import Array, Float
 
 from jaxattr.metrics import _check, _pairs
 
-# Two cores of a server CPU: comparing all pairs and sorting take the same time at about 3,000
-# features.
+# Comparing all pairs and sorting take the same time at about 3,000 features, on two cores of a server CPU.
 _COMPARE_ALL_UP_TO = 4096
 
 
 def kendall_tau(
     a: Float[Array, "*shape"], b: Float[Array, "*shape"], *, nonzero_only: bool = False
 ) -> Float[Array, ""]:
-    """Kendall's tau-b of the features of two maps.
+    """Compute Kendall's tau-b of the features of two maps.
 
     ``tau_b = (concordant - discordant) / sqrt((n0 - n1) (n0 - n2))`` over the ``n0 = n (n - 1) /
     2`` pairs of features, of which n1 are tied in a and n2 in b (Kendall 1945); equal to
@@ -27,27 +26,27 @@ def kendall_tau(
     0.588. ``nonzero_only`` leaves those features out.
 
     The counts are exact integers. Up to 4,096 features all pairs are compared, beyond that features
-    are sorted first; either way memory grows like n. Piecewise constant in both maps, so its
+    are sorted first; either way memory grows like n. It is piecewise constant in both maps, so its
     gradient is zero.
 
     Args:
-        a: Map of the original sample.
-        b: Map of the perturbed sample.
-        nonzero_only: Whether to use only the features with ``a != 0``.
+      a: map of the original sample.
+      b: map of the perturbed sample.
+      nonzero_only: whether to use only the features with ``a != 0``.
 
     Returns:
-        A number between -1 and 1; NaN if a map is constant (on the features used) or contains NaN, or is so small that
-        parts of it were flushed to zero (below 1.2e-35 times the root of the number of features in float32).
+      A number between -1 and 1; NaN if a map is constant (on the features used) or contains NaN, or is so small that
+      parts of it were flushed to zero (below 1.2e-35 times the root of the number of features in float32).
 
     Raises:
-        TypeError: If a dtype is not a floating one.
-        ValueError: If the shapes differ, or the maps are empty or have more than 2^20 features.
+      TypeError: if a dtype is not a floating one.
+      ValueError: if the shapes differ, or the maps are empty or have more than 2^20 features.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> tau = kendall_tau(jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([1.0, 3.0, 2.0, 4.0]))
-        >>> round(float(tau), 3)
-        0.667
+      >>> import jax.numpy as jnp
+      >>> tau = kendall_tau(jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([1.0, 3.0, 2.0, 4.0]))
+      >>> round(float(tau), 3)
+      0.667
     """
     a, b = _check.two_maps(a, b)
     if a.size > _pairs.MAX_FEATURES:
@@ -63,33 +62,33 @@ def kendall_tau(
         a, b = jnp.where(used, a, jnp.nan), jnp.where(used, b, jnp.nan)
     counts = (_pairs.all_pairs if a.size <= _COMPARE_ALL_UP_TO else _pairs.blocked)(a, b)
     untied = jnp.sqrt(counts.untied_a.astype(dtype)) * jnp.sqrt(counts.untied_b.astype(dtype))
-    # 0 / 0 for a constant map is the NaN that is wanted; the roots may round tau past 1.
+    # A constant map gives 0 / 0, the NaN that the result promises; the roots may round tau past 1.
     tau = jnp.clip(counts.score.astype(dtype) / untied, -1, 1)
     return jnp.where(unordered, jnp.nan, tau)
 
 
 def spearman(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]:
-    """Spearman's rho: Pearson's correlation of the ranks, where ties share their average rank.
+    """Compute Spearman's rho, Pearson's correlation of the ranks, where ties share their average rank.
 
-    Equal to ``scipy.stats.spearmanr``. Piecewise constant in both maps, so its gradient is zero.
+    It is equal to ``scipy.stats.spearmanr``, and piecewise constant in both maps, so its gradient is zero.
 
     Args:
-        a: Map of the original sample.
-        b: Map of the perturbed sample.
+      a: map of the original sample.
+      b: map of the perturbed sample.
 
     Returns:
-        A number between -1 and 1; NaN if a map is constant or contains NaN, or is so small that parts of it were
-        flushed to zero (below 1.2e-35 times the root of the number of features in float32).
+      A number between -1 and 1; NaN if a map is constant or contains NaN, or is so small that parts of it were
+      flushed to zero (below 1.2e-35 times the root of the number of features in float32).
 
     Raises:
-        TypeError: If a dtype is not a floating one.
-        ValueError: If the shapes differ or the maps are empty.
+      TypeError: if a dtype is not a floating one.
+      ValueError: if the shapes differ or the maps are empty.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> rho = spearman(jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([1.0, 3.0, 2.0, 4.0]))
-        >>> round(float(rho), 3)
-        0.8
+      >>> import jax.numpy as jnp
+      >>> rho = spearman(jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([1.0, 3.0, 2.0, 4.0]))
+      >>> round(float(rho), 3)
+      0.8
     """
     a, b = _check.two_maps(a, b)
     dtype = a.dtype

@@ -1,4 +1,4 @@
-"""Trained networks with their cards, as package data: ``ja.zoo.load("digits/natural")``.
+"""Load trained networks with their cards from package data: ``ja.zoo.load("digits/natural")``.
 
 Weights are NumPy archives of arrays, which run no code when they are read. The card beside them, a JSON file of the
 same name, says how they were trained and what was measured: only with the weights as they are stored, and on the full
@@ -23,7 +23,7 @@ from jaxattr.evaluation import ApplyFn
 
 
 class Pretrained(NamedTuple):
-    """A trained network.
+    """A trained network with its weights and its card.
 
     Attributes:
       model: the Flax module.
@@ -37,17 +37,17 @@ class Pretrained(NamedTuple):
 
     @property
     def apply_fn(self) -> ApplyFn:
-        """The network of batches that training and evaluation know."""
+        """Return the network as a function of batches, which training and evaluation take."""
         return models.apply_fn(self.model)
 
     @property
     def logits_fn(self) -> Partial:
-        """The classifier of ONE input that attributions, bounds and attacks take."""
+        """Return the classifier of ONE input, which attributions, bounds and attacks take."""
         return models.logits_fn(self.model, self.variables)
 
 
 def names(directory: str | os.PathLike | None = None) -> tuple[str, ...]:
-    """What there is, sorted.
+    """Return the names of all networks, sorted.
 
     Args:
       directory: a folder of weights and cards; by default the package's own.
@@ -88,7 +88,7 @@ def load(name: str, directory: str | os.PathLike | None = None) -> Pretrained:
         listed = ", ".join(there) or "nothing"
         raise ValueError(f"there is no trained network {name!r} in {root}; there is {listed}.")
     card = read_card(root.joinpath(f"{name}.json"))
-    # A real file, also where the package is a zip archive.
+    # Get a real file, also where the package is a zip archive.
     with importlib.resources.as_file(root.joinpath(f"{name}.npz")) as path:
         stored = load_variables(path)
     if weights_hash(stored) != card["weights"]:
@@ -101,7 +101,7 @@ def load(name: str, directory: str | os.PathLike | None = None) -> Pretrained:
 
 
 def build(card: dict[str, Any]) -> nn.Module:
-    """The untrained module that a card describes."""
+    """Build the untrained module that a card describes."""
     options = {
         name: tuple(value) if isinstance(value, list) else value for name, value in card["model"]["options"].items()
     }
@@ -125,7 +125,7 @@ def read_card(path: Traversable | Path) -> dict[str, Any]:
 
 
 def weights_hash(variables: Any) -> str:
-    """Hash of the values, shapes, dtypes and names of all arrays.
+    """Hash the values, shapes, dtypes and names of all arrays.
 
     Example:
       >>> weights_hash({"params": {"bias": np.zeros(2)}}) == weights_hash({"params": {"bias": np.zeros(3)}})
