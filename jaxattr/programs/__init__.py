@@ -1,1 +1,1 @@
-"""A function's traced program, looked at and evaluated by other rules."""
+"""Trace a function's program, inspect it, and evaluate it by other rules."""

@@ -1,4 +1,4 @@
-"""Rules that put a smooth operation in the place of one with a kink, for :mod:`jaxattr.programs.smooth`."""
+"""Define rules that replace operations with kinks by smooth ones, for :mod:`jaxattr.programs.smooth`."""
 
 import functools
 from collections.abc import Callable, Collection, Sequence
@@ -16,7 +16,7 @@ from jaxattr.programs.interpreter import Equation, Interpreter, Path, Rule, body
 
 
 class Smoother(Interpreter):
-    """Evaluates programs with smooth operations in the place of those ``at`` the given paths.
+    """An interpreter that replaces the operations ``at`` the given paths by smooth ones.
 
     Args:
       beta: sharpness of all of them; a number, or a traced one.
@@ -27,17 +27,17 @@ class Smoother(Interpreter):
     def __init__(self, beta: Any, pooling: str, at: Collection[Path]):
         super().__init__(_PRIMITIVES, _FUNCTIONS, at)
         self.beta, self.pooling = beta, pooling
-        # By the identity of a result, which is kept alive: what made it of what.
+        # Map the identity of a result, which is kept alive, to the operation that made it and its operands.
         self._origins: dict[int, tuple[Any, str, tuple[Any, ...]]] = {}
 
     def within(self, at: Collection[Path]) -> "Smoother":
-        """The same for other paths, with what is remembered."""
+        """Return a smoother for other paths, with a copy of the remembered operations."""
         other = Smoother(self.beta, self.pooling, at)
         other._origins = dict(self._origins)
         return other
 
     def walk(self, program: ClosedJaxpr, values: Sequence[Any], path: Path) -> list[Any]:
-        """The results of a program; what is remembered of it is forgotten with it, as JAX does its tracers."""
+        """Evaluate a program, and then forget the operations remembered in it, as JAX forgets its tracers."""
         before = self._origins
         self._origins = dict(before)
         try:
@@ -46,67 +46,67 @@ class Smoother(Interpreter):
             self._origins = before
 
     def apply(self, equation: Equation, *values: Any) -> list[Any]:
-        """The results of an operation; those that a choice may be made of are remembered."""
+        """Evaluate an operation, and remember it if a choice may be recognized by it."""
         results = super().apply(equation, *values)
         if equation.primitive.name in _REMEMBERED:
             self._origins[id(results[0])] = (results[0], equation.primitive.name, values)
         return results
 
     def origin(self, value: Any) -> tuple[str, tuple[Any, ...]]:
-        """The operation that made a value, and its operands; an empty name where it is not known."""
+        """Return the operation that made a value, and its operands; an empty name where it is not known."""
         _, name, operands = self._origins.get(id(value), (None, "", ()))
         return name, operands
 
     def core(self, value: Any) -> Any:
-        """A value before it was broadcast or converted."""
+        """Return a value as it was before it was broadcast or converted."""
         while self.origin(value)[0] in _CARRYING:
             value = self.origin(value)[1][0]
         return value
 
     def number(self, value: Any) -> float | None:
-        """A value, where it is one number that is known."""
+        """Return a value as a number, or ``None`` unless it is one known number."""
         value = self.core(value)
         known = isinstance(value, (int, float, np.generic, np.ndarray)) and np.size(value) == 1
         return float(np.asarray(value).item()) if known else None
 
     def scaled(self, function: Callable[..., Array], *values: Any) -> Array:
-        """``function(beta * values) / beta``: a function of sharpness 1 with sharpness ``beta``."""
+        """Evaluate ``function(beta * values) / beta``, which gives a function of sharpness 1 the sharpness ``beta``."""
         dtype = jnp.result_type(*values)
         beta = jnp.asarray(self.beta, dtype) if isinstance(self.beta, jax.Array) else self.beta
         return function(*(jnp.asarray(value, dtype) * beta for value in values)) / beta
 
     def plus(self, z: Any) -> Array:
-        """The smooth ``max(z, 0)``."""
+        """Return the smooth ``max(z, 0)``."""
         return self.scaled(_activations.softplus, z)
 
     def larger(self, a: Any, b: Any) -> Array:
-        """The smooth ``max(a, b)``."""
+        """Return the smooth ``max(a, b)``."""
         for z, other in ((a, b), (b, a)):
             if self.number(other) == 0:
                 return self.plus(z)
         return self.scaled(_activations.larger, a, b)
 
     def smaller(self, a: Any, b: Any) -> Array:
-        """The smooth ``min(a, b)``."""
+        """Return the smooth ``min(a, b)``."""
         return -self.larger(*(0.0 if self.number(value) == 0 else -value for value in (a, b)))
 
     def between(self, z: Any, low: float, high: float) -> Array:
-        """The smooth ``clip(z, low, high)``."""
+        """Return the smooth ``clip(z, low, high)``."""
         return self.scaled(_activations.between, z, low, high)
 
     def elu(self, z: Any, scale: Any, width: Any) -> Array:
-        """``z`` where it is positive, ``scale * (exp(z / width) - 1)`` elsewhere: ReLU of both signs replaced."""
+        """Return the smooth ELU: ``z`` where it is positive, ``scale * (exp(z / width) - 1)`` elsewhere."""
         return self.plus(z) + scale * jnp.expm1(-self.plus(-z) / width)
 
 
-# What a choice between two numbers is recognized by.
+# These operations identify a choice between two numbers as a maximum or an activation.
 _CARRYING = ("broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "copy")
 _COMPARING = {"gt": 1, "ge": 1, "lt": -1, "le": -1}
 _REMEMBERED = frozenset((*_CARRYING, *_COMPARING, "mul", "neg"))
 
 
 def _real(rule: Callable[..., Any]) -> Rule:
-    """A rule of operations with one result, for floating-point numbers alone."""
+    """Restrict a rule to floating-point numbers and to one result."""
 
     @functools.wraps(rule)
     def asked(smoother: Smoother, equation: Equation, *values: Any) -> Any:
@@ -118,7 +118,7 @@ def _real(rule: Callable[..., Any]) -> Rule:
     return asked
 
 
-# Of primitive operations
+# Define rules for primitive operations
 
 
 @_real
@@ -170,7 +170,7 @@ def _reduce_window_max(smoother: Smoother, equation: Equation, x: Any) -> Array:
 
 
 def _reduce_window(smoother: Smoother, equation: Equation, *values: Any) -> Any:
-    """A maximum over windows that starts at a number which is not known while tracing, such as an argument."""
+    """Replace a maximum over windows whose initial value is not known while tracing, such as an argument."""
     inside = [each.primitive.name for each in equation.params["jaxpr"].eqns]
     if len(values) != 2 or len(inside) != 1 or inside[0] not in ("max", "min"):
         return NotImplemented
@@ -182,7 +182,7 @@ def _reduce_window(smoother: Smoother, equation: Equation, *values: Any) -> Any:
 
 
 def _extreme(smoother: Smoother, equation: Equation, x: Array, of: Callable[[Array], Array], counts: Any) -> Array:
-    """The smooth maximum or minimum of groups of so many entries."""
+    """Return the smooth maximum or minimum of groups; ``counts`` has the number of entries of each."""
     inside = equation.params["jaxpr"].eqns if "jaxpr" in equation.params else ()
     name = inside[0].primitive.name if inside else equation.primitive.name
     sign = -1 if name.endswith("min") else 1
@@ -205,12 +205,12 @@ def _cummax(smoother: Smoother, equation: Equation, x: Any) -> Array:
 
 
 def _select(smoother: Smoother, equation: Equation, which: Any, *cases: Any) -> Any:
-    """Choices that are a maximum, ``where(a > b, a, b)``, or an activation, ``where(z > 0, z, slope * z)``."""
+    """Replace a choice that is a maximum, ``where(a > b, a, b)``, or an activation, ``where(z > 0, z, slope * z)``."""
     aval = equation.outvars[0].aval
     name, compared = smoother.origin(smoother.core(which))
     if len(cases) != 2 or name not in _COMPARING or not jnp.issubdtype(aval.dtype, jnp.floating):
         return NotImplemented
-    # Turned round so that the comparison is `a > b`.
+    # Order the operands such that the comparison is `a > b`.
     a, b = (smoother.core(value) for value in compared[:: _COMPARING[name]])
     lower, upper = map(smoother.core, cases)
     if _same(smoother, upper, a) and _same(smoother, lower, b):
@@ -233,7 +233,7 @@ def _same(smoother: Smoother, a: Any, b: Any) -> bool:
 
 
 def _factor(smoother: Smoother, value: Any, z: Any) -> Any:
-    """The factor by which a value is a multiple of z, or ``None``."""
+    """Return the factor by which a value is a multiple of z, or ``None``."""
     if value is z or smoother.number(value) == 0:
         return 1.0 if value is z else 0.0
     name, operands = smoother.origin(value)
@@ -262,11 +262,11 @@ _PRIMITIVES: dict[str, Rule] = {
 }
 
 
-# Of functions that JAX traces as a unit
+# Define rules for functions that JAX traces as a unit
 
 
 def _inside(smoother: Smoother, equation: Equation, *values: Any) -> Any:
-    """The results of a function whose operations with kinks are replaced one by one."""
+    """Evaluate a function after replacing its operations with kinks one by one."""
     inner = body(equation)
     found = kinks.find(inner, [True] * len(values)) if inner else []
     if inner is None or not found:
@@ -275,14 +275,14 @@ def _inside(smoother: Smoother, equation: Equation, *values: Any) -> Any:
     def evaluate(*values: Any) -> list[Any]:
         return smoother.within([each.path for each in found]).walk(inner, values, ())
 
-    # A function of which something is left stays as it is, so that it is refused by its own name.
+    # Leave a function as it is if some kinks cannot be replaced, so that the refusal names the function.
     program, _ = trace(evaluate, *values)
     left = kinks.find(program, [True] * len(values))
     return smoother.bind(equation, *values) if left else evaluate(*values)
 
 
 def _of_jax(rule: Rule) -> Rule:
-    """A rule for a function of JAX; whatever else has its name is looked into."""
+    """Restrict a rule to functions of JAX; other functions of the same name are entered."""
 
     @functools.wraps(rule)
     def asked(smoother: Smoother, equation: Equation, *values: Any) -> Any:
@@ -295,7 +295,7 @@ def _of_jax(rule: Rule) -> Rule:
 
 
 def _parameter(equation: Equation, values: Any) -> Any:
-    """The second argument of an activation: an operand, or the first factor that stands in its program."""
+    """Return the second argument of an activation: an operand, or the first factor that its program contains."""
     if len(values) > 1:
         return values[1]
     inner = body(equation)
@@ -356,7 +356,7 @@ def _celu(smoother: Smoother, equation: Equation, *values: Any) -> Any:
 
 @_activation
 def _selu(smoother: Smoother, _: Equation, z: Any) -> Array:
-    # Klambauer et al. 2017.
+    # Klambauer et al. 2017 give these constants.
     return 1.0507009873554804934193349852946 * smoother.elu(z, 1.6732632423543772848170429916717, 1.0)
 
 

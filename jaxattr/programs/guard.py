@@ -1,7 +1,7 @@
-"""The check that stands before every bound: is the network twice differentiable where it is bounded, and how precise?
+"""Check before every bound that the network is twice differentiable in its input, and computes precisely enough.
 
-It looks at traced programs only (:func:`jaxattr.programs.kinks.kinks`), so that it costs time while a method is traced
-and none in the compiled program. What it has found is kept for as long as the function lives, by its identity, and for
+The check inspects traced programs only (:func:`jaxattr.programs.kinks.kinks`): it costs time while a method is traced,
+and none in the compiled program. Its findings are kept for as long as the function lives, by its identity, and for
 callable pytrees by their structure and the shapes of their arrays; neither functions nor arrays are kept alive.
 """
 
@@ -30,9 +30,9 @@ _known: collections.OrderedDict[Any, Examined] = collections.OrderedDict()
 def check(attribute: Any, logits_fn: LogitsFn, x: Array, kinks: Kinks = "refuse", *, method: str) -> int:
     """Count the kinks of the explained output and of the attribution; ``kinks="refuse"`` raises where there are any.
 
-    Of a gradient attribution the explained output, ``attribute.output(logits_fn)``, is looked at. An attribution that
-    is any other function is looked at itself, too, as it explains a smooth network of the same shapes: it has kinks of
-    its own if it takes absolute values or sorts, say.
+    For a gradient attribution the check inspects the explained output, ``attribute.output(logits_fn)``. For any other
+    attribution it inspects the attribution itself, too, on a smooth network of the same shapes: that has kinks of its
+    own if it takes absolute values or sorts, say.
 
     Args:
       attribute: ``(logits_fn, x, label) -> map``.
@@ -99,7 +99,7 @@ def require_precision(attribute: Any, logits_fn: LogitsFn, x: Array, *, method: 
 
 
 def _examined(attribute: Any, logits_fn: LogitsFn, x: Array) -> tuple[Examined, Examined, Examined]:
-    """What is seen of the network, of the output that is explained, and of the attribution itself."""
+    """Examine the network, the explained output, and the attribution itself."""
     output = getattr(attribute, "output", None)
     network = explained = _looked_up((logits_fn,), x, lambda: _of_function(logits_fn, x))
     if output is not None:
@@ -112,7 +112,7 @@ def _examined(attribute: Any, logits_fn: LogitsFn, x: Array) -> tuple[Examined, 
 
 
 def _of_function(fn: Callable[[Any], Any], x: Array) -> Examined:
-    """What lies between x and the result; what holds for these arrays of a callable pytree holds for all."""
+    """Examine the program between x and the result; all arrays of a callable pytree share the findings."""
     leaves, tree = jax.tree.flatten(fn)
     if jax.tree_util.treedef_is_leaf(tree):
         program = jax.make_jaxpr(fn)(x)
@@ -132,7 +132,7 @@ def _of_function(fn: Callable[[Any], Any], x: Array) -> Examined:
 
 
 def _of_attribution(attribute: Any, logits_fn: LogitsFn, x: Array, classes: int) -> Examined:
-    """What is in the map of a smooth network, or of the network itself, where an attribution takes no other."""
+    """Examine the map of a smooth network, or of the network itself, where an attribution accepts no other."""
 
     def smooth_network(z):
         slopes = jnp.linspace(0.5, 1.0, classes).astype(z.dtype)
@@ -173,7 +173,7 @@ def _message(method: str, network: Sequence[Kink], explained: Sequence[Kink], of
     )
 
 
-# What has been found
+# Keep findings
 
 
 def _looked_up(parts: Sequence[Any], x: Array, look: Callable[[], Examined]) -> Examined:
@@ -190,15 +190,15 @@ def _looked_up(parts: Sequence[Any], x: Array, look: Callable[[], Examined]) -> 
 
 
 def _identity(value: Any) -> Any:
-    """What stands for a value in a key: equal for equal values, without keeping a function or an array alive.
+    """Return a key for a value: equal for equal values, without keeping a function or an array alive.
 
     Raises:
-      TypeError: if nothing does.
+      TypeError: if a value has no key.
     """
     if _is_array(value):
         return np.shape(value), value.dtype
     if value is None or isinstance(value, (str, bytes, bool, int, float, complex, type, np.dtype)):
-        # 1, 1.0 and True are equal.
+        # Add the type to the key, since 1, 1.0 and True are equal.
         return type(value), value
     if isinstance(value, (tuple, list)):
         return type(value), *map(_identity, value)

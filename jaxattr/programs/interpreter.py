@@ -2,7 +2,7 @@
 
 ``jax.make_jaxpr(fn)(x)`` is a function as a list of primitive operations. :class:`Interpreter` walks that list, enters
 the programs inside of it (``jit``, ``checkpoint``, ``custom_jvp``, ``custom_vjp``, ``scan``, ``while_loop``, ``cond``,
-...) and asks a table of rules what to do with an operation. Everything here stands on JAX's public names.
+...) and asks a table of rules what to do with an operation. The module uses JAX's public names only.
 
 **A rule** is ``rule(interpreter, equation, *values) -> sequence of results | NotImplemented``.
 
@@ -45,7 +45,7 @@ from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 Path: TypeAlias = tuple[int, ...]
-"""Where an operation stands: its index, behind the indices of the operations that it is inside of.
+"""A path locates an operation by its index, after the indices of the operations that contain it.
 
 The bodies of ``while`` and ``cond`` are numbered: ``(4, 1, 0)`` is the first operation of the second body of the fifth
 operation. A path belongs to one program; another trace of the same function has the same ones.
@@ -57,7 +57,7 @@ Equation: TypeAlias = Any
 Rule: TypeAlias = Callable[..., Any]
 """``rule(interpreter, equation, *values) -> sequence of results | NotImplemented``."""
 
-# One program each, that runs once, of exactly the operands; by the names of JAX 0.9 to 0.12.
+# Each of these parameters holds one program, which runs once on exactly the operands, in JAX 0.9 to 0.12.
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr", "callee", "call")
 _LOOPS = ("scan", "while", "cond")
 _CHECKPOINTS = ("remat", "remat2", "checkpoint")
@@ -67,8 +67,8 @@ class Function(NamedTuple):
     """The function that an operation evaluates as a unit.
 
     Attributes:
-      name: ``__name__`` of it, as given to ``jit`` or ``custom_jvp``.
-      file: where it is defined, ``None`` where that is not known.
+      name: its ``__name__``, as given to ``jit`` or ``custom_jvp``.
+      file: the file that defines it, ``None`` where that is not known.
     """
 
     name: str
@@ -76,13 +76,13 @@ class Function(NamedTuple):
 
 
 def body(equation: Equation) -> ClosedJaxpr | None:
-    """The program that an operation runs once, of its operands; ``None`` for primitive operations and loops."""
+    """Return the program that an operation runs once on its operands; ``None`` for primitive operations and loops."""
     if equation.primitive.name in _LOOPS:
         return None
     for name in _BODIES:
         inner = equation.params.get(name)
         if isinstance(inner, Jaxpr | ClosedJaxpr):
-            # One class since JAX 0.12.
+            # JAX has one class for both since 0.12.
             inner = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
             if equation.primitive.name == "shard_map" or _fits(equation.invars, inner.jaxpr.invars):
                 return inner
@@ -90,12 +90,12 @@ def body(equation: Equation) -> ClosedJaxpr | None:
 
 
 def _fits(outside: Sequence[Any], inside: Sequence[Any]) -> bool:
-    """Whether operands are those of a program; a reduction of arrays, say, is by a program of two numbers."""
+    """Return whether operands match a program's; a reduction of arrays, say, has a program of two numbers."""
     return [atom.aval.shape for atom in outside] == [atom.aval.shape for atom in inside]
 
 
 def function(equation: Equation) -> Function | None:
-    """The named function that an operation evaluates, or ``None``."""
+    """Return the named function that an operation evaluates, or ``None``."""
     inner = body(equation)
     if inner is None or equation.primitive.name == "shard_map":
         return None
@@ -105,13 +105,13 @@ def function(equation: Equation) -> Function | None:
 
 
 def trace(fn: Callable[..., Any], *args: Any) -> tuple[ClosedJaxpr, Any]:
-    """The program of ``fn(*args)`` over flattened arguments and results, and the tree of its results."""
+    """Trace ``fn(*args)`` over flattened arguments and results, and return the program with the tree of its results."""
     program, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
     return program, jax.tree.structure(shapes)
 
 
 def scan_operands(equation: Equation, values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
-    """Operands of a ``scan``: what it closes over, the first carry, and what it runs over."""
+    """Split the operands of a ``scan`` into closed-over constants, the first carry, and the scanned inputs."""
     program = equation.params["jaxpr"].jaxpr
 
     def stacked(outside, inside):
@@ -123,14 +123,14 @@ def scan_operands(equation: Equation, values: Sequence[Any]) -> tuple[Sequence[A
 
 
 def while_operands(equation: Equation, values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
-    """Operands of a ``while_loop``: what its condition and its body close over, and the first state."""
+    """Split the operands of a ``while_loop`` into constants of its condition and of its body, and the first state."""
     first = equation.params["cond_nconsts"]
     second = first + equation.params["body_nconsts"]
     return values[:first], values[first:second], values[second:]
 
 
 class Interpreter:
-    """Evaluates programs; see the module's text for rules.
+    """An evaluator of programs by rules; the module's text describes the rules.
 
     Args:
       rules: by the name of a primitive.
@@ -138,7 +138,7 @@ class Interpreter:
       at: paths of the operations that may be replaced; ``None`` for all.
 
     Attributes:
-      path: of the operation that a rule is asked about.
+      path: path of the current operation.
     """
 
     def __init__(
@@ -154,11 +154,11 @@ class Interpreter:
         self._above = frozenset(path[:end] for path in at or () for end in range(len(path)))
 
     def __call__(self, program: ClosedJaxpr, *values: Any) -> list[Any]:
-        """The results of a program of flat operands."""
+        """Evaluate a program of flat operands."""
         return self.walk(program, values, ())
 
     def walk(self, program: ClosedJaxpr, values: Sequence[Any], path: Path) -> list[Any]:
-        """The results of a program that stands at ``path``."""
+        """Evaluate a program that stands at ``path``."""
         jaxpr = program.jaxpr
         known = dict(zip(jaxpr.constvars, map(self.constant, program.consts), strict=True))
         known.update(zip(jaxpr.invars, values, strict=True))
@@ -178,15 +178,15 @@ class Interpreter:
         return [read(atom) for atom in jaxpr.outvars]
 
     def constant(self, value: Any) -> Any:
-        """The value of an array that a program holds."""
+        """Return the value of an array that a program holds."""
         return value
 
     def literal(self, atom: Literal) -> Any:
-        """The value of a number that stands in a program."""
+        """Return the value of a number that stands in a program."""
         return atom.val
 
     def apply(self, equation: Equation, *values: Any) -> list[Any]:
-        """The results of the operation at ``self.path``: by a rule, else by entering it, else as they are."""
+        """Evaluate the operation at ``self.path``: by a rule, else by entering it, else as it is."""
         path = self.path
         asked = self._at is None or any(path[:end] in self._at for end in range(1, len(path) + 1))
         if asked:
@@ -206,20 +206,20 @@ class Interpreter:
         return [rule for rule in found if rule is not None]
 
     def bind(self, equation: Equation, *values: Any) -> list[Any]:
-        """The results of an operation as it is."""
+        """Evaluate an operation as it is."""
         operands = {atom: value for atom, value in zip(equation.invars, values, strict=True) if isinstance(atom, Var)}
         about = self._about._replace(arg_names=None, result_paths=None)
         alone = Jaxpr((), list(operands), equation.outvars, [equation], equation.effects, about)
         return list(jax.core.eval_jaxpr(alone, (), *operands.values()))
 
     def evaluator(self) -> "Interpreter":
-        """An interpreter without rules, which can :meth:`bind` operations of the program that this one walks."""
+        """Return an interpreter without rules, which can :meth:`bind` operations of the program that this one walks."""
         plain = Interpreter(at=())
         plain._about = self._about
         return plain
 
     def enter(self, equation: Equation, *values: Any) -> list[Any]:
-        """The results of an operation that holds programs, with the rules asked inside of them.
+        """Evaluate an operation that holds programs, and apply the rules inside of them.
 
         Raises:
           NotImplementedError: if its programs are not evaluated once, of its operands, and it is no known loop.
@@ -273,7 +273,7 @@ class Interpreter:
 
 
 class _as_traced:
-    """What is traced inside keeps the source line, the name and the settings of an operation."""
+    """A context in which traced operations keep the source line, the name and the settings of a given one."""
 
     def __init__(self, equation: Equation):
         info = equation.source_info

@@ -1,6 +1,6 @@
-"""Intervals that hold the results of operations, from intervals of their operands.
+"""Bound the results of operations by intervals, from intervals of their operands.
 
-Numbers are taken as finite and computed exactly: rounding may make a variance negative, and no kink of it.
+Numbers are taken as finite and exact: a variance that rounding makes negative counts as non-negative.
 """
 
 import math
@@ -14,7 +14,7 @@ from jaxattr.programs.values import ANYTHING, SAME, Interval, Value, core, is_in
 
 
 def interval(name: str, equation: Equation, values: Sequence[Value]) -> Interval:
-    """An interval that holds the results of an operation."""
+    """Return an interval that holds the results of an operation."""
     try:
         low, high = _INTERVALS[name](equation, *values) if name in _INTERVALS else ANYTHING
     except (OverflowError, ValueError, ZeroDivisionError):
@@ -37,7 +37,7 @@ def _fixed(low: float, high: float) -> Callable[..., Interval]:
 
 
 def _exp(x: float) -> float:
-    # Never 0.
+    # An exponential is never 0.
     return math.inf if x > 700 else max(math.exp(x), _LEAST)
 
 
@@ -50,7 +50,7 @@ def _hull(_, *values: Value) -> Interval:
 
 
 def _times(a: Value, b: Value) -> Interval:
-    # 0 * inf is an entry of 0 times a finite entry.
+    # 0 * inf stands for an entry of 0 times a finite entry, which is 0.
     corners = [0.0 if 0 in (x, y) else x * y for x in (a.low, a.high) for y in (b.low, b.high)]
     return min(corners), max(corners)
 
@@ -99,7 +99,7 @@ def _sum(equation: Equation, x: Value) -> Interval:
 
 
 def _sign_of_sum(_, *values: Value) -> Interval:
-    """Sums of products, of unknown number."""
+    """Bound sums of products, whose number is unknown."""
     if all(v.low >= 0 for v in values):
         return 0.0, math.inf
     return ANYTHING
@@ -118,7 +118,7 @@ def _less(a: Value, b: Value) -> bool | None:
         return True
     if a.number == 0 and is_norm(b):
         return True
-    # Numbers are finite, as far as derivatives are concerned.
+    # Derivatives assume finite numbers, so that infinite ends are never attained.
     if a.low >= b.high or b.high == -math.inf or a.low == math.inf:
         return False
     return True if b.low == math.inf != a.high or a.high == -math.inf else None
@@ -126,7 +126,7 @@ def _less(a: Value, b: Value) -> bool | None:
 
 def _equal(a: Value, b: Value) -> bool | None:
     if same(a, b):
-        # x == x asks whether x is a number.
+        # x == x tests for NaN, and numbers are finite.
         return True
     if (a.number == 0 and is_norm(b)) or (b.number == 0 and is_norm(a)):
         return False
@@ -220,11 +220,11 @@ _INTERVALS: dict[str, Callable[..., Interval]] = {
 }
 
 
-# A variance is not negative, in whatever form
+# Recognize variances and norms, which are not negative
 
 
 def _squared(value: Value) -> Value | None:
-    """What a value is the square of."""
+    """Return the value whose square this is, or ``None``."""
     value = core(value)
     if value.operation == "square" or (value.operation == "integer_pow" and value.options["y"] == 2):
         return value.operands[0]
@@ -234,7 +234,7 @@ def _squared(value: Value) -> Value | None:
 
 
 def _averaged(value: Value) -> tuple[Value, Any] | None:
-    """What a value is the mean of, with a description of the mean."""
+    """Return the value whose mean this is, with the axes of the mean, or ``None``."""
     value = core(value)
     while value.operation in ("div", "mul", "psum") and not any(v.depends for v in value.operands[1:]):
         value = core(value.operands[0])
@@ -242,14 +242,14 @@ def _averaged(value: Value) -> tuple[Value, Any] | None:
         return None
     axes, entry = value.options["axes"], core(value.operands[0])
     if entry.operation == "select_n" and not entry.operands[0].depends:
-        # A mask, with zeros where nothing counts.
+        # Look through a mask, which puts zeros in the place of entries that do not count.
         inside = [case for case in entry.operands[1:] if case.number != 0]
         entry = core(inside[0]) if len(inside) == 1 else entry
     return entry, axes
 
 
 def _is_variance(a: Value, b: Value) -> bool:
-    """Whether ``a - b`` is the mean of a square less the square of the mean."""
+    """Return whether ``a - b`` is the mean of a square less the square of the mean."""
     mean = _squared(b)
     of_squares, of_values = _averaged(a), _averaged(mean) if mean is not None else None
     if of_squares is None or of_values is None or of_squares[1] != of_values[1]:
@@ -259,7 +259,7 @@ def _is_variance(a: Value, b: Value) -> bool:
 
 
 def is_norm(value: Value) -> bool:
-    """Whether a value is a sum of squares or its root, which touches 0 at single points only."""
+    """Return whether a value is a sum of squares or its root, which touches 0 at single points only."""
     value = core(value)
     while value.operation in ("sqrt", "div", "mul") and not any(v.depends for v in value.operands[1:]):
         value = core(value.operands[0])

@@ -1,4 +1,4 @@
-"""What is not twice differentiable between the input of a function and its output, by its traced program."""
+"""Find the operations between a function's input and output that are not twice differentiable."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 def kinks(fn: Callable[[Any], Any], x: Any) -> list[Kink]:
-    """List what is not twice differentiable between the input and the output of a function.
+    """List the operations between a function's input and output that are not twice differentiable.
 
     Bounds need two derivatives of the network in its input. ReLU, max-pooling, ``abs``, ``clip``, ``sort``, rounding or
     a choice that the input decides make its gradient jump. The derivative that JAX computes does not see the jump, and
@@ -88,7 +88,7 @@ def kinks(fn: Callable[[Any], Any], x: Any) -> list[Kink]:
 
 
 class Examined(NamedTuple):
-    """What a search has seen in a program.
+    """The findings of a search in a program.
 
     Attributes:
       found: the kinks, in the order of the program.
@@ -108,13 +108,13 @@ def find(program: ClosedJaxpr, depends: Sequence[bool], *, added_constants: bool
 
 
 def examine(program: ClosedJaxpr, depends: Sequence[bool], *, added_constants: bool = True) -> Examined:
-    """Look for kinks, and for types that round more than others.
+    """Find a program's kinks, and its least precise floating-point type.
 
     Args:
       program: of flat operands, from :func:`jaxattr.programs.interpreter.trace`.
       depends: for each operand whether it is part of the input.
-      added_constants: whether what comes from ``stop_gradient`` and is only added to an output does not count, as for a
-        function of which the gradient is explained.
+      added_constants: ignore results of ``stop_gradient`` that are only added to an output, as for a function whose
+        gradient is explained.
     """
     search = Search()
     inputs = [

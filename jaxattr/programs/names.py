@@ -1,4 +1,4 @@
-"""What is smooth, by the names that JAX gives to operations and functions: the one place that knows.
+"""List the names of JAX's smooth operations and functions; no other module lists them.
 
 *Smooth* means twice differentiable wherever it is finite. Singular points of ``sqrt``, ``rsqrt``, ``log``, ``div`` and
 ``pow`` are no kinks: the derivatives grow without limit there, which a result shows (as ``inf`` or NaN) and a kink
@@ -19,7 +19,7 @@ reduce_window_sum fft psum psum_invariant psum_scatter reduce_scatter scatter-ad
 scatter-sub scatter_sub symmetric_product scaled_dot scaled_matmul unreduced_psum unreduced_reduce_scatter
 dot_product_attention_fwd dot_product_attention_bwd dot_product_attention_fwd_wrapper dot_product_attention_bwd_wrapper
 """
-# Only NaN and infinity make is_finite jump, of which nothing is differentiated.
+# is_finite jumps at NaN and infinity only, where no derivative exists.
 _MOVES = """
 broadcast_in_dim reshape transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice gather scatter
 concatenate pad rev copy copy_p convert_element_type reduce_precision real imag complex conj select_n split tile
@@ -35,12 +35,12 @@ eigh eig svd schur hessenberg tridiagonal tridiagonal_solve
 _OURS = "jaxattr_convolve jaxattr_convolve_to_kernel jaxattr_sum_windows jaxattr_spread_windows"
 
 SMOOTH = frozenset(" ".join((_ELEMENTARY, _PRODUCTS, _MOVES, _FACTORS, _OURS)).split())
-"""Smooth operations; what depends on the input and is in no table counts as a kink of its own name."""
+"""Smooth operations; an operation on the input that no table lists counts as a kink of its own name."""
 
 _COMPARISONS = "eq ne lt le gt ge eq_to lt_to le_to"
 
 COMPARISONS = frozenset(_COMPARISONS.split())
-"""No kinks by themselves, but where their results become numbers or choose between numbers."""
+"""Comparisons, which are kinks only where their results become numbers or choose between numbers."""
 
 _SMOOTH_FUNCTIONS = """
 softplus logaddexp logaddexp2 hypot log_softmax logsumexp log_sigmoid gelu silu swish mish squareplus glu standardize
@@ -55,7 +55,7 @@ SMOOTH_FUNCTIONS: dict[str, tuple[float, float]] = {
 }
 """Functions that are smooth as a whole, though operations inside of them have kinks, with the range of their results.
 
-Believed only of functions that are defined in one of :data:`PACKAGES`: any other of such a name is looked into.
+They must be defined in one of :data:`PACKAGES`: the search enters any other function of such a name.
 """
 
 PACKAGES = ("jax", "flax", "equinox", "haiku", "optax")

@@ -1,4 +1,4 @@
-"""The search for kinks: a traced program evaluated with what is known of its numbers in place of numbers."""
+"""Search for kinks by evaluating a traced program on abstract values in place of numbers."""
 
 import dataclasses
 import math
@@ -12,12 +12,13 @@ from jaxattr.programs import interpreter, intervals, names, source, terms, value
 from jaxattr.programs.interpreter import Equation, Function, Interpreter, Path
 from jaxattr.programs.values import Interval, Term, Value
 
-# A floor under a norm: it keeps 0 / 0 from happening, and differs from the norm on a ball of that radius alone.
+# A floor of at most this size under a norm counts as smooth: it prevents 0 / 0, and differs from the norm on a ball of
+# that radius only.
 _LARGEST_STABILIZER = 1e-5
 
 
 class Search(Interpreter):
-    """Evaluates a program with :class:`~jaxattr.programs.values.Value` in place of arrays, and collects its kinks.
+    """An interpreter that evaluates a program on :class:`~jaxattr.programs.values.Value` and collects its kinks.
 
     Attributes:
       narrowest: among results that depend on the input the floating-point type of the fewest bits: these, its name, and
@@ -35,19 +36,19 @@ class Search(Interpreter):
         self._following: list[Function | None] = []
 
     def kinks(self) -> Iterator[tuple[int, str, tuple[Equation, ...], Path]]:
-        """Bit, name, operation (behind those that it is inside of) and path of the kinks."""
+        """Iterate over the kinks: bit, name, operation (after those that contain it) and path."""
         return ((bit, name, chain, path) for path, (bit, name, chain) in self._found.items())
 
     def constant(self, value: Any) -> Value:
-        """What is known of an array that a program holds."""
+        """Return the abstract value of an array that a program holds."""
         return values.known(value)
 
     def literal(self, atom: Any) -> Value:
-        """What is known of a number that stands in a program."""
+        """Return the abstract value of a number that stands in a program."""
         return values.known(atom.val)
 
     def apply(self, equation: Equation, *operands: Value) -> list[Value]:
-        """What is known of the results of the operation at ``self.path``."""
+        """Return the abstract results of the operation at ``self.path``."""
         name, path = equation.primitive.name, self.path
         if name == "cond" and operands[0].number is not None:
             branch = int(operands[0].number)
@@ -73,10 +74,10 @@ class Search(Interpreter):
             if (bits := values.bits(var.aval)) < self.narrowest[0]:
                 self.narrowest = (bits, var.aval.dtype.name, (*self._chain, equation))
 
-    # Results of operations
+    # Evaluate single operations
 
     def smooth(self, equation: Equation, operands: Sequence[Value]) -> list[Value]:
-        """The results of an operation without a kink."""
+        """Return the results of an operation without a kink."""
         name = equation.primitive.name
         if name == "optimization_barrier":
             return list(operands)
@@ -89,7 +90,7 @@ class Search(Interpreter):
         for value in operands:
             before |= value.kinks
         if not all(values.is_discrete(var.aval) for var in equation.invars):
-            # A number that becomes an integer, or a yes or no, jumps where that is used as a number or to choose one.
+            # A conversion to integers or booleans jumps; it counts once the result is used as a number or in a choice.
             after = self._kink(equation) if any(values.is_discrete(var.aval) for var in equation.outvars) else 0
             self._comparisons |= after if name in names.COMPARISONS else 0
         return [
@@ -109,7 +110,7 @@ class Search(Interpreter):
         return [_of_term(term, var.aval, within) for var, within in zip(equation.outvars, ranges, strict=True)]
 
     def _share(self, equation: Equation, operands: Sequence[Value]) -> None:
-        """Let the same maximum, written twice, be one term."""
+        """Give one term to a maximum that is written twice."""
         term = self._terms.setdefault(self.path, Term(0))
         for other, options, found in self._shared.get(operands[0], ()):
             if (other, options) == (equation.primitive.name, equation.params):
@@ -118,22 +119,22 @@ class Search(Interpreter):
         self._shared.setdefault(operands[0], []).append((equation.primitive.name, equation.params, term))
 
     def term(self, kinks: int) -> Term:
-        """The kinked number at ``self.path``, with these kinks, too."""
+        """Return the kinked number at ``self.path``, and add ``kinks`` to it."""
         term = self._terms.setdefault(self.path, Term(0))
         term.kinks |= kinks
         return term
 
     def choice(self, equation: Equation, by: Value) -> int:
-        """The kinks of a choice: its own, where a comparison decides; else what the decision is made of."""
+        """Return the kinks of a choice: its own, where a comparison decides; else those of the decision."""
         kinks = by.all_kinks & ~self._comparisons
         return kinks | self._kink(equation) if by.all_kinks & self._comparisons or not kinks else kinks
 
     def _kink(self, equation: Equation, operation: str = "") -> int:
-        """The bit of the kink at ``self.path``."""
+        """Return the bit of the kink at ``self.path``."""
         new = (1 << len(self._found), operation or equation.primitive.name, (*self._chain, equation))
         return self._found.setdefault(self.path, new)[0]
 
-    # Programs inside of operations
+    # Evaluate programs inside of operations
 
     def _inside(self, equation: Equation, program: ClosedJaxpr, operands: Sequence[Value], path: Path) -> list[Value]:
         before = self.path
@@ -160,11 +161,11 @@ class Search(Interpreter):
         return results
 
     def _of_derivative(self, equation: Equation, operands: Sequence[Value]) -> int:
-        """The kinks of the derivative rule that a user has given."""
+        """Return the kinks of a derivative rule that a user has defined."""
         program = _derivative(equation, self)
         if program is None:
             return 0
-        # A rule may call its own function.
+        # Do not follow the rule again where it calls its own function.
         self._following.append(interpreter.function(equation))
         seeds = [Value(True)] * (len(program.jaxpr.invars) - len(operands))
         results = self._inside(equation, program, [*(v.settled() for v in operands), *seeds], (*self.path, -1))
@@ -205,7 +206,7 @@ class Search(Interpreter):
         return self._chosen(equation, index, results)
 
     def _chosen(self, equation: Equation, by: Value, results: list[Value]) -> list[Value]:
-        """Results of which ``by`` decides what they are."""
+        """Return results that ``by`` selects, with the kinks of that choice."""
         if not by.depends:
             return results
         kinks = self.choice(equation, by)
@@ -213,7 +214,7 @@ class Search(Interpreter):
 
 
 def _derivative(equation: Equation, search: Search) -> ClosedJaxpr | None:
-    """The program of a custom derivative: of the operands, and of their tangents or of the results' cotangents."""
+    """Return the program of a custom derivative: of the operands, and of their tangents or the results' cotangents."""
     alone, of_jvp = search.evaluator(), equation.primitive.name.startswith("custom_jvp")
     moving = [i for i, var in enumerate(equation.invars) if not values.is_discrete(var.aval)]
     seeded = [equation.invars[i] for i in moving] if of_jvp else equation.outvars
@@ -237,9 +238,9 @@ def _derivative(equation: Equation, search: Search) -> ClosedJaxpr | None:
 
 
 def _is_smooth(named: Function, library: str | None, custom: bool) -> bool:
-    """Whether a function is known to be smooth as a whole."""
+    """Return whether a function is known to be smooth as a whole."""
     if library == "jaxattr":
-        # Custom derivatives of this library are there because they are smooth.
+        # This library defines custom derivatives for smooth functions only.
         return custom or named.name.startswith("jaxattr_")
     return library in names.PACKAGES and named.name in names.SMOOTH_FUNCTIONS
 
@@ -250,7 +251,7 @@ def _interval(equation: Equation, operands: Sequence[Value]) -> Interval:
 
 
 def _of_term(term: Term, aval: Any, within: Interval) -> Value:
-    """A kinked number; an integer has no terms that cancel."""
+    """Return a kinked number as a value; the terms of an integer cannot cancel."""
     if values.is_discrete(aval):
         return Value(True, term.kinks, low=within[0], high=within[1])
     return Value(True, terms={(term, values.whole(aval)): 1.0}, low=within[0], high=within[1])
@@ -264,13 +265,13 @@ def _union(results: Sequence[Value]) -> int:
 
 
 def _entry(value: Value) -> Value:
-    """An entry of a stacked array, or the other way round."""
+    """Return an entry of a stacked array, or an array stacked from entries."""
     value = value.settled()
     return Value(value.depends, value.kinks, low=value.low, high=value.high)
 
 
 def _joined(a: Value, b: Value) -> Value:
-    """Either of two values; intervals that grow are given up, so that a loop comes to an end."""
+    """Join two values, one of which occurs; growing intervals are dropped, so that the search of a loop ends."""
     return Value(
         a.depends or b.depends,
         a.all_kinks | b.all_kinks,
@@ -283,7 +284,7 @@ def _alike(a: Value, b: Value) -> bool:
     return (a.depends, a.kinks, a.low, a.high) == (b.depends, b.kinks, b.low, b.high)
 
 
-# Rules of single operations: ``rule(search, equation, *operands) -> results | NotImplemented``
+# Define rules of single operations: ``rule(search, equation, *operands) -> results | NotImplemented``
 
 
 def _max(_: Search, equation: Equation, a: Value, b: Value):
@@ -323,7 +324,7 @@ def _sign(search: Search, equation: Equation, x: Value):
 
 def _reduce_max(_: Search, equation: Equation, x: Value):
     if equation.invars[0].aval.size == equation.outvars[0].aval.size:
-        # Axes of length 1.
+        # A maximum along axes of length 1 is a reshape.
         return [dataclasses.replace(x.settled(), operation="reshape", operands=(x,), options={})]
     return NotImplemented
 
@@ -341,14 +342,14 @@ def _select(search: Search, equation: Equation, by: Value, *cases: Value):
 
 
 def _linear_solve(search: Search, equation: Equation, *operands: Value):
-    """A function of the matrix and of the right side; factors for the solution are no part of it."""
+    """Treat the solution as a function of the matrix and the right side, and ignore precomputed factors."""
     lengths = equation.params["const_lengths"]
     matrix, right = operands[: lengths.matvec], operands[sum(lengths) :]
     return search.smooth(equation, [value.settled() for value in (*matrix, *right)])
 
 
 def _by_program(search: Search, equation: Equation, *operands: Value):
-    """A reduction by a program of two numbers."""
+    """Treat a reduction by a program of two numbers as smooth if that program is."""
     program = equation.params["jaxpr"]
     program = program if isinstance(program, ClosedJaxpr) else ClosedJaxpr(program, ())
     inner = Search()

@@ -1,4 +1,4 @@
-"""The smooth twin of a function: the same program, with something smooth in the place of what has kinks."""
+"""Build the smooth twin of a function: the same program, with smooth operations in the place of those with kinks."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ from jaxattr.programs import interpreter, kinks
 from jaxattr.programs._stand_ins import Smoother
 
 Pooling: TypeAlias = Literal["logsumexp", "logmeanexp", "average"]
-"""What takes the place of a maximum over a window or along axes."""
+"""Replacements of a maximum over a window or along axes."""
 
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 
@@ -57,11 +57,11 @@ def smooth(
     ``cummax``, ``cummin``                        likewise
     ============================================  ===================================================================
 
-    ``jnp.where`` is understood where it is one of these: ``where(z > 0, z, slope * z)``, ``where(a > b, a, b)``. What
+    ``jnp.where`` is recognized as one of these: ``where(z > 0, z, slope * z)``, ``where(a > b, a, b)``. What
     is smooth already stays as it is. The twin's error is at most ``log(2) / beta`` per ReLU and ``log(n) / beta`` per
     window of n entries; its second derivatives grow with ``beta``, and bounds with them.
 
-    **What is returned** is called as ``fn`` is, with any arguments. A ``jax.tree_util.Partial`` stays one, of the same
+    **The twin** takes the arguments of ``fn``. A ``jax.tree_util.Partial`` stays one, of the same
     arrays, and every other network that holds its arrays apart (an Equinox or NNX module, a registered dataclass, a
     bound linen module) becomes a ``Partial`` with its arrays as leaves: weights stay arguments of compiled programs.
     The twin is traced when ``fn`` would be, and works under ``jit``, ``vmap``, ``grad`` and in loops. Operations that
@@ -116,12 +116,12 @@ def smooth(
 
 @dataclass(frozen=True)
 class SmoothMatch:
-    """What :func:`smooth_match` found.
+    """The result of :func:`smooth_match`.
 
     Attributes:
       twin: the smooth twin.
       beta: its sharpness.
-      agreement: the share of samples of which it decides as the original does.
+      agreement: the share of samples that it classifies as the original does.
       table: ``(beta, agreement)`` of all that were tried.
     """
 
@@ -181,7 +181,7 @@ def smooth_match(
     one = jax.eval_shape(lambda xs: fn(jax.tree.map(lambda leaf: leaf[0], xs)), samples)
     if not isinstance(one, jax.ShapeDtypeStruct) or one.ndim > 1 or one.size == 0:
         raise ValueError(f"a network of one input must return its logits, of shape (classes,); `fn` returns {one}.")
-    # Weights and beta are arguments: the grid is one compilation, and no program holds the weights.
+    # Pass weights and beta as arguments: the grid takes one compilation, and no program holds the weights.
     arrays, again = _split(networks.as_pytree(fn))
     original = np.asarray(jax.jit(lambda arrays, xs: _decisions(again(arrays), xs))(arrays, samples))
     of_twin = jax.jit(lambda beta, arrays, xs: _decisions(_twin(again(arrays), beta, pooling), xs))
@@ -204,7 +204,7 @@ def smooth_match(
 def _decisions(network: Callable[[Any], Any], samples: Any) -> Any:
     def decide(x):
         logits = network(x)
-        # One logit decides by its sign.
+        # The sign of a single logit decides.
         return predicted(jnp.stack([jnp.zeros_like(logits), logits]).ravel() if logits.size == 1 else logits)
 
     return jax.lax.map(decide, samples, batch_size=min(32, len(jax.tree.leaves(samples)[0])))
@@ -212,14 +212,14 @@ def _decisions(network: Callable[[Any], Any], samples: Any) -> Any:
 
 @dataclass(frozen=True)
 class Twin:
-    """The smooth twin of a function, as :func:`smooth` builds it. Equal ones are one entry in the caches of ``jit``.
+    """The smooth twin of a function, built by :func:`smooth`; equal twins share one entry in the caches of ``jit``.
 
     Attributes:
       fn: the function; ``None`` if it is the first argument.
       beta: sharpness, a number.
       pooling: see :func:`smooth`.
-      held: how many of the first arguments are no inputs, but weights.
-      held_names: likewise, of keyword arguments.
+      held: number of leading arguments that are weights and no inputs.
+      held_names: names of keyword arguments that are weights.
     """
 
     fn: Callable[..., Any] | None
@@ -230,7 +230,7 @@ class Twin:
 
     @property
     def __wrapped__(self) -> Callable[..., Any]:
-        """The function, whose signature is that of the twin."""
+        """Return the original function, whose signature is that of the twin."""
         if self.fn is None:
             raise AttributeError("__wrapped__")
         return self.fn
@@ -240,7 +240,7 @@ class Twin:
         return getattr(self.fn, "__name__", "smooth")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The twin's results, of arguments as the function takes them."""
+        """Evaluate the twin on the arguments of the function."""
         weights = args[: self.held], {name: kwargs[name] for name in self.held_names if name in kwargs}
         inputs = args[self.held :], {name: value for name, value in kwargs.items() if name not in weights[1]}
         of_weights, with_weights = _split(weights)
@@ -277,7 +277,7 @@ def _twin(fn: Callable[..., Any], beta: Any, pooling: Pooling) -> Callable[..., 
         raise TypeError(f"`fn` must be a function, got {type(fn).__name__}.")
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` is {pooling!r}; accepted are {', '.join(map(repr, POOLINGS))}.")
-    # Whatever has arrays that are known to be apart becomes a pytree of them: a bound linen module, say.
+    # Turn a function whose arrays are accessible, such as a bound linen module, into a pytree of them.
     fn = networks.as_pytree(fn)
     if isinstance(fn, Partial):
         twin = Twin(fn.func, beta, pooling, len(fn.args), tuple(fn.keywords))
@@ -288,9 +288,9 @@ def _twin(fn: Callable[..., Any], beta: Any, pooling: Pooling) -> Callable[..., 
 
 
 def _split(tree: Any, numbers: tuple[type, ...] = ()) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
-    """The arrays (and ``numbers``) of a tree, and the function that puts others in their places."""
+    """Split a tree into its arrays (and ``numbers``) and a function that rebuilds it from others."""
     leaves, structure = jax.tree.flatten(tree)
-    # Python's own numbers stay what they are: they are lengths, switches such as `train=False`, and options of layers.
+    # Keep Python's own numbers: they are lengths, switches such as `train=False`, and options of layers.
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, (jax.Array, np.ndarray, np.generic, *numbers))]
 
     def again(values: Sequence[Any]) -> Any:
@@ -328,7 +328,7 @@ _ADVICE = {
 
 
 def _refusal(left: Sequence[kinks.Found], found: Sequence[kinks.Found]) -> str:
-    # The places are those of the function, which the twin's program may have lost.
+    # Report the places in the original function, which the twin's program may have lost.
     places, listed = [each.kink for each in found], []
     for kink in (each.kink for each in left):
         same = [each for each in places if (each.operation, each.shape) == (kink.operation, kink.shape)]

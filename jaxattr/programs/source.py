@@ -1,4 +1,4 @@
-"""Where an operation of a traced program stands in its user's files."""
+"""Locate an operation of a traced program in its user's files."""
 
 import functools
 import importlib.util
@@ -17,7 +17,7 @@ _HERE = os.path.dirname(__file__) + os.sep
 
 
 def where(chain: Sequence[Equation]) -> str:
-    """The user's file, line and function of an operation.
+    """Return the user's file, line and function of an operation.
 
     JAX keeps the program of a function that it has seen before, with the lines of whoever called it first. Of an
     operation inside of another one those frames are read, therefore, that lie within the function which that one
@@ -48,7 +48,7 @@ def where(chain: Sequence[Equation]) -> str:
 
 @functools.cache
 def package(file: str) -> str | None:
-    """The library that a file belongs to, ``"python"`` for the standard library, ``None`` for the user's files."""
+    """Return the library of a file, ``"python"`` for the standard library, ``None`` for the user's files."""
     for name, folder in _folders():
         if file.startswith(folder):
             return name
@@ -63,16 +63,16 @@ def package(file: str) -> str | None:
 def _folders() -> list[tuple[str, str]]:
     found = []
     for name in _LIBRARIES:
-        # Finds the package and does not import it.
+        # find_spec finds the package without importing it.
         spec = importlib.util.find_spec(name)
         found += [(name, folder + os.sep) for folder in (spec and spec.submodule_search_locations) or ()]
     return found
 
 
 def _frames(equation: Equation, inside: Function | None) -> Iterator[tuple[str, str, int]]:
-    """File, function and line of the frames that an operation was traced in, innermost first.
+    """Iterate over file, function and line of the frames in which an operation was traced, innermost first.
 
-    ``inside`` of a function, only the frames up to it; none, if it is not found.
+    With ``inside``, yield only the frames up to that function; none, if it is not found.
     """
     frames = _all_frames(equation.source_info)
     if inside:

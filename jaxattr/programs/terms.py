@@ -1,4 +1,4 @@
-"""Kinked terms of the results of operations, while they may still cancel (:mod:`jaxattr.programs.values`)."""
+"""Track kinked terms of the results of operations, while they may still cancel (:mod:`jaxattr.programs.values`)."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ from jaxattr.programs.values import SAME, Layout, Term, Terms, Value, is_infinit
 
 
 def terms(name: str, equation: Equation, values: Sequence[Value]) -> tuple[Terms, bool, int]:
-    """Terms of the result of an operation, whether they stand in an exponent, and the kinks of those that are lost.
+    """Return the terms of a result, whether they stand in an exponent, and the kinks of terms that are lost.
 
     Args:
       name: of the operation.
@@ -47,7 +47,7 @@ def _exponential_alone(_, x: Value) -> tuple[Terms, bool] | None:
 
 
 def _moved(name: str, equation: Equation, index: int, value: Value) -> tuple[Terms, int]:
-    """Terms of an operand, with layouts as in the result, and the kinks of those that have none."""
+    """Return an operand's terms, with layouts as in the result, and the kinks of terms that have none."""
     if not value.terms:
         return {}, 0
     move = _LAYOUTS.get(name, lambda *_: lambda axis: axis)(equation, index)
@@ -144,7 +144,7 @@ def _of_product(sign: float) -> Callable[..., tuple[Terms, bool] | None]:
 
 
 def _of_choice(_, *values: Value) -> tuple[Terms, bool] | None:
-    """All the same, apart from entries that a term would not change."""
+    """Keep terms that all cases share, apart from entries that a term would not change."""
     exponential = any(v.exponential for v in values)
     counted = [v for v in values if not (v.number == 0.0 if exponential else is_infinite(v))]
     first = counted[0] if counted else Value()

@@ -1,4 +1,4 @@
-"""What is known of a number in a traced program without running it: the values of the search for kinks.
+"""Describe a number in a traced program without running it: the values in the search for kinks.
 
 A :class:`Value` knows whether it depends on the input, which kinks lie on the way to it, and an interval that holds it.
 The interval settles most of what looks like a kink and is none: ``max(0, variance)`` of a normalization layer, ``abs``
@@ -25,18 +25,18 @@ ANYTHING: Interval = (-math.inf, math.inf)
 
 @dataclasses.dataclass(eq=False, frozen=True)
 class Value:
-    """A number, or an array of numbers.
+    """An abstract number, or array of numbers.
 
     Attributes:
       depends: whether it depends on the input.
       kinks: the kinks on the way to it, one bit each.
       terms: kinked terms that may still cancel, in their layouts, with the factor of each.
       exponential: whether the terms stand in an exponent.
-      low: no entry is below, NaN apart.
-      high: no entry is above.
-      operation: what made it.
-      operands: of that operation.
-      options: of that operation.
+      low: lower limit of all entries, NaN apart.
+      high: upper limit of all entries.
+      operation: name of the operation that made it.
+      operands: operands of that operation.
+      options: options of that operation.
     """
 
     depends: bool = False
@@ -51,7 +51,7 @@ class Value:
 
     @property
     def all_kinks(self) -> int:
-        """The kinks on the way to it, if nothing cancels any more."""
+        """Return the kinks on the way to it, if nothing cancels any more."""
         found = self.kinks
         for term, _ in self.terms:
             found |= term.kinks
@@ -59,11 +59,11 @@ class Value:
 
     @property
     def number(self) -> float | None:
-        """Its value, where all entries are known to be one number."""
+        """Return its value, where all entries are known to be one number."""
         return self.low if self.low == self.high and math.isfinite(self.low) else None
 
     def settled(self) -> "Value":
-        """The same without terms, where nothing can cancel any more."""
+        """Return the value without terms, for use where nothing can cancel any more."""
         return dataclasses.replace(self, kinks=self.all_kinks, terms={}, exponential=False) if self.terms else self
 
 
@@ -73,22 +73,22 @@ class Term:
 
     kinks: int
     frozen: bool = False
-    """Whether it is the result of ``stop_gradient``."""
+    """True if it is the result of ``stop_gradient``."""
 
 
 Layout: TypeAlias = tuple[int, ...]
-"""The axes of a value on which those axes of a term lie that are longer than 1."""
+"""A layout maps the axes of a term that are longer than 1 to axes of the value."""
 
 Terms: TypeAlias = Mapping[tuple[Term, Layout], float]
 
 
 def whole(aval: Any) -> Layout:
-    """The layout of a term in itself."""
+    """Return the layout of a term in itself."""
     return tuple(axis for axis, size in enumerate(aval.shape) if size > 1)
 
 
 def known(value: Any) -> Value:
-    """A constant of a program."""
+    """Return the value of a program's constant."""
     if isinstance(value, (bool, int, float, np.number, np.bool_)) or (
         isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"
     ):
@@ -98,17 +98,17 @@ def known(value: Any) -> Value:
 
 
 def is_discrete(aval: Any) -> bool:
-    """Whether numbers of this type cannot change without a jump."""
+    """Return whether numbers of this type can only change by jumps."""
     return not jnp.issubdtype(aval.dtype, jnp.inexact)
 
 
 def bits(aval: Any) -> float:
-    """How many bits a number of this type has, each part of a complex one; infinity where nothing is rounded."""
+    """Return the bits of a number of this type, each part of a complex one; infinity where nothing is rounded."""
     return math.inf if is_discrete(aval) else jnp.finfo(aval.dtype).bits
 
 
 def is_complex(aval: Any) -> bool:
-    """Whether numbers of this type are complex."""
+    """Return whether numbers of this type are complex."""
     return jnp.issubdtype(aval.dtype, jnp.complexfloating)
 
 
@@ -123,17 +123,17 @@ _SHAPING = SAME - {"slice", "rev", "transpose"}
 
 
 def core(value: Value) -> Value:
-    """The value before it was broadcast, reshaped, converted or copied."""
+    """Return the value before it was broadcast, reshaped, converted or copied."""
     while value.operation in _SHAPING:
         value = value.operands[0]
     return value
 
 
 def same(a: Value, b: Value) -> bool:
-    """Whether two values are the same array, up to its shape."""
+    """Return whether two values are the same array, up to its shape."""
     return core(a) is core(b)
 
 
 def is_infinite(value: Value) -> bool:
-    """Whether all entries are known to be the same infinity."""
+    """Return whether all entries are known to be the same infinity."""
     return value.low == value.high and math.isinf(value.low)
