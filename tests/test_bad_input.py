@@ -18,6 +18,7 @@ from jax.tree_util import Partial
 from tables import METHODS, model
 
 import jaxattr as ja
+from jaxattr import _fingerprint
 
 KEY = jax.random.key(0)
 XS = np.full((3, *tables.SHAPE), 0.5, np.float32)
@@ -165,14 +166,18 @@ def test_a_corrected_bound_of_another_attribution():
         jax.eval_shape(bound, m.logits_fn, m.xs[0], m.labels[0], KEY)
 
 
-@pytest.mark.parametrize("name", ["singular_value", "corrected", "pgd_l2", "attained_l2"])
+@pytest.mark.parametrize("name", ["singular_value", "corrected", "pgd_l2", "attained_linf"])
 def test_lists_and_numpy_arrays_are_samples_too(name):
-    """float64 arrays of NumPy become float32, silently: JAX's own rule."""
-    m = model("softplus")
-    x = np.asarray(m.xs[0], np.float64)
-    expected = call(name)
+    """The same program, with the same numbers in it. float64 becomes float32, silently: JAX's own rule."""
+
+    def traced_with(x, label):
+        return _fingerprint.program(lambda key: call(name, x=x, label=label, key=key), KEY)
+
+    x = np.asarray(model("softplus").xs[0], np.float64)
+    expected = traced_with(jnp.asarray(x), np.int32(0))
     for given in (x, x.tolist()):
-        tables.assert_trees_close(call(name, x=given, label=np.int64(0)), expected)
+        assert traced_with(given, np.int64(0)) == expected
+    assert traced_with(x + 1e-3, np.int64(0)) != expected
 
 
 def linear(x):

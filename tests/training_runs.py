@@ -54,6 +54,8 @@ def train(variables, **changes):
         "epochs": 6,  # of three steps: two samples are left over in each
         "key": jax.random.key(7),
         "log_every": 5,
+        # A program of one device is quicker to compile; `None` are all of them.
+        "devices": jax.devices()[:1],
     }
     options |= changes
     return fit(options.pop("objective"), APPLY, variables, options.pop("data"), **options)

@@ -114,6 +114,8 @@ def trained(name):
         optimizer=optax.adam(5e-3),
         batch_size=64,
         steps=120,
+        # A program of one device is quicker to compile.
+        devices=jax.devices()[:1],
         key=jax.random.key(2),
         log_every=None,
     ).variables

@@ -64,7 +64,7 @@ def test_all_devices_are_used_by_default(variables):
         kept.append(variables)
         return first_weight(variables)
 
-    options = RUN | {"objective": objective, "evaluate": evaluate, "evaluate_every": 1}
+    options = RUN | {"objective": objective, "evaluate": evaluate, "evaluate_every": 1, "devices": None}
     result = train(variables, steps=2, **options)
     assert len(placed[0].device_set) == 8
     assert placed[0].shard_shape((16, 4)) == (2, 4)
@@ -82,7 +82,7 @@ def test_run_on_other_devices_is_continued(variables, alone, tmp_path):
     options = RUN | {"checkpoint_dir": tmp_path / "run"}
     placed = parallel.replicated(variables, parallel.mesh(jax.devices()[2:4]))
     train(placed, steps=20, devices=jax.devices()[:2], **options)
-    result = train(variables, steps=40, devices=jax.devices()[4:], **options)
+    result = train(variables, steps=40, devices=jax.devices(), **options)
     assert_same_trajectory(result.history, alone.history)
     chex.assert_trees_all_close(result.variables, alone.variables, rtol=1e-4, atol=1e-6)
 
@@ -133,25 +133,28 @@ def one_by_one(apply_fn, variables, batch, key):
     return losses.mean(), {"metrics": {}, "updates": {}}
 
 
-@pytest.mark.parametrize("convolution", [jax.lax.conv_general_dilated, ja.models.convolution])
-def test_convolutions_inside_of_loops_do_not_gather_the_batch(convolution):
+def collectives(objective, convolution):
+    """What the devices send to each other in a step of training."""
     model = Images(convolution)
     on, apply_fn, key = parallel.batch_mesh(8), ja.models.apply_fn(model), jax.random.key(0)
     variables = ja.models.init(model, key, (6, 6, 1))
+    optimizer = optax.sgd(0.1)
+    gradient = training._gradient(objective, apply_fn, jax.random.key_impl(key))
+    update = training._update(gradient, optimizer, on)
+    xs, rows = np.zeros((8, 6, 6, 1), np.float32), np.arange(8)
+    batch = Batch(parallel.sharded(xs, rows, on), parallel.sharded(np.zeros(8, np.int32), rows, on))
+    key_data = parallel.replicated(np.asarray(jax.random.key_data(key)), on)
+    text = update.lower(training._initial(variables, optimizer, on), batch, key_data).compile().as_text()
+    return set(re.findall(r" (all-\w+|collective-permute|reduce-scatter)(?:-start)?\(", text))
 
-    def collectives(objective):
-        optimizer = optax.sgd(0.1)
-        gradient = training._gradient(objective, apply_fn, jax.random.key_impl(key))
-        update = training._update(gradient, optimizer, on)
-        xs, rows = np.zeros((8, 6, 6, 1), np.float32), np.arange(8)
-        batch = Batch(parallel.sharded(xs, rows, on), parallel.sharded(np.zeros(8, np.int32), rows, on))
-        key_data = parallel.replicated(np.asarray(jax.random.key_data(key)), on)
-        text = update.lower(training._initial(variables, optimizer, on), batch, key_data).compile().as_text()
-        return set(re.findall(r" (all-\w+|collective-permute|reduce-scatter)(?:-start)?\(", text))
 
-    assert collectives(explained) == {"all-reduce"}
-    # What the search would find.
-    assert "all-gather" in collectives(one_by_one)
+@pytest.mark.parametrize("convolution", [jax.lax.conv_general_dilated, ja.models.convolution])
+def test_convolutions_inside_of_loops_do_not_gather_the_batch(convolution):
+    assert collectives(explained, convolution) == {"all-reduce"}
+
+
+def test_a_batch_that_is_gathered_would_be_found():
+    assert "all-gather" in collectives(one_by_one, ja.models.convolution)
 
 
 WORKER = """
@@ -166,12 +169,12 @@ from training_runs import ADVERSARIAL, initial, slowly, train
 
 assert jax.process_count() == 2 and len(jax.devices()) == 4 and len(jax.local_devices()) == 2
 directory = Path(directory)
-run = dict(objective=ADVERSARIAL, epochs=None, log_every=1, optimizer=optax.sgd(0.3, momentum=0.9),
+run = dict(objective=ADVERSARIAL, epochs=None, log_every=1, optimizer=optax.sgd(0.3, momentum=0.9), devices=None,
            log=directory / f"{rank}.jsonl", checkpoint_dir=directory / "run")
 with pytest.raises(ValueError, match="which 4 devices cannot share evenly; accepted are multiples of 4, such as 16"):
     train(initial(), steps=6, batch_size=15, **run)
 with pytest.raises(ValueError, match="at least one of every process, 2 in all"):
-    train(initial(), steps=40, devices=jax.local_devices(), **run)
+    train(initial(), steps=40, **(run | dict(devices=jax.local_devices())))
 # In two parts: all write the checkpoint, and all read it.
 result = train(initial(), steps=3, **run)
 np.savez(directory / f"{rank}.npz", *jax.tree.leaves(result.variables))
