@@ -1,5 +1,7 @@
 """What attacks climb on predictions: margins, ratios, and losses of networks that are sure of themselves."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,22 @@ OF_CLASSES = {
     "kl_divergence": ja.attacks.kl_divergence,
     "difference_of_logits_ratio": ja.attacks.difference_of_logits_ratio,
 }
+
+
+@functools.cache
+def climbing(name):
+    """What an objective says of a point, compiled for all networks of a shape, samples, labels and points."""
+
+    @jax.jit
+    def run(logits_fn, x, label, z):
+        climb = OF_CLASSES[name]()(logits_fn, x, label)
+        return {
+            "merit": climb.merit(z),
+            "with gradient": climb.merit_and_gradient(z),
+            "steer": climb.steer and climb.steer(z),
+        }
+
+    return run
 
 
 def linear(weights, x):
@@ -45,26 +63,26 @@ def test_margin_and_ratio_in_closed_form(label):
         "difference_of_logits_ratio": (lead / spread, gradient / spread - lead / spread**2 * (W[first] - W[third])),
     }
     for name, (merit, slope) in expected.items():
-        climb = OF_CLASSES[name]()(Partial(linear, W), X, label)
-        found, direction = climb.merit_and_gradient(Z)
+        climb = climbing(name)(Partial(linear, W), X, label, Z)
+        found, direction = climb["with gradient"]
         assert float(found) == pytest.approx(merit, rel=1e-5)
-        assert float(climb.merit(Z)) == pytest.approx(merit, rel=1e-5)
+        assert float(climb["merit"]) == pytest.approx(merit, rel=1e-5)
         np.testing.assert_allclose(direction, slope, rtol=1e-4, atol=1e-5)
         # Positive where the label is not predicted.
         assert (float(found) > 0) == (np.argmax(logits) != label)
 
 
 def test_the_ratio_has_no_scale_and_no_offset():
-    ratio = ja.attacks.difference_of_logits_ratio()
-    expected = float(ratio(Partial(linear, W), X, 1).merit(Z))
+    ratio = climbing("difference_of_logits_ratio")
+    expected = float(ratio(Partial(linear, W), X, 1, Z)["merit"])
     for scale, offset in ((1e-6, 0.0), (1e6, 0.0), (3.0, 10.0)):
-        found = float(ratio(Partial(shifted, (scale * W, np.full(5, offset, np.float32))), X, 1).merit(Z))
+        found = float(ratio(Partial(shifted, (scale * W, np.full(5, offset, np.float32))), X, 1, Z)["merit"])
         assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_where_the_three_largest_are_equal_the_ratio_is_a_number():
-    climb = ja.attacks.difference_of_logits_ratio()(lambda x: jnp.stack([x[0], x[1], x[2], x[3] - 1]), X, 0)
-    merit, gradient = climb.merit_and_gradient(jnp.full(4, 0.5))
+    tied = Partial(shifted, (np.eye(5, 4, dtype=np.float32), np.array([0, 0, 0, -1, -1], np.float32)))
+    merit, gradient = climbing("difference_of_logits_ratio")(tied, X, 0, jnp.full(4, 0.5))["with gradient"]
     assert float(merit) == 0
     assert np.all(np.isfinite(gradient))
     assert float(jnp.max(jnp.abs(gradient))) > 0
@@ -82,8 +100,7 @@ def test_what_steers_has_the_direction_of_the_exact_gradient(name, gap):
     scale = others.max()
     by_logit = np.exp(log_q[1:] - scale) - (0 if name == "cross_entropy" else np.exp(log_p[1:] - scale))
     exact = W.T.astype(float) @ np.concatenate([[-by_logit.sum()], by_logit])
-    climb = OF_CLASSES[name]()(Partial(shifted, weights), X, 0)
-    _, direction = jax.jit(climb.steer)(Z)
+    _, direction = climbing(name)(Partial(shifted, weights), X, 0, Z)["steer"]
     direction = np.asarray(direction, float)
     # Logits of 5,000 are rounded by 5e-4.
     error = np.linalg.norm(direction / np.linalg.norm(direction) - exact / np.linalg.norm(exact))
@@ -91,10 +108,12 @@ def test_what_steers_has_the_direction_of_the_exact_gradient(name, gap):
 
 
 def test_scores_that_steer_order_iterates_as_merits_do():
-    climb = ja.attacks.cross_entropy()(Partial(shifted, (W, np.array([3, 0, 0, 0, 0], np.float32))), X, 0)
+    weights = (W, np.array([3, 0, 0, 0, 0], np.float32))
     points = jnp.asarray(np.random.default_rng(2).uniform(size=(20, 4)), jnp.float32)
-    merits = jax.vmap(climb.merit)(points)
-    scores = jax.vmap(lambda z: climb.steer(z)[0])(points)
+    climbs = [climbing("cross_entropy")(Partial(shifted, weights), X, 0, z) for z in points]
+    merits, scores = (
+        [float(each) for each in values] for values in zip(*((c["merit"], c["steer"][0]) for c in climbs), strict=True)
+    )
     np.testing.assert_array_equal(np.argsort(merits), np.argsort(scores))
 
 
@@ -217,9 +236,11 @@ def test_attacks_on_explanations_of_one_logit_are_refused():
         ja.attacks.attained(ja.L2(0.1), saliency, bound),
     ):
         with pytest.raises(ValueError, match="the network has 1"):
-            attack(one, X, 0, KEY)
+            jax.eval_shape(lambda x, attack=attack: attack(one, x, 0, KEY), X)
     # The explanation itself, and its bound, are those of a regression.
-    assert float(bound(one, X, 0, KEY).euclidean) == pytest.approx(0.1 * 6 * float(jnp.max(X)), rel=1e-5)
+    assert float(jax.jit(bound, static_argnums=0)(one, X, 0, KEY).euclidean) == pytest.approx(
+        0.1 * 6 * float(jnp.max(X)), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(
