@@ -143,9 +143,13 @@ def test_an_attack_goes_along_where_one_entry_of_the_gradient_is_nan(keep, rando
     attack = ja.attacks.pgd(ja.LInf(0.001), num_steps=3, keep=keep, random_start=random_start)
     found = robustness(flat_patch, {"params": {}}, Batch(PATCH, np.ones(4, int)), attack, jax.random.key(0))
     assert found == (1.0, 1.0, 0, 0, 4)
-    # And where the radius is enough, they fall: the attack moves the two pixels that it can.
+
+
+@pytest.mark.parametrize("random_start", [False, True])
+def test_an_attack_moves_the_pixels_that_it_can(random_start):
+    """Where the radius is enough, the same samples fall."""
     wide = ja.attacks.pgd(ja.LInf(0.1), num_steps=3, random_start=random_start)
-    result = ja.over_samples(wide, frozen(flat_patch, {"params": {}}), batch_size=8)(
+    result = ja.over_samples(wide, frozen(flat_patch, {"params": {}}), batch_size=8, devices=jax.devices()[:1])(
         PATCH, np.ones(4, int), jax.random.key(0)
     )
     assert np.all(np.isfinite(result.x))

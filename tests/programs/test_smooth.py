@@ -133,22 +133,42 @@ def derivatives(function, x):
     return function(x), gradient, product
 
 
-def assert_same(first, second, x):
-    """Two functions have the same values and derivatives, to 1e-5 of the largest entry of each."""
-    both = jax.jit(lambda x: (derivatives(first, x), derivatives(second, x)))(x)
+def assert_equal(both):
+    """Values and derivatives of two functions, to 1e-5 of the largest entry of each."""
     for ours, by_hand in zip(*map(jax.tree.leaves, both), strict=True):
         assert ours.dtype == by_hand.dtype
         np.testing.assert_allclose(ours, by_hand, rtol=0, atol=1e-5 * np.abs(by_hand).max())
 
 
+def assert_same(first, second, x):
+    """Two functions have the same values and derivatives."""
+    assert_equal(jax.jit(lambda x: (derivatives(first, x), derivatives(second, x)))(x))
+
+
+@functools.cache
+def twins():
+    with jax.enable_x64(True):
+        return {name: ja.smooth(function, jnp.asarray(Z)) for name, (function, _) in OPERATIONS.items()}
+
+
+@functools.cache
+def of_all_operations():
+    """Values and derivatives of all twins and of the functions by hand, as one program."""
+
+    @jax.jit
+    def compute(z):
+        return {n: (derivatives(twins()[n], z), derivatives(by_hand, z)) for n, (_, by_hand) in OPERATIONS.items()}
+
+    with jax.enable_x64(True):
+        return compute(jnp.asarray(Z))
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_stand_ins_are_those_of_the_table(name):
-    function, by_hand = OPERATIONS[name]
+    assert_equal(of_all_operations()[name])
     with jax.enable_x64(True):
-        twin = ja.smooth(function, jnp.asarray(Z))
-        assert_same(twin, by_hand, jnp.asarray(Z))
-        assert ja.kinks(function, jnp.asarray(Z))
-        assert ja.kinks(twin, jnp.asarray(Z)) == []
+        assert ja.kinks(OPERATIONS[name][0], jnp.asarray(Z))
+        assert ja.kinks(twins()[name], jnp.asarray(Z)) == []
 
 
 WINDOWS = {
@@ -359,14 +379,19 @@ def test_under_transformations():
         return jax.nn.logsumexp(BETA * plus(x)) / BETA
 
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
-    expected = jax.vmap(jax.grad(hand))(xs)
-    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(twin)))(xs), expected, rtol=1e-4)
-    np.testing.assert_allclose(lax.map(jax.grad(twin), xs), expected, rtol=1e-4)
-    _, scanned = lax.scan(lambda c, x: (c, jax.grad(twin)(x)), 0, xs)
-    np.testing.assert_allclose(scanned, expected, rtol=1e-4)
     of_batch = ja.smooth(jax.vmap(lambda x: jnp.max(jax.nn.relu(x))))
-    np.testing.assert_allclose(jax.jit(of_batch)(xs), jax.vmap(hand)(xs), rtol=1e-5)
-    chex.assert_numerical_grads(twin, (xs[0],), order=2)
+
+    @jax.jit
+    def transformed(xs):
+        _, scanned = lax.scan(lambda c, x: (c, jax.grad(twin)(x)), 0, xs)
+        gradients = [jax.vmap(jax.grad(twin))(xs), lax.map(jax.grad(twin), xs), scanned]
+        return gradients, jax.vmap(jax.grad(hand))(xs), of_batch(xs), jax.vmap(hand)(xs)
+
+    gradients, expected, values, expected_values = transformed(xs)
+    for gradient in gradients:
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4)
+    np.testing.assert_allclose(values, expected_values, rtol=1e-5)
+    chex.assert_numerical_grads(jax.jit(twin), (xs[0],), order=2)
 
     def count(x):
         return lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, jax.nn.relu(s[1] + 0.5)), (0, x))[1]
