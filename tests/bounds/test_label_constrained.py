@@ -171,7 +171,7 @@ def test_no_key_is_below_the_truth_where_everything_cancels(dtype):
     with jax.enable_x64(dtype == jnp.float64):
         problem, x = model(np.ones((SIZE, SIZE)), normals, margins, dtype), center(dtype=dtype)
         keys = jax.random.split(jax.random.key(0), 300)
-        found = [LINF["products"](problem, x, 0, key, jnp.asarray(EPSILON, dtype)).bound for key in keys]
+        found = [LINF["products"](problem, x, 0, key, EPSILON).bound for key in keys]
         values = np.array([[each.euclidean, each.euclidean_attained] for each in found], np.float64)
     assert found[0].euclidean.dtype == dtype
     # The margins are those of the dtype.

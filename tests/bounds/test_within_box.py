@@ -24,11 +24,16 @@ BOUNDS = {
 
 
 @functools.cache
-def program(name, within_box):
-    def run(logits_fn, epsilon):
-        return BOUNDS[name](ja.LInf(epsilon), within_box=within_box)(logits_fn, X, 1, KEY)
+def compiled(name, within_box, box):
+    def run(logits_fn, x, epsilon):
+        return BOUNDS[name](ja.LInf(epsilon, box=box), within_box=within_box)(logits_fn, x, 1, KEY)
 
-    return jit(jax.vmap(run, in_axes=(None, 0)))
+    return jit(jax.vmap(run, in_axes=(None, None, 0)))
+
+
+def program(name, within_box, x=X, box=(0.0, 1.0)):
+    """One for all networks, samples and three radii."""
+    return lambda logits_fn, radii: compiled(name, within_box, box)(logits_fn, x, radii)
 
 
 def limits(epsilon):
@@ -37,10 +42,15 @@ def limits(epsilon):
     return np.maximum(-epsilon, -x), np.minimum(epsilon, 1 - x)
 
 
+@jax.jit
+def differentiated(logits_fn, x):
+    return jax.jacfwd(lambda z: IG(logits_fn, z, 1))(x)
+
+
+@functools.cache
 def jacobian(seed):
     with jax.enable_x64(True):
-        logits_fn = network(seed, (8, 12, 3))
-        return np.asarray(jax.jit(jax.jacfwd(lambda z: IG(logits_fn, z, 1)))(X.astype(float)))
+        return np.asarray(differentiated(network(seed, (8, 12, 3)), X.astype(float)))
 
 
 @pytest.mark.parametrize("name", sorted(BOUNDS))
@@ -80,13 +90,11 @@ def test_the_formulas(seed):
 
 
 def test_without_a_limit_in_reach_the_box_changes_nothing():
-    inside = jnp.full(8, 0.5)
-    for name, build in BOUNDS.items():
-        with_box, without = (
-            jit(build(ja.LInf(0.1), within_box=box))(network(0, (8, 12, 3)), inside, 1, KEY) for box in (True, False)
-        )
+    inside, radii = jnp.full(8, 0.5, jnp.float32), jnp.array([0.0, 0.1, 0.4])
+    for name in BOUNDS:
+        with_box, without = (program(name, box, inside)(network(0, (8, 12, 3)), radii) for box in (True, False))
         np.testing.assert_allclose(with_box.euclidean, without.euclidean, rtol=1e-5, err_msg=name)
-        no_box = jit(build(ja.LInf(0.1, box=None), within_box=True))(network(0, (8, 12, 3)), inside, 1, KEY)
+        no_box = program(name, True, inside, box=None)(network(0, (8, 12, 3)), radii)
         np.testing.assert_allclose(no_box.euclidean, without.euclidean, rtol=1e-5, err_msg=name)
 
 
