@@ -1,4 +1,4 @@
-"""Networks in Flax linen whose attributions have derivatives: softplus, and smooth pooling."""
+"""Build networks in Flax linen whose attributions have derivatives: softplus, and smooth pooling."""
 
 from jaxattr.models.adapters import apply_fn as apply_fn
 from jaxattr.models.adapters import init as init

@@ -1,7 +1,7 @@
-"""Linear maps of our own as JAX primitives: evaluation, shapes, lowering and ``vmap``.
+"""Turn the library's own linear maps into JAX primitives: evaluation, shapes, lowering and ``vmap``.
 
-For maps whose transposes JAX would write slowly. Derivatives are told by who makes one: a primitive is no use before
-``jax.interpreters.ad`` knows its transpose.
+It serves maps whose transposes JAX would write slowly. The caller registers the transpose rule: a primitive is no use
+before ``jax.interpreters.ad`` has it.
 """
 
 import functools
@@ -15,11 +15,11 @@ from jax.interpreters import batching, mlir
 
 
 def primitive(name: str, function: Callable[..., Array], batched: Callable[..., tuple[Array, int]]) -> Primitive:
-    """``function(*operands, **options)`` as a primitive.
+    """Turn ``function(*operands, **options)`` into a primitive.
 
     Args:
-      name: of it, in traces.
-      function: what it computes, in operations of JAX; options are hashable.
+      name: its name in traces.
+      function: its computation, in operations of JAX; options are hashable.
       batched: ``(primitive, operands, axes, options) -> (result, axis)``, as ``vmap`` needs it.
     """
     made = Primitive(f"jaxattr_{name}")
@@ -28,7 +28,7 @@ def primitive(name: str, function: Callable[..., Array], batched: Callable[..., 
     def shape(*operands: Any, **options: Any) -> Any:
         structures = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in operands]
         result = jax.eval_shape(functools.partial(function, **options), *structures)
-        # What else is known of an operand, as over which axes of a mesh it varies, is so of the result.
+        # The result inherits the other properties of an operand, such as the axes of a mesh over which it varies.
         return operands[0].update(shape=result.shape, dtype=result.dtype, weak_type=False)
 
     made.def_abstract_eval(shape)
@@ -38,11 +38,11 @@ def primitive(name: str, function: Callable[..., Array], batched: Callable[..., 
 
 
 def shape_of(operand: Any) -> tuple[int, ...]:
-    """The shape of an operand in a rule for transposes, where one that is differentiated is a placeholder."""
+    """Return the shape of an operand in a transpose rule, where a differentiated operand is a placeholder."""
     return getattr(operand, "aval", operand).shape
 
 
 @functools.cache
 def _compiled(function: Callable[..., Array], options: tuple):
-    """Compiled outside of any other program."""
+    """Compile the function outside of any other program."""
     return jax.jit(functools.partial(function, **dict(options)))

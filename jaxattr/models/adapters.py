@@ -1,4 +1,4 @@
-"""From Flax modules to the two functions that the rest of the library knows."""
+"""Turn Flax modules into the two functions that the rest of the library takes."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from jaxtyping import PRNGKeyArray
 
 from jaxattr.evaluation import Variables, frozen
 
-# How modules call the switch between training and evaluation, and its value in training.
+# Modules use one of these names for the switch between training and evaluation; the value is that of training.
 _SWITCHES = {
     "train": True,
     "training": True,
@@ -28,20 +28,20 @@ _SWITCHES = {
 
 
 def _switches(model: nn.Module, train: bool) -> tuple[nn.Module, dict[str, Any]]:
-    """The module and the keyword arguments of a pass: whatever it calls the switch, and wherever it has it."""
+    """Return the module and the keyword arguments of a pass, with the switch set where the module has it."""
     values = {name: value is train for name, value in _SWITCHES.items()}
     parameters = inspect.signature(type(model).__call__).parameters
     keywords = {name: value for name, value in values.items() if name in parameters}
     fields = {field.name for field in dataclasses.fields(model)} & set(values)
     if keywords or not fields:
         return model, keywords
-    # A field says it where the call does not.
+    # Set the switch in a field where the call has none.
     chosen: dict[str, Any] = {name: values[name] for name in fields}
     return model.clone(**chosen), {}
 
 
-# A dataclass and not a closure: two functions made of equal modules are equal, which is what jit
-# compares when it looks for a compiled program.
+# A dataclass makes functions of equal modules equal, as a closure does not: jit compares them to find a compiled
+# program.
 @dataclass(frozen=True)
 class _Batched:
     model: nn.Module
@@ -79,8 +79,8 @@ def logits_fn(model: nn.Module, variables: Variables) -> Partial:
     a compiled function as an argument, it is compiled once per architecture, whatever the weights.
 
     Args:
-      model: a module that takes a batch. What switches it to training may be an argument of its call or one of its
-        fields, ``train``, ``training``, ``is_training``, ``deterministic`` or ``use_running_average``, or nothing.
+      model: a module that takes a batch. Its switch to training may be an argument of its call or one of its
+        fields, ``train``, ``training``, ``is_training``, ``deterministic`` or ``use_running_average``; or it has none.
       variables: its variables, a dictionary with ``"params"``.
 
     Returns:
@@ -142,8 +142,8 @@ def init(model: nn.Module, key: PRNGKeyArray, input_shape: Sequence[int]) -> dic
     model, switches = _switches(_require_linen(model), train=False)
     draw = functools.partial(model.init, **switches)
     if not isinstance(key, Tracer):
-        # XLA's CPU backend optimizes every random draw at length, to run it once: 24 s for a ResNet
-        # on two cores, 2 s without.
+        # XLA's CPU backend optimizes every random draw at length, to run it once: 24 s for a ResNet on two cores, 2 s
+        # without.
         options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
         draw = jax.jit(draw, compiler_options=options)
     variables = draw(key, example)

@@ -1,4 +1,4 @@
-"""The network of four convolutional and three dense layers used with MNIST and Fashion-MNIST."""
+"""Build the network of four convolutional and three dense layers used with MNIST and Fashion-MNIST."""
 
 import math
 
@@ -9,8 +9,7 @@ from jaxtyping import Array, Float
 from jaxattr.models.convolutions import convolution
 from jaxattr.models.layers import Classifier, Pooling, activation, conv_stride, normalize, pool
 
-# PyTorch's defaults, in which the TRADES networks are initialized; Flax's own he_normal is
-# truncated.
+# PyTorch's defaults initialize the TRADES networks; Flax's own he_normal is truncated.
 _kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 _linear_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -25,14 +24,14 @@ def _linear_bias(inputs: int):
 
 
 class ConvNet(Classifier):
-    """Four convolutions (32, 32, pool, 64, 64, pool) and three dense layers (200, 200, classes).
+    """A network of four convolutions (32, 32, pool, 64, 64, pool) and three dense layers (200, 200, classes).
 
     Wang and Kong, *A Practical Upper Bound for the Worst-Case Attribution Deviations*, section 5,
     give only the numbers of layers;
     the sizes are those of the small network of TRADES (Zhang et al. 2019), which has exactly these:
     convolutions of 3 x 3 without padding, dropout 0.5 after the first dense layer.
 
-    Initialized as in TRADES: Kaiming-normal convolutions with bias zero, PyTorch's default uniform
+    Its initial values are those of TRADES: Kaiming-normal convolutions with bias zero, PyTorch's default uniform
     in the first two dense layers, zeros in the last. **A fresh network is therefore constant, and
     its attributions are zero.** It pools by averages where TRADES takes maxima, since a bound needs
     second derivatives.

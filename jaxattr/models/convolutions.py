@@ -1,4 +1,4 @@
-"""Convolutions whose derivatives of every order are quick on CPUs, too.
+"""Convolve images with derivatives of every order that are quick on CPUs, too.
 
 A convolution is linear in its images and in its kernel. Its transpose with respect to the images is a convolution, too,
 with the kernel turned round and strides and dilation exchanged; so is that with respect to the kernel, with samples and
@@ -58,7 +58,7 @@ def depthwise_convolution(
 ) -> Array:
     """Convolve every channel by itself, quickly also in second derivatives on a CPU.
 
-    For ``flax.linen.Conv(channels, ..., feature_group_count=channels, conv_general_dilated=depthwise_convolution)``.
+    Use: ``flax.linen.Conv(channels, ..., feature_group_count=channels, conv_general_dilated=depthwise_convolution)``.
     On a CPU it is a sum over the kernel of shifted images times weights, since XLA's CPU backend is 5 to 50 times
     slower at grouped convolutions and their transposes. The shifts are along one axis, of all rows behind each other:
     what a gradient pads again is then checked once per pixel and not in two dimensions, which is 2 to 15 times
@@ -79,7 +79,8 @@ def depthwise_convolution(
         return jax.lax.conv_general_dilated(lhs, rhs, strides, padding, **options)
     (n, *sizes, channels), kernel = lhs.shape, rhs.shape[:2]
     padding = _pads(padding, sizes, kernel, strides)
-    # Per axis: outputs, and pixels in units of strides; there is one row more than needed, for the shift beyond it.
+    # Compute per axis the outputs, and the pixels in units of strides; one more row than needed allows for the shift
+    # beyond it.
     rows, columns = (
         (size + sum(pair) - width) // stride + 1
         for size, pair, width, stride in zip(sizes, padding, kernel, strides, strict=True)
@@ -91,7 +92,7 @@ def depthwise_convolution(
         n, tall, strides[0], wide, strides[1], channels
     )
     phases = images.transpose(2, 4, 0, 1, 3, 5).reshape(*strides, n, tall * wide, channels)
-    # Else the compiler computes what comes before, an activation, once per position of the kernel.
+    # The barrier keeps the compiler from computing the preceding activation once per position of the kernel.
     phases = jax.lax.optimization_barrier(phases)
     total = jnp.zeros((), lhs.dtype)
     for i, j in itertools.product(*map(range, kernel)):
@@ -112,11 +113,11 @@ def _pads(padding, sizes: Sequence[int], kernel: Sequence[int], strides: Sequenc
 
 
 def _varying_alike(*arrays: Array) -> list[Array]:
-    """Inside of ``shard_map``: operands that vary over the same axes of the mesh, as primitives need them."""
+    """Let operands vary over the same axes of the mesh inside of ``shard_map``, as primitives require."""
 
     def axes(array):
         aval = jax.typeof(array)
-        # Called `mat` since JAX 0.10, `vma` before.
+        # JAX 0.10 renamed `vma` to `mat`.
         return aval.mat.varying if hasattr(aval, "mat") else getattr(aval, "vma", frozenset())
 
     everywhere = frozenset().union(*map(axes, arrays))
@@ -124,20 +125,20 @@ def _varying_alike(*arrays: Array) -> list[Array]:
     return [jax.lax.pcast(a, names, to="varying") if names else a for a, names in zip(arrays, missing, strict=True)]
 
 
-# The two maps. `dilation`: zeros are put between the pixels of the images before they are padded.
+# Define the two maps. `dilation` puts zeros between the pixels of the images before they are padded.
 
 
 def _images(images, kernel, *, strides, pads, dilation, precision):
-    """The convolution."""
+    """Convolve images."""
     return jax.lax.conv_general_dilated(
         images, kernel, strides, pads, lhs_dilation=dilation, dimension_numbers=_LAYOUT, precision=precision
     )
 
 
 def _kernel(images, outputs, *, strides, pads, dilation, precision, size):
-    """Its transpose with respect to a kernel of height and width ``size``, which strides leave open.
+    """Apply the transpose with respect to a kernel of height and width ``size``, which strides leave open.
 
-    A convolution again, with channels for samples and samples for channels: of the images by the outputs; or of the
+    It is a convolution, with channels for samples and samples for channels: of the images by the outputs; or of the
     outputs by the images, which gives the kernel turned round, where that needs less padding. (Padding costs XLA's CPU
     backend up to 20 times the time.)
     """
@@ -150,7 +151,7 @@ def _kernel(images, outputs, *, strides, pads, dilation, precision, size):
         lows, size, strides, dilation, outputs.shape[1:3], images.shape[1:3], strict=True
     ):
         margins.append((low, (count - 1) * stride + width - low - ((pixels - 1) * step + 1)))
-    # Transposed here and now. Left to the compiler, it convolves in an order of axes that has no quick loop.
+    # The barrier transposes the arrays here: the compiler would convolve in an order of axes that has no quick loop.
     by_channel, window = jax.lax.optimization_barrier((images.transpose(3, 1, 2, 0), outputs.transpose(1, 2, 0, 3)))
     options = {"lhs_dilation": dilation, "rhs_dilation": strides, "dimension_numbers": _LAYOUT, "precision": precision}
     kernel = jax.lax.conv_general_dilated(by_channel, window, (1, 1), margins, **options)
@@ -158,7 +159,7 @@ def _kernel(images, outputs, *, strides, pads, dilation, precision, size):
 
 
 def _folded(array, axis: int, into: int):
-    """Merge a batch axis into another one, which it then leads."""
+    """Merge a batch axis into another one, of which it becomes the leading part."""
     array = jnp.moveaxis(array, axis, into)
     return array.reshape(*array.shape[:into], -1, *array.shape[into + 2 :])
 
@@ -169,11 +170,11 @@ def _unfolded(array, axis: int, count: int):
 
 
 def _fold(function, first: tuple[int, int], second: tuple[int, int]):
-    """A batching rule for one batched operand: the axes that it is merged into, of the operand and of the result."""
+    """Build a batching rule for one batched operand: its axis is merged into another one, of operand and result."""
 
     def rule(made, operands, axes, window):
         if None not in axes:
-            # A kernel per image: rare, and nothing that XLA has a quick convolution for.
+            # A kernel per image is rare, and XLA has no quick convolution for it.
             return jax.vmap(functools.partial(function, **window), axes)(*operands), 0
         which = 0 if axes[1] is None else 1
         into, out = (first, second)[which]
@@ -190,13 +191,13 @@ _to_kernel = primitive("convolve_to_kernel", _kernel, _fold(_kernel, (3, 2), (3,
 
 
 def _back_to_images(outputs, kernel, images, *, strides, pads, dilation, precision):
-    """The transpose with respect to the images, of which the shape is needed."""
+    """Apply the transpose with respect to the images, whose shape is needed."""
     margins = []
     for (low, _), width, stride, step, count, pixels in zip(
         pads, kernel.shape[:2], strides, dilation, outputs.shape[1:3], shape_of(images)[1:3], strict=True
     ):
         margins.append((width - 1 - low, (pixels - 1) * step - (count - 1) * stride + low))
-    # An operation of its own: where the kernel is constant, linearizing takes it out of every loop.
+    # Flipping is an operation of its own: where the kernel is constant, linearizing takes it out of every loop.
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     window = {"strides": dilation, "pads": tuple(margins), "dilation": strides, "precision": precision}
     return _to_images.bind(outputs, turned, **window)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 for photographs, and its ImageNet weights from an installed package."""
+"""Build EfficientNet-Lite0 for photographs, and read its ImageNet weights from an installed package."""
 
 import importlib.util
 import os
@@ -76,7 +76,7 @@ def capped(beta: float | None, cap: float | None) -> Callable[[Float[Array, "*sh
 
 
 class EfficientNetLite0(Classifier):
-    """Inverted residual blocks without squeeze-and-excitation, for photographs of 224 x 224 pixels in [0, 1].
+    """A network of inverted residual blocks without squeeze-and-excitation, for 224 x 224 photographs in [0, 1].
 
     Tan and Le 2019 (EfficientNet), in the variant that Google released for phones in 2020, whose weights
     :func:`efficientnet_lite0_variables` reads. With ``beta=None`` it is the original, with ReLU6.
@@ -152,7 +152,7 @@ class EfficientNetLite0(Classifier):
 
         x = normalize(self.mean, self.std)(x)
         x = act(norm(conv(x, "conv_stem", self.stem, size=3, stride=2), "bn0"))
-        # Only the first block of a stage takes steps.
+        # Only the first block of a stage has a stride.
         blocks = [
             (size, 1 if later else stride, expansion, features)
             for repeats, size, stride, expansion, features in self.blocks
@@ -201,7 +201,7 @@ def efficientnet_lite0_variables(path: str | os.PathLike | None = None) -> dict[
     for name, array in read_state_dict(path).items():
         prefix, _, kind = name.rpartition(".")
         layer = prefix.replace("._", ".").lstrip("_").replace(".", "_")
-        if kind != "num_batches_tracked":  # a counter that PyTorch keeps, of no use to the network
+        if kind != "num_batches_tracked":  # PyTorch keeps this counter, and the network does not use it
             found.update({(collection, layer, leaf): value for collection, leaf, value in [_renamed(kind, array)]})
     example = (224, 224, 3)
     shapes = jax.eval_shape(lambda key: init(EfficientNetLite0(), key, example), jax.random.key(0))
@@ -227,7 +227,7 @@ def efficientnet_lite0_variables(path: str | os.PathLike | None = None) -> dict[
 
 
 def _renamed(kind: str, array: Any) -> tuple[str, str, Any]:
-    """From PyTorch's kind of a weight to Flax's collection and name, with the axes in Flax's order."""
+    """Map PyTorch's kind of a weight to Flax's collection and name, with the axes in Flax's order."""
     if kind == "weight":
         axes = {2: (1, 0), 4: (2, 3, 1, 0)}.get(array.ndim)
         return ("params", "scale", array) if axes is None else ("params", "kernel", array.transpose(axes))

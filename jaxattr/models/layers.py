@@ -1,4 +1,4 @@
-"""Pieces of networks whose logits are twice differentiable in the input.
+"""Provide parts of networks whose logits are twice differentiable in the input.
 
 Attributions are first derivatives of a network and their bounds are made of second ones, so
 everything between input and logit has to be smooth. Softplus instead of ReLU is half of that; the
@@ -21,7 +21,7 @@ from jaxattr import _activations, _windows
 from jaxattr.models.pooling import window_mean
 
 Pooling: TypeAlias = Literal["average", "stride", "logsumexp", "max"]
-"""How a network halves its images; all but ``max`` are smooth."""
+"""Kinds of pooling, by which a network halves its images; all but ``max`` are smooth."""
 
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 
@@ -160,7 +160,7 @@ def _windows_over(x: Array, window: Any, strides: Any, padding: Any) -> _windows
 
 
 def conv_stride(kind: Pooling) -> int:
-    """Steps of the convolution in front of a :func:`pool` of this kind."""
+    """Return the stride of the convolution in front of a :func:`pool` of this kind."""
     return 2 if kind == "stride" else 1
 
 
@@ -172,7 +172,7 @@ def check_pooling(kind: str, temperature: float = 0.1) -> None:
 
 
 class Classifier(nn.Module):
-    """What the networks here share: a batch ``(n, *shape)`` to logits ``(n, num_classes)``.
+    """The base class of the networks here, which map a batch ``(n, *shape)`` to logits ``(n, num_classes)``.
 
     Args:
       num_classes: number of logits.
@@ -182,13 +182,13 @@ class Classifier(nn.Module):
     """
 
     num_classes: int = 10
-    # Seen on digits and MNIST: 10 trains as fast as ReLU does, 1 takes 1.5 to 3 times the steps.
+    # On digits and MNIST 10 trains as fast as ReLU does, 1 takes 1.5 to 3 times the steps.
     beta: float | None = 10.0
     mean: float | tuple[float, ...] = 0.0
     std: float | tuple[float, ...] = 1.0
 
     def __post_init__(self):
-        # A module is a static part of compiled programs, so its fields have to be hashable.
+        # Fields have to be hashable, since a module is a static part of compiled programs.
         for name, value in vars(self).items():
             if isinstance(value, list):
                 setattr(self, name, tuple(value))

@@ -1,4 +1,4 @@
-"""Dense layers; without a hidden one it is logistic regression."""
+"""Build networks of dense layers; without a hidden layer they are logistic regression."""
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -7,7 +7,7 @@ from jaxattr.models.layers import Classifier, activation, normalize
 
 
 class MLP(Classifier):
-    """Dense layers on the flattened input; ``hidden=()`` is multinomial logistic regression.
+    """A network of dense layers on the flattened input; ``hidden=()`` is multinomial logistic regression.
 
     Args:
       num_classes: number of logits.

@@ -1,6 +1,6 @@
-"""Means of 2 x 2 pixels whose derivatives of every order are quick on CPUs, too.
+"""Average 2 x 2 pixels with derivatives of every order that are quick on CPUs, too.
 
-As XLA's CPU backend reduces a window, whatever it fuses into that (an activation and its derivatives) is computed
+Where XLA's CPU backend reduces a window, it computes all that it fuses into that (an activation and its derivatives)
 number by number, without vector instructions: 8 times slower than the activation alone. A sum of four images is quick,
 but JAX's transpose of it, four images padded with zeros, is not. Hence two primitives, each of which is transposed to
 the other.
@@ -18,7 +18,7 @@ from jaxattr.models._primitives import primitive, shape_of
 
 
 def window_mean(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
-    """Mean of each window of 2 x 2 pixels; an odd last row or column is dropped.
+    """Average each window of 2 x 2 pixels; an odd last row or column is dropped.
 
     Example:
       >>> window_mean(jnp.arange(4.0).reshape(1, 2, 2, 1)).item()
@@ -38,7 +38,7 @@ def _sum(x: Array) -> Array:
 
 
 def _spread(x: Array, *, size: tuple[int, int]) -> Array:
-    """Every pixel four times, and zeros beyond."""
+    """Repeat every pixel four times, and fill the rest with zeros."""
     n, rows, columns, channels = x.shape
     large = jnp.broadcast_to(x[:, :, None, :, None], (n, rows, 2, columns, 2, channels))
     margins = [(0, 0), *((0, count - 2 * half) for count, half in zip(size, (rows, columns), strict=True)), (0, 0)]
@@ -46,7 +46,7 @@ def _spread(x: Array, *, size: tuple[int, int]) -> Array:
 
 
 def _batched(made, operands, axes, options):
-    """Under ``vmap``: more images."""
+    """Merge the batch axis of ``vmap`` into the axis of images."""
     x = jnp.moveaxis(operands[0], axes[0], 0)
     result = made.bind(x.reshape(-1, *x.shape[2:]), **options)
     return result.reshape(*x.shape[:2], *result.shape[1:]), 0

@@ -1,4 +1,4 @@
-"""The residual network of 18 layers for images of 32 x 32 pixels."""
+"""Build the residual network of 18 layers for images of 32 x 32 pixels."""
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -10,7 +10,7 @@ _kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class ResNet18(Classifier):
-    """He et al. 2016 as used on CIFAR: a 3 x 3 stem, no max pooling, four stages of two blocks.
+    """The ResNet-18 of He et al. 2016 as used on CIFAR: a 3 x 3 stem, no max pooling, four stages of two blocks.
 
     All activations are softplus, also those after an addition. Images are halved by strided
     convolutions, with one pixel of padding on each side as in PyTorch (Flax's SAME pads even sizes

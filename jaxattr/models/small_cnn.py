@@ -1,4 +1,4 @@
-"""A network for small images whose second derivatives cost next to nothing."""
+"""Build a network for small images whose second derivatives cost next to nothing."""
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -8,7 +8,7 @@ from jaxattr.models.layers import Classifier, Pooling, activation, conv_stride, 
 
 
 class SmallCNN(Classifier):
-    """Two padded 3 x 3 convolutions, each with a pooling, and two dense layers, for 8 x 8 digits.
+    """A network of two padded 3 x 3 convolutions, each with a pooling, and two dense layers, for 8 x 8 digits.
 
     Args:
       num_classes: number of logits.

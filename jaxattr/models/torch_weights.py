@@ -1,9 +1,9 @@
-"""Weights that PyTorch has saved, read without PyTorch and without running code of the file.
+"""Read weights that PyTorch has saved, without PyTorch and without running code of the file.
 
 A ``.pth`` file is a pickle, and a pickle is a program: it may call any function of any installed package. Tensors need
-four: an ordered dictionary, the types of storages, and what puts a tensor or a parameter together. The reader knows
-these names and no others, and none of them is PyTorch's own; in the place of whatever else the file names (options of a
-command line beside the weights, say) stands an object that does nothing.
+four: an ordered dictionary, the types of storages, and the functions that build a tensor or a parameter. The reader
+knows these names and no others, and none of them is PyTorch's own; it replaces everything else that the file names
+(options of a command line beside the weights, say) by an object that does nothing.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
-# The first of the pickles in a file of the format that PyTorch wrote by default up to version 1.5.
+# This number is the first pickle in a file of the format that PyTorch wrote by default up to version 1.5.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 _STORAGES = {
@@ -35,9 +35,9 @@ _STORAGES = {
     "ByteStorage": "|u1",
     "BoolStorage": "|b1",
 }
-# What training scripts call the weights among the other things that they save.
+# Training scripts save the weights under one of these names, among other entries.
 _USUAL = ("state_dict", "model_state_dict", "model")
-# What wrappers of a network, for many devices or for compiling, put before every name.
+# Wrappers of a network, for many devices or for compiling, put these prefixes before every name.
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
@@ -55,7 +55,7 @@ class _Tensor(NamedTuple):
 
 
 class _Foreign:
-    """Stands for anything that a tensor does not need: takes whatever a pickle does to objects, and does nothing."""
+    """A placeholder for all that a tensor does not need: it accepts what a pickle does to objects, and does nothing."""
 
     asks_for = ""
 
@@ -73,7 +73,7 @@ class _Foreign:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits what tensors are made of; the numbers themselves are read afterwards."""
+    """An unpickler that admits the parts of tensors only; the numbers themselves are read afterwards."""
 
     def __init__(self, file: Any):
         super().__init__(file)
@@ -97,7 +97,7 @@ class _Unpickler(pickle.Unpickler):
         return known.get((module_name, global_name), foreign)
 
     def persistent_load(self, pid: Any, /) -> Any:
-        # A whole module in the older format: a class and its source code.
+        # A whole module in the older format consists of a class and its source code.
         if pid[0] == "module":
             return pid[1]
         kind, dtype, key, _, size, *view = pid
@@ -113,8 +113,8 @@ def read_state_dict(path: str | os.PathLike, entry: str | None = None) -> dict[s
     """Read the weights in a file of PyTorch, ``.pth`` or ``.pt`` of either format, or in a ``.safetensors`` file.
 
     The file is a state dictionary (``torch.save(module.state_dict(), path)``) or what a training script saves: a
-    dictionary with a state dictionary in it, beside the optimizer's state and the number of the epoch. What is left out
-    is logged as a warning. Numbers in bfloat16, which NumPy lacks, become float32. The prefixes ``module.`` and
+    dictionary with a state dictionary in it, beside the optimizer's state and the number of the epoch. A warning lists
+    what is left out. Numbers in bfloat16, which NumPy lacks, become float32. The prefixes ``module.`` and
     ``_orig_mod.`` of wrapped networks are taken off.
 
     Nothing in the file is run. Objects of other kinds beside the weights are left out; a file whose weights need more
@@ -143,7 +143,7 @@ def read_state_dict(path: str | os.PathLike, entry: str | None = None) -> dict[s
       ValueError: ...evil.pth is not read: it asks for builtins.print, which a tensor does not need. ...
     """
     with open(path, "rb") as file:
-        # The length of a header, and the header.
+        # The file begins with the length of a header, and the header.
         safe = file.read(9)[8:] == b"{"
     if safe and importlib.util.find_spec("safetensors") is None:
         raise ImportError(f"{os.fspath(path)} needs the package safetensors: pip install 'jaxattr[torch]'")
@@ -191,7 +191,7 @@ def _read_legacy(file: IO[bytes], entry: str | None) -> tuple[dict[str, np.ndarr
     file.seek(0)
     magic = _Unpickler(file).load()
     if magic != _LEGACY_MAGIC:
-        _named_tensors(magic, entry)  # a plain pickle of something: says of what
+        _named_tensors(magic, entry)  # raises the error of a plain pickle, which names its content
         raise ValueError("it does not begin as a file of PyTorch does")
     version, system = _Unpickler(file).load(), _Unpickler(file).load()
     if version != 1001 or not system["little_endian"]:
@@ -206,7 +206,7 @@ def _read_legacy(file: IO[bytes], entry: str | None) -> tuple[dict[str, np.ndarr
 
 
 def _named_tensors(found: Any, entry: str | None) -> tuple[dict[str, _Tensor], list[str]]:
-    """Choose the state dictionary, and say what is left out, by name and kind."""
+    """Choose the state dictionary, and list what is left out, by name and kind."""
     _require_dictionary(found)
     left_out = []
     # A state dictionary has no dictionaries in it; a checkpoint can have tensors beside it.
@@ -282,5 +282,5 @@ def _array(name: str, tensor: _Tensor, content: bytes) -> np.ndarray:
 
 
 def _known_to_numpy(array: np.ndarray) -> np.ndarray:
-    """The array, in float32 where its dtype (bfloat16 and shorter ones) is not one of NumPy's own."""
+    """Return the array, in float32 where its dtype (bfloat16 and shorter ones) is not one of NumPy's own."""
     return array if array.dtype.kind in "fiubc" else array.astype(np.float32)
