@@ -1,6 +1,6 @@
-"""Worst-case bounds, attacks and robust training for gradient attributions, in JAX.
+"""Provide worst-case bounds, attacks and robust training for gradient attributions, in JAX.
 
-Three kinds of method, each a pure function of one sample, built by a constructor that takes the hyperparameters:
+There are three kinds of method, each a pure function of one sample, built by a constructor with the hyperparameters:
 
     attribute(logits_fn, x, label)       -> map                 jaxattr.attributions
     bound    (logits_fn, x, label, key)  -> DeviationBound      jaxattr.bounds
@@ -46,7 +46,7 @@ __version__ = "0.1.0"
 
 _xla.avoid_crashes()
 
-# What needs Flax, Orbax or TFDS is imported on first use: bounds of a model from elsewhere need none of them.
+# Modules that need Flax, Orbax or TFDS are imported on first use: bounds of a model from elsewhere need none of them.
 _LAZY_MODULES = ("checkpoints", "data", "defenses", "evaluation", "models", "training", "zoo")
 
 

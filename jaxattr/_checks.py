@@ -1,4 +1,4 @@
-"""Checks of arguments, made once, at the border, while shapes are known.
+"""Check arguments once, where they enter the library, while shapes are known.
 
 Each function raises ``ValueError`` or ``TypeError`` that says what was given, what is accepted and what to do.
 Values that are still abstract (inside ``jit``, ``vmap``, ``grad``) pass: inside compiled code a failure is data.
@@ -19,7 +19,7 @@ from jaxattr.types import LogitsFn
 
 
 def is_concrete(value: Any) -> bool:
-    """Whether ``value`` is known while tracing."""
+    """Return whether ``value`` is known while tracing."""
     return not isinstance(value, jax.core.Tracer)
 
 
@@ -76,7 +76,7 @@ def sample(x: Any) -> Array:
         )
     if x.size == 0:
         raise ValueError(f"`x` must hold at least one feature, got shape {x.shape}.")
-    # NumPy's wide types become what JAX's mode makes of them.
+    # NumPy's wide types become the types of JAX's mode.
     x = jnp.asarray(x)
     return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
@@ -123,7 +123,7 @@ def key(value: Any) -> Any:
 
 
 def of_class(outputs: Array, y: Array | int) -> Array:
-    """``outputs[y]``, and NaN in value and all derivatives for a label that turns out not to be there.
+    """Return ``outputs[y]``; NaN in value and all derivatives for a traced label without an output.
 
     Indexing clamps a traced index; the result would silently be about another class.
     """
@@ -132,7 +132,7 @@ def of_class(outputs: Array, y: Array | int) -> Array:
 
 
 def num_classes(logits_fn: LogitsFn, x: Any) -> int:
-    """The number of logits of ``logits_fn(x)``, checked without computing them."""
+    """Return the number of logits of ``logits_fn(x)``, checked without computing them."""
     network(logits_fn)
     try:
         out = jax.eval_shape(logits_fn, x)
@@ -152,7 +152,7 @@ def num_classes(logits_fn: LogitsFn, x: Any) -> int:
 
 
 def _cure(logits_fn: LogitsFn, x: Any, error: Exception | None) -> str:
-    """What to do about a network that does not map one input to logits: one advice for each cause."""
+    """Advise how to mend a network that does not map one input to logits: one advice for each cause."""
     cause = type(error).__name__
     training = cause in ("TraceContextError", "ModifyScopeVariableError", "InvalidRngError")
     if training or (error is not None and "non-deterministic mode" in str(error)):
@@ -182,7 +182,7 @@ def _cure(logits_fn: LogitsFn, x: Any, error: Exception | None) -> str:
 def _is_vector(function: Any, x: Any) -> bool:
     try:
         out = jax.eval_shape(function, x)
-    # Whatever it is: this was not the cause.
+    # Any other exception means that this was not the cause.
     except Exception:
         return False
     return hasattr(out, "shape") and len(out.shape) == 1

@@ -1,4 +1,4 @@
-"""Compiled programs that live as long as the functions that they are of.
+"""Keep compiled programs as long as the functions from which they were compiled.
 
 Weights inside of a closure are constants of a compiled program. A cache whose keys hold on to the closure would keep
 both for good: the keys here are weak, and the programs reach their functions through weak references alone.
@@ -29,7 +29,7 @@ def compiled(function: Callable[..., Any], *static: Any) -> Any:
         for one in static[:-1]:
             programs = programs.setdefault(one, weakref.WeakKeyDictionary())
         known = programs.setdefault(static[-1], {})
-    # An object without a hash, or that cannot be referred to weakly: it is compiled once for each call.
+    # An object without a hash, or without weak references, is compiled once for each call.
     except TypeError:
         return jax.jit(partial(function, *static))
 
@@ -42,7 +42,7 @@ def compiled(function: Callable[..., Any], *static: Any) -> Any:
 
 
 def _has_value(static: Any) -> bool:
-    """Whether equality is by value, as of networks made of equal modules: such hold no weights, and are kept."""
+    """Return whether equality is by value, as of networks made of equal modules: such hold no weights, and are kept."""
     inner = getattr(static, "apply_fn", None)
     by_value = type(static).__eq__ is not object.__eq__ and not isinstance(static, MethodType)
     return by_value and (inner is None or _has_value(inner))

@@ -1,4 +1,4 @@
-"""Short names for what a run stands on: arrays by their values, functions by the program that JAX traces of them.
+"""Compute short fingerprints of a run's parts: arrays by their values, functions by the program that JAX traces.
 
 A fingerprint is the same in every process, on every number of devices, and after every restart. So nothing goes into it
 that changes there: addresses in memory, the order of sets, names of functions and variables, lines of files, devices.
@@ -18,7 +18,7 @@ from jax.sharding import AbstractMesh, Mesh, Sharding
 
 
 def arrays(tree: Any) -> str:
-    """The fingerprint of arrays: names, dtypes, shapes and values of all leaves.
+    """Return the fingerprint of arrays: names, dtypes, shapes and values of all leaves.
 
     Args:
       tree: a pytree of arrays.
@@ -39,7 +39,7 @@ def arrays(tree: Any) -> str:
 
 
 def program(function: Callable[..., Any], *arguments: Any) -> str:
-    """The fingerprint of what a function computes: operations, shapes, and all numbers that are not its arguments.
+    """Return the fingerprint of a function's program: operations, shapes, and all numbers that are not its arguments.
 
     Two functions that JAX traces to the same program have the same fingerprint. Another learning rate or another array
     inside of a closure is another program; so can be another version of JAX.
@@ -70,7 +70,7 @@ class _Programs:
         self._known: dict[int, str] = {}
 
     def describe(self, value: Any) -> str:
-        """The text of a program, or of a parameter of an operation."""
+        """Return the text of a program, or of a parameter of an operation."""
         if isinstance(value, core.Jaxpr | core.ClosedJaxpr):
             if id(value) not in self._known:
                 self._known[id(value)] = self._program(value)
@@ -86,7 +86,7 @@ class _Programs:
 
     def _program(self, value: Any) -> str:
         consts, jaxpr = (value.consts, value.jaxpr) if isinstance(value, core.ClosedJaxpr) else ([], value)
-        # Variables are numbered in the order in which they appear.
+        # Number variables in the order in which they appear.
         numbers: dict[Any, int] = {}
 
         def name(atom: Any) -> str:
@@ -105,12 +105,12 @@ class _Programs:
         return _hash([*lines, _list(map(name, jaxpr.outvars))])
 
 
-# What a function is called, and what the compiler is told about arguments that are done with.
+# These parameters do not change the result: the function's name, and the compiler's hints about its arguments.
 _NO_PART = ("name", "donated_invars", "keep_unused", "inline", "debug_info")
 
 
 def _word(value: Any) -> str:
-    # Where it runs is no part of what is computed.
+    # Placement does not change the result.
     if isinstance(value, Mesh | AbstractMesh | Sharding):
         return "placed"
     if callable(value) and not isinstance(value, type | np.dtype | Enum):

@@ -1,4 +1,4 @@
-"""What was given where a method or a network is meant: refused with what it seems to be, and what to write.
+"""Refuse arguments that are no method or network, with what they seem to be and what to write.
 
 These checks look at the object and its signature alone. They run where a method is built, long before a compiler would
 complain of something that the user never wrote.
@@ -22,7 +22,7 @@ _ATTACK = "an attack `attack(logits_fn, x, label, key)`, such as `jaxattr.attack
 _METHOD = (
     "an attribution, a bound or an attack, such as `jaxattr.attributions.saliency()` or `jaxattr.attacks.pgd(ball)`"
 )
-# Packages whose registries know the names of their constructors; their arguments, as a message shows them.
+# The registries of these packages know the names of constructors; the values are their arguments in messages.
 _PACKAGES = {"attributions": "()", "bounds": "(attribute, ball)", "attacks": "(ball, ...)"}
 
 
@@ -108,24 +108,24 @@ def network(value: Any, name: str = "logits_fn") -> Any:
 
 
 def is_method(value: Any) -> bool:
-    """Whether ``value`` is a bound or an attack of this library."""
-    # By its fields: `method.py` stands above this file.
+    """Return whether ``value`` is a bound or an attack of this library."""
+    # Decide by fields, since `method.py` depends on this file.
     return hasattr(value, "needs_key") and hasattr(value, "ball")
 
 
 def is_gradient_attribution(value: Any) -> bool:
-    """Whether ``value`` is a gradient attribution of this library."""
+    """Return whether ``value`` is a gradient attribution of this library."""
     return not isinstance(value, type) and hasattr(value, "field") and hasattr(value, "multiplier")
 
 
 def is_linen(value: Any) -> bool:
-    """Whether ``value`` is a Flax linen module; Flax is not imported for the question."""
+    """Return whether ``value`` is a Flax linen module, without importing Flax."""
     linen = sys.modules.get("flax.linen")
     return linen is not None and isinstance(value, linen.Module)
 
 
 def signature_of(value: Any) -> inspect.Signature | None:
-    """The signature of a callable, ``None`` where it has none (some built-in functions)."""
+    """Return the signature of a callable, ``None`` where it has none (some built-in functions)."""
     try:
         return inspect.signature(value)
     except (TypeError, ValueError):
@@ -133,7 +133,7 @@ def signature_of(value: Any) -> inspect.Signature | None:
 
 
 def takes(count: int, value: Any, **keywords: Any) -> bool:
-    """Whether a callable can be called with ``count`` arguments, ``keywords`` among them, as far as is known."""
+    """Return whether a callable accepts ``count`` arguments, ``keywords`` among them, as far as is known."""
     signature = signature_of(value)
     return signature is None or _binds(signature, count, **keywords)
 
@@ -194,7 +194,7 @@ def _binds(signature: inspect.Signature, count: int, **keywords: Any) -> bool:
 
 
 def _makes_a_function(annotation: Any) -> bool:
-    """Whether a return annotation says that a method comes back, so that the function is a constructor."""
+    """Return whether a return annotation declares a method, so that the function is a constructor."""
     if annotation is inspect.Signature.empty:
         return False
     if isinstance(annotation, str):
@@ -206,7 +206,7 @@ def _makes_a_function(annotation: Any) -> bool:
 
 
 def _constructors(*packages: str) -> dict[str, str]:
-    """From the name of a method to the call that builds it."""
+    """Map the name of each method to the call that builds it."""
     return {
         name: f"jaxattr.{package}.{name}{_PACKAGES[package]}"
         for package in packages
@@ -223,7 +223,7 @@ def _kind(value: Any) -> str:
 
 
 def _called(value: Any) -> str:
-    """A callable as a message shows it: without its weights."""
+    """Format a callable for a message, without its weights."""
     return f"`{getattr(value, '__name__', None) or type(value).__name__}`"
 
 

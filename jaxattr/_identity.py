@@ -1,4 +1,4 @@
-"""What has to be the same for a training run to be continued exactly, and what is said where it is not."""
+"""Identify a training run, and refuse to continue another one."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -16,9 +16,9 @@ from jaxattr.evaluation import Batch, Variables
 
 logger = logging.getLogger("jaxattr.training")
 
-# Which JAX traced the programs, and what they are the programs of.
+# These names denote the JAX version, and the two kinds of program that it traced.
 _JAX, _OBJECTIVE, _OPTIMIZER = "JAX", "objective or network", "optimizer or learning rate"
-# Where one of these differs, what comes behind the arrow does of itself.
+# Where the name before the colon differs, those after it differ as a consequence, and are not reported.
 _FOLLOWS = {
     "number of samples": ("inputs", "labels"),
     "batch_size": (_OBJECTIVE,),
@@ -35,7 +35,7 @@ def of_run(
     batch_size: int,
     key: PRNGKeyArray,
 ) -> dict[str, Any]:
-    """The identity of a run, by the words of messages; JSON can hold it.
+    """Return the identity of a run, keyed by the words of messages; JSON can hold it.
 
     Args:
       gradient: ``(params, collections, step, batch, key_data) -> pytree``: objective and network; traced, not run.
@@ -44,7 +44,7 @@ def of_run(
       xs: all inputs, in their order.
       labels: their classes.
       batch_size: samples per step.
-      key: of the run.
+      key: random key of the run.
     """
     collections = {name: value for name, value in variables.items() if name != "params"}
     params = variables["params"]
@@ -73,15 +73,15 @@ def require_same(was: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> 
 
     Args:
       was: the identity in the checkpoint.
-      now: that of the run that is to be continued.
-      path: of the checkpoint.
+      now: the identity of the run that is to continue.
+      path: path of the checkpoint.
 
     Raises:
       ValueError: if they differ; what differs is named.
     """
     compared = [name for name in now if name != _JAX]
     if was.get(_JAX) != now[_JAX]:
-        # The same function can be another program there.
+        # Another version of JAX may trace the same function to another program.
         compared = [name for name in compared if name not in (_OBJECTIVE, _OPTIMIZER)]
         logger.warning(
             "%s was written with JAX %s and is continued with %s: whether objective, network and optimizer are the same"

@@ -1,4 +1,4 @@
-"""Arithmetic of logits that keeps its precision however confident the network is.
+"""Compute with logits at a precision that does not depend on how confident the network is.
 
 ``1 - softmax(f)_y`` is rounded to 0 in float32 once the label is 17 ahead, and with it the label's own gradient of
 probability, log-probability and cross-entropy. Here all of them are functions of the log-odds
@@ -22,7 +22,7 @@ from jaxattr._activations import sigmoid
 
 @jax.custom_jvp
 def jaxattr_softplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """``log(1 + exp(x))``, with derivatives that keep their relative precision.
+    """Compute ``log(1 + exp(x))``, with derivatives that keep their relative precision.
 
     The softplus of the activations is a series, which is quick on large arrays; of a few logits this one is as quick
     and exact to rounding.
@@ -38,7 +38,7 @@ def _(primals, tangents):
 
 @jax.jit
 def jaxattr_log_odds(logits: Float[Array, " classes"]) -> Float[Array, " classes"]:
-    """``o_k = f_k - log sum_{j != k} exp(f_j)`` for every k, in O(classes).
+    """Compute ``o_k = f_k - log sum_{j != k} exp(f_j)`` for every k, in O(classes).
 
     Where k is not the predicted class, its own term is taken off a sum that is at least 1 without it. The predicted
     class, whose term is the sum, gets a sum of its own.
@@ -52,38 +52,38 @@ def jaxattr_log_odds(logits: Float[Array, " classes"]) -> Float[Array, " classes
 
 
 def split(logits: Float[Array | np.ndarray, " classes"], label: Any) -> tuple[Array, Array]:
-    """The label's logit (NaN for a label that turns out not to be there), and all with ``-inf`` in its place."""
+    """Return the label's logit (NaN for a traced label without a logit), and all logits with ``-inf`` in its place."""
     own = jnp.arange(logits.size) == label
-    # A sum and no index: a batch of these has no gather, and its derivative no scatter.
+    # Sum instead of indexing: a batch then has no gather, and its derivative no scatter.
     chosen = jnp.sum(jnp.where(own, logits, 0)) * jnp.where(jnp.any(own), 1, jnp.nan)
     return chosen, jnp.where(own, -jnp.inf, logits)
 
 
 def log_odds_of(logits: Float[Array | np.ndarray, " classes"], label: Any) -> Float[Array, ""]:
-    """The log-odds of one class; NaN for a label that turns out not to be there."""
+    """Return the log-odds of one class; NaN for a traced label without a logit."""
     own, others = split(logits, label)
     return own - jax.nn.logsumexp(others)
 
 
 def cross_entropy(logits: Float[Array | np.ndarray, " classes"], label: Any) -> Float[Array, ""]:
-    """``-log softmax(f)_y`` of one sample."""
+    """Compute ``-log softmax(f)_y`` of one sample."""
     return jaxattr_softplus(-log_odds_of(logits, label))
 
 
 def log_softmax(logits: Float[Array | np.ndarray, " classes"]) -> Float[Array, " classes"]:
-    """``log softmax(f)`` of one sample."""
+    """Compute ``log softmax(f)`` of one sample."""
     return -jaxattr_softplus(-jaxattr_log_odds(logits))
 
 
 def divergence(log_p: Float[Array, " classes"], log_q: Float[Array, " classes"]) -> Float[Array, ""]:
-    """``KL(p || q)`` in nats, of logarithms of probabilities."""
-    # A class that is ruled out has 0 * (-inf) = 0 by the definition of the divergence.
+    """Compute ``KL(p || q)`` in nats from logarithms of probabilities."""
+    # An excluded class contributes 0 * (-inf) = 0, by the definition of the divergence.
     p = jnp.exp(log_p)
     return jnp.sum(jnp.where(p > 0, p * (log_p - log_q), 0))
 
 
 def predicted(logits: Float[Array | np.ndarray, "*batch classes"]) -> Int[Array, "*batch"]:
-    """The predicted class, the lower one of equals; -1 where logits are NaN or infinite and nothing is predicted.
+    """Return the predicted class, the lower one of equals; -1 where logits are NaN or infinite, for no prediction.
 
     A single class of ``-inf`` is one that the network rules out, and no fault.
     """

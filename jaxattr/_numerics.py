@@ -1,4 +1,4 @@
-"""Arithmetic that survives very small and very large numbers."""
+"""Compute with very small and very large numbers without under- or overflow."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 
 def norm(x: Float[Array | np.ndarray, "*shape"]) -> Float[Array, ""]:
-    """Euclidean norm over all axes, without squaring to zero or infinity; its gradient at 0 is 0.
+    """Compute the Euclidean norm over all axes, without squaring to zero or infinity; its gradient at 0 is 0.
 
     In float32 the plain norm of 1e-30 is 0 and that of 1e25 infinite. Gradients of saturated outputs are that small.
     """
@@ -24,7 +24,7 @@ def norm(x: Float[Array | np.ndarray, "*shape"]) -> Float[Array, ""]:
 
 
 def rounding(size: int, dtype: Any) -> float:
-    """Relative slack for sums of ``size`` terms: four units in the last place, grown as rounding errors grow.
+    """Return the relative slack for sums of ``size`` terms: four units in the last place, times the root of the size.
 
     Upper values are multiplied by one plus this, so that what is attained and what bounds it, rounded on different
     paths, stay in order where theory has them equal.
@@ -33,7 +33,7 @@ def rounding(size: int, dtype: Any) -> float:
 
 
 def hoisted(function: Callable[[Array], Array], example: Any) -> tuple[Callable[[list[Any], Array], Array], list[Any]]:
-    """Turn what a function closes over into an argument: ``(closed(captured, argument), captured)``.
+    """Turn a function's closed-over values into an argument: ``(closed(captured, argument), captured)``.
 
     Custom derivatives and ``stop_gradient`` act on arguments. (``jax.closure_convert`` leaves integers, such as a
     traced label, inside.)
@@ -52,7 +52,7 @@ def hoisted(function: Callable[[Array], Array], example: Any) -> tuple[Callable[
 
 
 def constant(function: Callable[[Array], Array], example: Any) -> Callable[[Array], Array]:
-    """The function with everything it closes over held fixed under differentiation.
+    """Return the function with all closed-over values held fixed under differentiation.
 
     A search by many products is no function to differentiate. Stopping the derivative of what it returns would still
     differentiate its loops, and a loop of unknown length has no reverse mode at all.
@@ -67,7 +67,7 @@ def constant(function: Callable[[Array], Array], example: Any) -> Callable[[Arra
 
 
 def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
-    """On CPUs one matrix after the other, also under ``vmap``.
+    """Evaluate one matrix after the other on CPUs, also under ``vmap``.
 
     The CPU kernels of a batch wait for the threads that they run on, and two of them in one program wait for each other
     forever (JAX 0.10.2, seen with 2 threads and eigenvalues of two bounds). GPUs have kernels for batches.
@@ -81,7 +81,7 @@ def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _decomposition(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Of matrices of at least 32 bits: there are no decompositions of fewer."""
+    """Decompose matrices of at least 32 bits: there are no decompositions of fewer."""
 
     def call(*matrices: Array) -> Any:
         return function(*(matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)) for matrix in matrices))
@@ -89,7 +89,7 @@ def _decomposition(function: Callable[..., Any]) -> Callable[..., Any]:
     return _one_by_one(call)
 
 
-# Functions of matrices alone: the options of these are no arrays.
+# These lambdas take matrices alone: the options of JAX's functions are no arrays.
 _eigh = _decomposition(lambda matrix: jnp.linalg.eigh(matrix))  # noqa: PLW0108
 _svd = _decomposition(lambda matrix: jnp.linalg.svd(matrix))  # noqa: PLW0108
 _cholesky = _decomposition(lambda matrix: jnp.linalg.cholesky(matrix))  # noqa: PLW0108
@@ -98,19 +98,19 @@ _qr = _decomposition(lambda matrix: jnp.linalg.qr(matrix))  # noqa: PLW0108
 
 
 def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
-    """Eigenvalues, ascending, and eigenvectors as columns, of a constant: nothing is differentiated."""
+    """Return eigenvalues, ascending, and eigenvectors as columns, of a constant: nothing is differentiated."""
     values, vectors = _eigh(jax.lax.stop_gradient(matrix))
     return values, vectors
 
 
 def eigvalsh(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
-    """Eigenvalues, ascending."""
+    """Return the eigenvalues, ascending."""
     values, vectors = eigh(matrix)
     return with_derivative(values, jnp.sum(vectors * (matrix @ vectors), axis=0))
 
 
 def eigenvalue_limit(matrix: Float[Array, "n n"], guess: Float[Array, ""]) -> Float[Array, ""]:
-    """A number that no eigenvalue of a positive semidefinite matrix exceeds, close to a guess from below.
+    """Return an upper limit of the eigenvalues of a positive semidefinite matrix, close to a guess from below.
 
     ``t I - A`` has a Cholesky factor only if t is above all eigenvalues: a proof at a tenth of the cost of the
     eigenvalues themselves. t is the guess and a share of it, 1e-5 at first, which doubles until there is one.
@@ -119,10 +119,10 @@ def eigenvalue_limit(matrix: Float[Array, "n n"], guess: Float[Array, ""]) -> Fl
       matrix: symmetric; a constant.
       guess: such as a Rayleigh quotient, which is never too large.
     """
-    # Rounding may make the quotient of a matrix without eigenvalues negative, and no share of that comes up to zero.
+    # Rounding may make the quotient of a zero matrix negative, and no share of a negative guess reaches zero.
     matrix, guess = jax.lax.stop_gradient((matrix, jnp.maximum(guess, 0)))
     identity = jnp.eye(len(matrix), dtype=matrix.dtype)
-    # The sum of all eigenvalues, for whatever the guess was; NaN where the matrix has one.
+    # The sum of all eigenvalues is a limit for any guess; it is NaN where the matrix has a NaN.
     certain = jnp.trace(matrix)
 
     def tried(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -141,22 +141,22 @@ def eigenvalue_limit(matrix: Float[Array, "n n"], guess: Float[Array, ""]) -> Fl
 
 
 def largest_svd(matrix: Float[Array, "m n"]) -> tuple[Float[Array, ""], Float[Array, " n"]]:
-    """The largest singular value and its right singular vector, of which the value alone is differentiated."""
+    """Return the largest singular value, which is differentiated, and its right singular vector, which is not."""
     left, values, right = _svd(jax.lax.stop_gradient(matrix))
     u, v = left[:, 0], right[0]
     return with_derivative(values[0], u @ matrix @ v), v
 
 
 def solve(matrix: Float[Array, "n n"], right: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The solution of a linear system of constants."""
+    """Solve a linear system of constants."""
     return _solve(jax.lax.stop_gradient(matrix), jax.lax.stop_gradient(right))
 
 
 def orthonormal(columns: Float[Array, "m n"]) -> Float[Array, "m k"]:
-    """An orthonormal basis of the span of constant columns."""
+    """Return an orthonormal basis of the span of constant columns."""
     return _qr(jax.lax.stop_gradient(columns))[0]
 
 
 def with_derivative(value: Array, same: Array) -> Array:
-    """A value found by a search, with the derivative of an expression that is equal to it (envelope theorem)."""
+    """Give a value found by a search the derivative of an expression that is equal to it (envelope theorem)."""
     return value + (same - jax.lax.stop_gradient(same))

@@ -1,4 +1,4 @@
-"""What training refuses before its first step, and what it says of a step that failed."""
+"""Refuse invalid training data before the first step, and explain a step that failed."""
 
 import logging
 from typing import Any
@@ -37,7 +37,7 @@ def require_arguments(variables: Variables, n: int, batch_size: int, epochs: int
 def samples(
     objective: Objective, apply_fn: ApplyFn, variables: Variables, data: Any, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and labels on the host; what is wrong with them is said here, where values are known.
+    """Return inputs and labels on the host, and refuse invalid ones here, where values are known.
 
     Raises:
       TypeError: if inputs are not floating-point numbers.
@@ -45,7 +45,7 @@ def samples(
     """
     xs, labels = arrays(data)
     _checks.sample(xs[:1])
-    # As JAX would take them: without 64-bit mode, float64 inputs become float32.
+    # Convert as JAX would: without 64-bit mode, float64 inputs become float32.
     xs, labels = (a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in (xs, labels))
     not_finite = np.flatnonzero(~np.isfinite(xs.reshape(len(xs), -1)).all(axis=1))
     if not_finite.size:
@@ -74,7 +74,7 @@ def _require_labels(apply_fn: ApplyFn, variables: Variables, xs: np.ndarray, lab
 
 
 def cause(step: int, loss_was_finite: bool) -> str:
-    """What may have gone wrong at the first step whose loss or gradient was not finite, given finite inputs."""
+    """Explain the first step whose loss or gradient was not finite, given finite inputs."""
     if loss_was_finite:
         return (
             "The loss itself was finite, and its gradient was not: somewhere a function is differentiated where it has"

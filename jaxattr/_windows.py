@@ -1,4 +1,4 @@
-"""Smooth pooling over windows of any size, stride, padding and dilation, as ``lax.reduce_window`` takes them."""
+"""Pool smoothly over windows of any size, stride, padding and dilation, as ``lax.reduce_window`` takes them."""
 
 import functools
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from jaxattr._activations import larger
 
 
 class Windows(NamedTuple):
-    """Which entries of an array belong together; one number or pair per axis, as in ``lax.reduce_window``.
+    """The windows over an array; one number or pair per axis, as in ``lax.reduce_window``.
 
     Attributes:
       sizes: entries of a window.
@@ -30,7 +30,7 @@ class Windows(NamedTuple):
 
     @classmethod
     def of(cls, sizes: Sequence[int], strides: Sequence[int], padding: Any, shape: Sequence[int]) -> "Windows":
-        """Windows over an array of ``shape``; ``padding`` may be "SAME" or "VALID"."""
+        """Build the windows over an array of ``shape``; ``padding`` may be "SAME" or "VALID"."""
         pairs = lax.padtype_to_pads(shape, sizes, strides, padding) if isinstance(padding, str) else padding
         ones = (1,) * len(shape)
         return cls(tuple(sizes), tuple(strides), tuple((before, after) for before, after in pairs), ones, ones)
@@ -63,7 +63,7 @@ def log_sum_exp(x: Array, windows: Windows) -> Array:
 
 
 def log_sum_exp_along(x: Array, axes: Sequence[int]) -> Array:
-    """Compute ``log(sum(exp(x)))`` along axes, likewise."""
+    """Compute ``log(sum(exp(x)))`` along axes, as accurately."""
     kept = [axis for axis in range(x.ndim) if axis not in axes]
     x = x.transpose(*axes, *kept).reshape(-1, *(x.shape[axis] for axis in kept))
     while len(x) > 1:
@@ -73,7 +73,7 @@ def log_sum_exp_along(x: Array, axes: Sequence[int]) -> Array:
 
 
 def counts(shape: Sequence[int], windows: Windows) -> np.ndarray:
-    """How many entries of the array each window has, at least 1; with axes of 1 where all windows have as many."""
+    """Count the entries of the array in each window, at least 1; axes of equal counts have length 1."""
     total = np.ones((1,) * len(shape))
     for axis, (length, size, stride, (before, after), base, step) in enumerate(zip(shape, *windows, strict=True)):
         there = np.zeros(max((length - 1) * base + 1, 0))
@@ -92,7 +92,7 @@ def mean(x: Array, windows: Windows) -> Array:
     """Compute the mean of each window, over entries of the array alone."""
     sums = lax.reduce_window(
         x,
-        # Not an array of JAX: while one is traced, a sum is not known to be one, and has no derivative.
+        # Pass a NumPy zero: JAX does not recognize a traced zero as the start of a sum, which then has no derivative.
         np.zeros((), x.dtype),
         lax.add,
         windows.sizes,

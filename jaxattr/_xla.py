@@ -1,4 +1,4 @@
-"""XLA's flags, which must be in the environment before the first array is made, and what its programs take."""
+"""Set XLA's flags, which must be in the environment before the first array, and count its programs' memory."""
 
 import importlib.metadata
 import math
@@ -20,15 +20,15 @@ def default_flag(name: str, value: str) -> None:
 
 
 def avoid_crashes() -> None:
-    """Keep known versions of jaxlib from crashing; of no effect on others, or once JAX has made an array."""
+    """Keep known versions of jaxlib from crashing; no effect on others, or once JAX has made an array."""
     if importlib.metadata.version("jaxlib") in _CRASHES_ON_MANY_AXES:
         default_flag("xla_cpu_experimental_ynn_fusion_type", "")
 
 
 def compile_quickly(optimization_level: int) -> None:
-    """For programs of which compiling takes most of the time: less of XLA's work on CPUs.
+    """Trade run time for compile time on CPU.
 
-    With the older emitter of fusions tests compiled in half of the time, and attacks and bounds of the 4-conv network
+    With the older emitter of fusions, tests compiled in half of the time, and attacks and bounds of the 4-conv network
     ran as fast. An unknown flag ends the process, so it is set for the versions that it was tried with.
 
     Args:
@@ -46,7 +46,7 @@ _TAKES_NO_ROOM = ("parameter", "constant", "broadcast", "bitcast")
 
 
 def memory(compiled: Any) -> int | None:
-    """Bytes that a compiled program takes beside its arguments: temporaries and results.
+    """Return the bytes that a compiled program takes beside its arguments: temporaries and results.
 
     On CPUs newer XLA hands whole chains of products to libraries (fusions of the kind ``kCustom``), which allocate
     what they need themselves, and the compiler's own count leaves it out: 64 bytes for a program that grows by 458 MB.
@@ -84,6 +84,6 @@ def _intermediates(body: str) -> int:
 
 
 def _bytes(dtype: str, shape: str) -> int:
-    """``f32`` and ``39,512`` are 39 * 512 * 4 bytes; ``pred`` is the type of truth values."""
+    """Return the bytes of an array: ``f32`` and ``39,512`` are 39 * 512 * 4 bytes; ``pred`` is the boolean type."""
     bits = int(re.sub(r"\D", "", dtype) or 8)
     return math.prod(int(length) for length in shape.split(",") if length) * bits // 8

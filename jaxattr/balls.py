@@ -1,4 +1,4 @@
-"""What an adversary may do: a ball of perturbations, and the box in which inputs are valid.
+"""Define threat models: a ball of perturbations, and the box in which inputs are valid.
 
 A ball is a pytree, so its radius may be traced: a sweep over radii is a ``vmap`` over ``L2(epsilon)``. Bounds,
 attacks and defenses take the same object. Radii are in units of the input; a network that wants normalized inputs
@@ -21,7 +21,7 @@ DEFAULT_BOX = (0.0, 1.0)
 
 
 class Ball(abc.ABC):
-    """``{delta : ||delta|| <= epsilon, lower <= x + delta <= upper}``; see :class:`L2` and :class:`LInf`.
+    """The threat model ``{delta : ||delta|| <= epsilon, lower <= x + delta <= upper}``; see :class:`L2`, :class:`LInf`.
 
     Attributes:
       epsilon: the radius, in units of the input; may be traced.
@@ -58,49 +58,49 @@ class Ball(abc.ABC):
         return f"{type(self).__name__}({self.epsilon!r}, box={self.box!r})"
 
     def tree_flatten_with_keys(self):
-        """Radius and box are the leaves."""
+        """Return radius and box as leaves."""
         key = jax.tree_util.GetAttrKey
         return ((key("epsilon"), self.epsilon), (key("box"), self.box)), None
 
     @classmethod
     def tree_unflatten(cls, _, children):
-        """The inverse of :meth:`tree_flatten_with_keys`."""
-        # Past the checks: JAX also unflattens with placeholders that are no numbers.
+        """Invert :meth:`tree_flatten_with_keys`."""
+        # Skip the checks: JAX also unflattens with placeholders that are no numbers.
         ball = object.__new__(cls)
         ball.epsilon, ball.box = children
         return ball
 
     @abc.abstractmethod
     def norm(self, delta: Float[Array, "*shape"]) -> Float[Array, ""]:
-        """The norm whose ball this is."""
+        """Compute the norm of the ball."""
 
     @abc.abstractmethod
     def dual_norm(self, gradient: Float[Array, "*shape"]) -> Float[Array, ""]:
-        """``max <gradient, d>`` over ``||d|| <= 1``."""
+        """Compute ``max <gradient, d>`` over ``||d|| <= 1``."""
 
     @abc.abstractmethod
     def steepest(self, gradient: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """A ``d`` with ``||d|| <= 1`` that attains :meth:`dual_norm`; zero where the gradient is zero."""
+        """Return a ``d`` with ``||d|| <= 1`` that attains :meth:`dual_norm`; zero where the gradient is zero."""
 
     @abc.abstractmethod
     def project(self, delta: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """The perturbation of the ball that is nearest to ``delta`` in the Euclidean norm."""
+        """Return the perturbation of the ball that is nearest to ``delta`` in the Euclidean norm."""
 
     @abc.abstractmethod
     def sample(self, key: Array, shape: tuple[int, ...], dtype: Any = None) -> Float[Array, "..."]:
-        """A perturbation drawn uniformly from the ball."""
+        """Draw a perturbation uniformly from the ball."""
 
     def clip(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """The valid input nearest to ``x``."""
+        """Return the valid input nearest to ``x``."""
         return (
             x if self.box is None else jnp.clip(x, jnp.asarray(self.box[0], x.dtype), jnp.asarray(self.box[1], x.dtype))
         )
 
     def interval(self, x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-        """Limits of every coordinate of a perturbation that stays in the ball and keeps ``x + delta`` valid.
+        """Return the limits of each coordinate of a perturbation that stays in the ball and keeps ``x + delta`` valid.
 
         ``lower = max(-epsilon, box[0] - x) <= 0 <= upper = min(epsilon, box[1] - x)``. A black pixel can only brighten.
-        For :class:`LInf` these limits are all that is asked of a perturbation; for :class:`L2` they contain the ball.
+        For :class:`LInf` these limits are the only constraints on it; for :class:`L2` they contain the ball.
 
         Returns:
           ``(lower, upper)``, shaped like ``x``; without a box ``(-epsilon, epsilon)``.
@@ -109,11 +109,11 @@ class Ball(abc.ABC):
         if self.box is None:
             return -radius, radius
         low, high = (jnp.asarray(limit, x.dtype) - x for limit in self.box)
-        # Rounding may have put x a little outside of the box; standing still is always allowed.
+        # Rounding may have put x a little outside of the box; the perturbation 0 is always allowed.
         return jnp.minimum(0, jnp.maximum(-radius, low)), jnp.maximum(0, jnp.minimum(radius, high))
 
     def project_input(self, x: Float[Array, "*shape"], perturbed: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """A valid input within ``epsilon`` of ``x``: ball first, then box.
+        """Return a valid input within ``epsilon`` of ``x``: ball first, then box.
 
         Clipping moves every coordinate towards ``x``, which lies in the box, so that the result is still in the ball.
         (It is the nearest such input for :class:`LInf`, and a feasible one for :class:`L2`.) ``norm(result - x) <=
@@ -123,7 +123,7 @@ class Ball(abc.ABC):
         delta = self._shortened(self.project(perturbed - x), x.dtype)
         moved = x + delta
         if self.box is not None:
-            # An x that rounding has put a little outside of the box may stand still.
+            # An x that rounding has put a little outside of the box may stay there.
             lower, upper = (jnp.asarray(limit, x.dtype) for limit in self.box)
             slack = self._rounding_slack(x.dtype)
             lower = jnp.where((x < lower) & (x >= lower - slack), x, lower)
@@ -133,10 +133,10 @@ class Ball(abc.ABC):
 
     @abc.abstractmethod
     def _shortened(self, delta: Array, dtype: Any) -> Array:
-        """A perturbation whose norm is at most epsilon, however its rounding falls."""
+        """Return a perturbation whose norm is at most epsilon, however its rounding falls."""
 
     def _radius(self, dtype: Any) -> Array:
-        """The largest number of ``dtype`` that is at most epsilon."""
+        """Return the largest number of ``dtype`` that is at most epsilon."""
         radius = jnp.asarray(self.epsilon, dtype)
         if not _checks.is_concrete(self.epsilon):
             return radius
@@ -145,23 +145,23 @@ class Ball(abc.ABC):
         return jnp.asarray(np.nextafter(rounded, np.zeros_like(rounded)) if too_large else rounded)
 
     def _towards(self, x: Array, moved: Array, delta: Array) -> Array:
-        """``moved``, a unit in the last place nearer to x where it is farther from it than ``|delta|``."""
+        """Return ``moved``, one unit in the last place nearer to x where it is farther from x than ``|delta|``."""
         fixed_x, fixed, limit = jax.lax.stop_gradient((x, moved, self._limits(delta)))
         difference = fixed - fixed_x
-        # What the subtraction itself rounds off (Knuth 1969, TwoSum): x - fixed = -(difference + rest), exactly.
+        # Recover the rounding error of the subtraction (Knuth 1969, TwoSum): x - fixed = -(difference + rest), exactly.
         part = difference - fixed
         rest = (fixed - (difference - part)) - (fixed_x + part)
         size, beyond = jnp.abs(difference), jnp.sign(difference) * rest > 0
         nearer = jnp.where((size > limit) | ((size == limit) & beyond), jnp.nextafter(fixed, fixed_x), fixed)
-        # Added, so that the derivative is that of `moved`.
+        # Add the correction, so that the derivative is that of `moved`.
         return moved + (nearer - fixed)
 
     def _limits(self, delta: Array) -> Array:
-        """How far each coordinate may move."""
+        """Return the largest move of each coordinate."""
         return jnp.abs(delta)
 
     def _rounding_slack(self, dtype: Any) -> Array:
-        """What rounding may put an input outside of the box."""
+        """Return the distance by which rounding may put an input outside of the box."""
         finite = [jnp.where(jnp.isfinite(limit), jnp.abs(limit), 0) for limit in map(jnp.asarray, self.box or ())]
         largest = jnp.max(jnp.stack([jnp.max(limit, initial=0) for limit in finite])) if finite else 0
         return (16 * jnp.finfo(dtype).eps * jnp.maximum(1.0, largest)).astype(dtype)
@@ -169,11 +169,11 @@ class Ball(abc.ABC):
     def contains(
         self, x: Float[Array, "*shape"], perturbed: Float[Array, "*shape"], tolerance: float | None = None
     ) -> Array:
-        """Whether ``perturbed`` is a valid input within ``epsilon`` of ``x``, up to rounding.
+        """Return whether ``perturbed`` is a valid input within ``epsilon`` of ``x``, up to rounding.
 
         Args:
           x: the input.
-          perturbed: what became of it.
+          perturbed: the perturbed input.
           tolerance: slack in units of the input; by default 16 units in the last place of the largest of 1, epsilon and
             the input's values.
         """
@@ -213,7 +213,7 @@ class Ball(abc.ABC):
 
 
 class L2(Ball):
-    """Euclidean ball, ``||delta||_2 <= epsilon``.
+    """The Euclidean ball, ``||delta||_2 <= epsilon``.
 
     Args:
       epsilon: radius in units of the input, at least 0.
@@ -244,19 +244,19 @@ class L2(Ball):
         return scaled / jnp.maximum(optax.safe_norm(scaled.ravel(), 0.0), 1)
 
     def project(self, delta):
-        # Optax divides by the radius: a ball of radius 0 would make 0 / 0 of a zero perturbation.
+        # Optax divides by the radius: a ball of radius 0 would turn a zero perturbation into 0 / 0.
         radius = jnp.asarray(self.epsilon, delta.dtype)
         safe = jnp.maximum(radius, jnp.sqrt(jnp.finfo(delta.dtype).tiny))
         return jnp.where(radius > 0, optax.projections.projection_l2_ball(delta, safe), 0)
 
     def _shortened(self, delta, dtype):
-        # A norm of n squares is off by some units in the last place, whichever order a compiler sums them in.
+        # A norm of n squares is off by some units in the last place, in whatever order a compiler sums them.
         target = self._radius(dtype) * (1 - (4 + delta.size**0.5 / 4) * float(jnp.finfo(dtype).eps))
         length = jax.lax.stop_gradient(self.norm(delta))
         return delta * jnp.where(length > target, target / jnp.where(length > target, length, 1), 1)
 
     def sample(self, key, shape, dtype=None):
-        # Not `jax.random.ball`: its rejection sampler of generalized normals takes seconds to compile on CPUs.
+        # Avoid `jax.random.ball`: its rejection sampler of generalized normals takes seconds to compile on CPUs.
         dtype = dtype or jnp.result_type(float)
         for_direction, for_radius = jax.random.split(key)
         gaussian = jax.random.normal(for_direction, shape, dtype)
@@ -265,7 +265,7 @@ class L2(Ball):
 
 
 class LInf(Ball):
-    """Ball of the maximum norm, ``|delta_i| <= epsilon`` for every feature.
+    """The ball of the maximum norm, ``|delta_i| <= epsilon`` for every feature.
 
     Args:
       epsilon: radius in units of the input, at least 0.
@@ -308,7 +308,7 @@ class LInf(Ball):
 
 
 def _limit(limit: Any, box: Any) -> Any:
-    """One limit of a box: a number or an array as they are, anything else as an array."""
+    """Return one limit of a box: a number or an array as it is, anything else as an array."""
     if hasattr(limit, "dtype") or isinstance(limit, (int, float)):
         return limit
     array = np.asarray(limit) if not isinstance(limit, (list, tuple)) or _of_one_shape(limit) else np.asarray(None)
@@ -320,7 +320,7 @@ def _limit(limit: Any, box: Any) -> Any:
 def _of_one_shape(values: Any) -> bool:
     try:
         np.asarray(values)
-    # Rows of different lengths.
+    # Rows of different lengths raise this error.
     except ValueError:
         return False
     return True
@@ -336,7 +336,7 @@ def _check_order(box: tuple[Any, ...]) -> None:
         raise ValueError(
             f"`box` must be (lower, upper) of shapes that broadcast, got {lower.shape} and {upper.shape}."
         ) from None
-    # NaN is no limit. Equal limits are: of a feature that cannot move.
+    # NaN is no valid limit. Equal limits are valid: the feature cannot move.
     wrong = np.broadcast_to(~(lower <= upper), shape)
     if np.any(wrong):
         where = tuple(map(int, np.argwhere(wrong)[0])) if wrong.ndim else None
@@ -347,7 +347,7 @@ def _check_order(box: tuple[Any, ...]) -> None:
 
 
 def _shown(limits: Any) -> str:
-    """A box in a message: numbers, and the range of arrays."""
+    """Format a box for a message: numbers, and the range of arrays."""
     return "({})".format(
         ", ".join(
             str(limit.item()) if limit.ndim == 0 else f"array of {limit.min():.6g} to {limit.max():.6g}"

@@ -1,7 +1,7 @@
-"""Per-sample functions over whole data sets, batch by batch, within a budget of memory.
+"""Run per-sample functions over whole data sets, batch by batch, within a budget of memory.
 
-:class:`Batches` is what :func:`~jaxattr.over_samples` and :func:`~jaxattr.map_samples` have in common: how large a
-batch is, which program runs it, on which devices, and what is said meanwhile.
+:class:`Batches` is the common part of :func:`~jaxattr.over_samples` and :func:`~jaxattr.map_samples`: the size of a
+batch, its program, its devices, and progress reports.
 """
 
 import logging
@@ -19,7 +19,7 @@ import numpy as np
 from jaxattr import _xla, parallel
 
 MAX_BATCH_SIZE = 128
-# Programs that one function keeps: of different architectures, meshes, generators of random numbers.
+# One function keeps at most this many programs, of different architectures, meshes, generators of random numbers.
 MAX_PROGRAMS = 16
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ Progress = bool | Callable[[int, int], None]
 
 
 class Programs:
-    """Compiled programs of one function, the most recently used ones.
+    """The most recently used compiled programs of one function.
 
     Those that may be kept live in an attribute of the function itself, and go when it goes. A cache beside it would
     have to hold on to the function, and with it to every array of a closure.
@@ -41,9 +41,9 @@ class Programs:
 
     @classmethod
     def of(cls, function: Any) -> "Programs":
-        """The programs that ``function`` keeps; of none where it cannot keep any, such as the method of an object."""
+        """Return the programs that ``function`` keeps, empty where it cannot keep any (as the method of an object)."""
         known = getattr(function, "__dict__", {}).get(cls._ATTRIBUTE)
-        # `functools.wraps` and copies take attributes along: they are programs of another function then.
+        # `functools.wraps` and copies take attributes along: these programs are those of another function then.
         if known is not None and known._owner() is function:
             return known
         try:
@@ -54,7 +54,7 @@ class Programs:
         return programs
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> tuple[Any, dict[Any, Any]]:
-        """The program of ``key``, made where there is none, and its executables by their shapes."""
+        """Return the program of ``key``, made where there is none, and its executables by their shapes."""
         if key not in self._found:
             self._found[key] = (make(), {})
             while len(self._found) > MAX_PROGRAMS:
@@ -62,13 +62,13 @@ class Programs:
         self._found.move_to_end(key)
         return self._found[key]
 
-    # An attribute of its function, which may be copied or sent to another process: compiled programs cannot.
+    # The function, and with it this attribute, may be copied or sent to another process: compiled programs cannot.
     def __reduce__(self):
         return Programs, ()
 
 
 class Batches:
-    """Runs ``(shared, *samples) -> result`` over data sets.
+    """A runner of ``(shared, *samples) -> result`` over data sets.
 
     Args:
       batch_size: samples at once over all devices, rounded up to a multiple of their number; ``None`` for as many as
@@ -93,7 +93,7 @@ class Batches:
         programs: Programs,
         key: Hashable = None,
     ) -> Iterator[tuple[slice, Any]]:
-        """Run batch by batch.
+        """Run a function batch by batch.
 
         Args:
           one: the function; used where ``programs`` has no program of ``key``.
@@ -101,7 +101,7 @@ class Batches:
           samples: pytrees of NumPy arrays with a common leading axis.
           start: first sample to run.
           programs: where compiled programs are kept.
-          key: what tells programs apart there, beside the mesh and the shapes.
+          key: distinguishes programs there, beside the mesh and the shapes.
 
         Yields:
           ``(slice, result)``: which samples, and their results as NumPy arrays.
@@ -129,7 +129,7 @@ class Batches:
         run = executable(size)
         for begin in range(start, total, size):
             end = min(begin + size, total)
-            # The last batch is filled up with its first sample: one shape, one compilation.
+            # Fill the last batch up with its first sample: one shape takes one compilation.
             chosen = np.concatenate([np.arange(begin, end), np.full(size - (end - begin), begin)])
             out = run(*arguments(chosen))
             part = jax.tree.map(lambda leaf, n=end - begin: parallel.to_host(leaf)[:n], out)
@@ -137,7 +137,7 @@ class Batches:
             yield slice(begin, end), part
 
     def _fit(self, total: int, executable: Callable[[int], Any]) -> int:
-        """The batch size: as asked for, or as large as the memory budget allows."""
+        """Return the batch size: as given, or as large as the memory budget allows."""
         devices = self.mesh.size
 
         def rounded(size: float) -> int:
@@ -155,13 +155,13 @@ class Batches:
                     "one sample per device needs %.2g GB, above the budget of %.2g GB", needed / 1e9, self._memory / 1e9
                 )
                 break
-            # Proportionally down, and at least by half: each try is a compilation.
+            # Shrink in proportion, and at least by half: each try is a compilation.
             size = rounded(min(size / 2, 0.9 * size * self._memory / needed))
         return size
 
 
 def host_arrays(tree: Any, name: str) -> Any:
-    """Arrays (or pytrees of them) as NumPy arrays in the types that JAX would take them in.
+    """Return arrays (or pytrees of them) as NumPy arrays in the types that JAX would give them.
 
     Raises:
       TypeError: if a leaf is no array of numbers.

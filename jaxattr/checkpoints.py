@@ -1,4 +1,4 @@
-"""Training states on disk, when to save one at once, and weights in a file; the only module that names Orbax."""
+"""Store training states and weights on disk, and notice preemption; no other module names Orbax."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ _TEMPORARY = ".orbax-checkpoint-tmp"
 
 
 class Checkpoints:
-    """The training states of one run, in a directory of their own.
+    """A store of the training states of one run, in a directory of their own.
 
     A state is written under a temporary name first, so that a run killed while it saves leaves the
     states before it as they were. Every process of a distributed run has to make the same calls.
@@ -57,7 +57,8 @@ class Checkpoints:
             self.directory,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=max_to_keep,
-                # The states are small. A save that has returned is on disk, whatever happens next.
+                # Save synchronously, since states are small: a save that has returned is on disk, whatever happens
+                # next.
                 enable_async_checkpointing=False,
                 cleanup_tmp_directories=True,
             ),
@@ -155,7 +156,7 @@ class Checkpoints:
 
 
 class Preemption:
-    """Notices SIGTERM, with which clusters announce the end, inside of a ``with`` block.
+    """A context in which SIGTERM, with which clusters announce the end, is noticed.
 
     In one process it is a signal handler, set in the main thread only (Python allows it nowhere else) and only where
     SIGTERM is not ignored. With several processes it is JAX's preemption service, which
@@ -189,7 +190,7 @@ class Preemption:
         self.received = True
 
     def after(self, step: int) -> bool:
-        """Whether to stop after this step; every process asks once a step."""
+        """Return whether to stop after this step; every process calls it once a step."""
         if jax.process_count() > 1 and getattr(jax.config, "jax_enable_preemption_service", False):
             self.received |= multihost_utils.reached_preemption_sync_point(step)
         return self.received
@@ -201,7 +202,7 @@ class Preemption:
 
 
 def _orbax() -> Any:
-    """Orbax, which is slow to import, and which weights in a file do not need."""
+    """Import Orbax, which is slow to import, and which weights in a file do not need."""
     try:
         import orbax.checkpoint as ocp  # noqa: PLC0415
     except ImportError as error:
@@ -280,7 +281,7 @@ def load_variables(path: str | os.PathLike) -> dict[str, Any]:
     """
     path = _npz(path)
     with path.open("rb") as file:
-        # Anything but a zip archive would be tried as a single array, or as a pickle.
+        # NumPy would try anything but a zip archive as a single array, or as a pickle.
         if not zipfile.is_zipfile(file):
             raise ValueError(f"{path} is damaged, or no archive of arrays.")
         file.seek(0)

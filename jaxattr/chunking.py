@@ -1,7 +1,7 @@
-"""Sums and maps over many evaluations of one function, with memory bounded by one knob, ``chunk``.
+"""Sum and map many evaluations of one function, with memory bounded by one knob, ``chunk``.
 
-Everything in the library that expands (path points, columns of a Jacobian) goes through here, so that ``chunk``
-means the same everywhere: how many evaluations are held at once. ``None`` holds all of them.
+Everything in the library that expands (path points, columns of a Jacobian) calls these functions, so that ``chunk``
+means the same everywhere: the number of evaluations held at once. ``None`` holds all of them.
 """
 
 import math
@@ -18,7 +18,7 @@ from jaxattr import _checks
 def sum_over(
     function: Callable[..., Array], arguments: Any, chunk: int | None, *, rematerialize: bool = False
 ) -> Array:
-    """``sum_j function(arguments[j])``, holding at most ``chunk`` evaluations at once.
+    """Compute ``sum_j function(arguments[j])``, holding at most ``chunk`` evaluations at once.
 
     A ``scan`` carries the running sum, so that memory does not grow with the number of terms. The blocks are made
     equally long, and the last one is filled up by terms that are multiplied by zero.
@@ -52,7 +52,7 @@ def sum_over(
         return jnp.sum(jax.vmap(term)(*block), axis=0)
 
     if rematerialize:
-        # Inside of a scan nothing can be merged across iterations that the barriers would have to keep apart.
+        # Inside of a scan, XLA cannot merge across iterations, so that the barriers against it are not needed.
         block_sum = jax.checkpoint(block_sum, prevent_cse=False)
 
     def step(running, block):
@@ -63,7 +63,7 @@ def sum_over(
 
 
 def map_over(function: Callable[..., Any], arguments: Any, chunk: int | None) -> Any:
-    """``[function(arguments[j]) for all j]``, stacked, evaluating at most ``chunk`` at once."""
+    """Compute ``[function(arguments[j]) for all j]``, stacked, evaluating at most ``chunk`` at once."""
     total = jax.tree.leaves(arguments)[0].shape[0]
     if chunk is None or _checks.positive_int("chunk", chunk) >= total:
         return jax.vmap(function)(arguments)

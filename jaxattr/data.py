@@ -1,4 +1,4 @@
-"""Labeled data sets as arrays, prepared by TensorFlow Datasets (TFDS) and read without TensorFlow.
+"""Load labeled data sets as arrays, prepared by TensorFlow Datasets (TFDS) and read without TensorFlow.
 
 This is the only file that names TFDS. Nothing here touches a network, except ``download=True``.
 """
@@ -139,7 +139,7 @@ def _digits(split: str) -> Dataset:
     source: Any = load_digits()
     part = slice(_DIGITS_TRAIN) if split == "train" else slice(_DIGITS_TRAIN, None)
     return Dataset(
-        # Gray levels are counts of dark pixels in blocks of 4 x 4: 0 to 16.
+        # Gray levels count dark pixels in blocks of 4 x 4: 0 to 16.
         x=(source.images[part, ..., None] / 16).astype(np.float32),
         label=source.target[part].astype(np.int32),
         num_classes=10,
@@ -149,7 +149,7 @@ def _digits(split: str) -> Dataset:
 
 
 def _packed(file: Path, split: str, limit: int | None) -> Dataset:
-    """A split of a packed file, which has the images and the order of the data set that it was made of."""
+    """Read a split of a packed file, which has the images and the order of the original data set."""
     pixels, label, names = packed.read(file, split, limit)
     return Dataset(pixels.astype(np.float32) / 255, label, len(names), f"{file.stem}/{split}", names)
 
@@ -233,7 +233,7 @@ def _source(name: str, builder: Any, split: str, **options: Any) -> Any:
 
 
 def _keys(name: str, supervised: Any, features: Mapping[str, Any], kinds: Any) -> tuple[str, str]:
-    """The names of inputs and classes: what TFDS says, or else the only ones there can be."""
+    """Return the names of inputs and classes: those that TFDS declares, or else the only possible ones."""
     if not (isinstance(supervised, tuple) and len(supervised) == 2 and all(isinstance(key, str) for key in supervised)):
         arrays = [key for key, kind in features.items() if _is_array(kind, kinds)]
         labels = [key for key, kind in features.items() if isinstance(kind, kinds.ClassLabel)]
@@ -250,7 +250,7 @@ def _keys(name: str, supervised: Any, features: Mapping[str, Any], kinds: Any) -
 
 def _is_array(kind: Any, kinds: Any) -> bool:
     numeric = getattr(kind, "np_dtype", None) is not None and np.dtype(kind.np_dtype).kind in "fiub"
-    # The type itself: classes, boxes and others are kinds of tensors, too.
+    # Compare the type itself: classes, boxes and others are kinds of tensors, too.
     return numeric and (isinstance(kind, kinds.Image) or type(kind) is kinds.Tensor)
 
 
@@ -272,13 +272,13 @@ def _read(name: str, source: Any, keys: list[str], limit: int | None) -> dict[st
 
 
 def _numbers(values: np.ndarray, image: bool) -> np.ndarray:
-    """Integers of images count from 0 to the largest number of their dtype; features are numbers already."""
+    """Scale integers of images by the largest number of their dtype; features are numbers already."""
     largest = np.iinfo(values.dtype).max if image and values.dtype.kind == "u" else 1
     return values.astype(np.float32) / np.float32(largest)
 
 
 def _version_directory(root: Path, name: str) -> Path | None:
-    """Find a version that TFDS has finished, the newest or the one asked for: it writes dataset_info.json last."""
+    """Find the newest finished version, or the one asked for: TFDS writes dataset_info.json last."""
     folder, _, version = name.partition(":")
     found = [info.parent for info in (root / folder).glob(f"{version or '*.*.*'}/dataset_info.json")]
     return max(found, key=lambda path: tuple(map(int, path.name.split("."))), default=None)

@@ -1,4 +1,4 @@
-"""Networks of batches, objectives and accuracies: what training and evaluation share."""
+"""Define networks of batches, objectives and accuracies, which training and evaluation share."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -42,10 +42,10 @@ Variables: TypeAlias = Mapping[str, Any]
 """``{"params": ...}``, and the collections that a forward pass in training may change."""
 
 ApplyFn: TypeAlias = Callable[..., tuple[Array, Mapping[str, Any]]]
-"""``apply_fn(variables, xs, *, train=False, key=None) -> (logits, updates)`` on a batch."""
+"""A network of batches is ``apply_fn(variables, xs, *, train=False, key=None) -> (logits, updates)``."""
 
 Objective: TypeAlias = Callable[..., tuple[Array, Mapping[str, Any]]]
-"""``objective(apply_fn, variables, batch, key) -> (loss, aux)``."""
+"""An objective is ``objective(apply_fn, variables, batch, key) -> (loss, aux)``."""
 
 
 class Batch(NamedTuple):
@@ -55,7 +55,7 @@ class Batch(NamedTuple):
     label: Int[Array | np.ndarray, "n"]
 
 
-# A dataclass and not a closure, so that equal networks are one entry in the caches of jit.
+# A dataclass instead of a closure makes equal networks one entry in the caches of jit.
 @dataclass(frozen=True)
 class _One:
     apply_fn: ApplyFn
@@ -84,7 +84,7 @@ class MixedPrecision:
     dtype: Any
 
     def __call__(self, variables, xs, *, train: bool = False, key=None):
-        """The logits in the dtype of ``xs``, and the updates in the dtypes of their collections."""
+        """Return the logits in the dtype of ``xs``, and the updates in the dtypes of their collections."""
         halved = {**variables, "params": _cast(variables["params"], self.dtype)}
         logits, updates = self.apply_fn(halved, jnp.asarray(xs).astype(self.dtype), train=train, key=key)
         updates = {name: jax.tree.map(_like, value, variables[name]) for name, value in updates.items()}
@@ -117,7 +117,7 @@ def mixed_precision(apply_fn: ApplyFn, dtype: Any = jnp.bfloat16) -> MixedPrecis
 
 
 def full_precision(apply_fn: ApplyFn) -> ApplyFn:
-    """The network as it was before :func:`mixed_precision`, if it was."""
+    """Return the network as it was before :func:`mixed_precision`, if it was."""
     return apply_fn.apply_fn if isinstance(apply_fn, MixedPrecision) else apply_fn
 
 
@@ -135,7 +135,7 @@ def check_classes(apply_fn: ApplyFn, variables: Variables, xs: Any) -> int:
     Args:
       apply_fn: the network.
       variables: its variables.
-      xs: a batch of inputs, of which shape and dtype are looked at.
+      xs: a batch of inputs; only its shape and dtype are used.
 
     Raises:
       ValueError: if the network returns no logits ``(n, classes)``, or one logit: no class is compared with another.
@@ -146,7 +146,7 @@ def check_classes(apply_fn: ApplyFn, variables: Variables, xs: Any) -> int:
       3
     """
     batch = jax.ShapeDtypeStruct((1, *np.shape(xs)[1:]), jax.dtypes.canonicalize_dtype(xs.dtype))
-    # Traced once for as long as the network lives, as the programs below are.
+    # Trace once for as long as the network lives, as for the programs below.
     logits = compiled(_logits_of, apply_fn).eval_shape(dict(variables), batch)
     if getattr(logits, "ndim", None) != 2 or logits.shape[0] != 1:
         raise ValueError(
@@ -168,7 +168,7 @@ def check_labels(labels: Any, classes: int, name: str = "label") -> None:
       name: of the argument, for the message.
 
     Raises:
-      ValueError: names them.
+      ValueError: if there are any; the message names them.
 
     Example:
       >>> check_labels(np.array([0, 2, -1]), 3)
@@ -217,7 +217,7 @@ def accuracy(apply_fn: ApplyFn, variables: Variables, data: Any, *, batch_size: 
 
 
 class Robustness(NamedTuple):
-    """Accuracy of a network under an attack, and how many samples say nothing about it.
+    """Accuracy of a network under an attack, with counts of the samples that the attack does not judge.
 
     Attributes:
       accuracy: fraction of samples classified correctly as they are.
@@ -245,7 +245,7 @@ def robustness(
     *,
     batch_size: int = 256,
 ) -> Robustness:
-    """Attack every sample, and count which withstand it, which do not, and which the attack says nothing about.
+    """Attack every sample, and count those that withstand it, those that do not, and those that it could not try.
 
     Args:
       apply_fn: the network.
@@ -334,7 +334,7 @@ def _predictions(apply_fn: ApplyFn, variables: Variables, xs: Array) -> Array:
 
 
 def _attacked(apply_fn: ApplyFn, attack: Attack, variables: Variables, xs: Array, labels: Array, keys: Array) -> Array:
-    """Columns: predicted class of the sample, of what the attack made of it (once or more), and whether it stalled."""
+    """Return as columns the predicted class of the sample, of each of its attacks, and whether the attack stalled."""
     logits_fn = frozen(apply_fn, variables)
 
     def one(x, label, key):
@@ -350,12 +350,12 @@ def _attacked(apply_fn: ApplyFn, attack: Attack, variables: Variables, xs: Array
 def _over_batches(
     run: Callable[[Batch, Any], Array], xs: np.ndarray, labels: np.ndarray, key: Any, batch_size: int
 ) -> np.ndarray:
-    """``run(batch, keys)`` of all samples, a row each."""
+    """Evaluate ``run(batch, keys)`` on all samples, a row each."""
     _checks.positive_int("batch_size", batch_size)
     batch_size = min(batch_size, len(xs))
     found = []
     for start in range(0, len(xs), batch_size):
-        # The last batch is filled up with its own last sample, so that all have one shape.
+        # Fill the last batch up with its own last sample, so that all batches have one shape.
         rows = np.minimum(np.arange(start, start + batch_size), len(xs) - 1)
         keys = None if key is None else jax.vmap(partial(jax.random.fold_in, key))(rows)
         found.append(np.asarray(run(Batch(xs[rows], labels[rows]), keys)))
@@ -375,6 +375,6 @@ def arrays(data: Any) -> tuple[np.ndarray, np.ndarray]:
             "`data` needs samples `x` (n, *shape) and one integer `label` each (n,), got "
             f"x {xs.shape} and label {labels.shape} {labels.dtype}."
         )
-    # Of one sample, so that nothing is copied.
+    # Check one sample only, so that nothing is copied.
     _checks.sample(xs[0])
     return xs, labels

@@ -1,4 +1,4 @@
-"""The shape that gradient attributions share, and that makes their Jacobians cheap.
+"""Define the form that gradient attributions share, and that makes their Jacobians cheap.
 
 Saliency, input x gradient, integrated gradients and their averages over noise are all
 
@@ -25,7 +25,7 @@ from jaxattr.types import LogitsFn
 
 
 class GradientAttribution:
-    """``attribute(logits_fn, x, label)`` of the form ``m(x) * F(x)``.
+    """An attribution ``attribute(logits_fn, x, label)`` of the form ``m(x) * F(x)``.
 
     Args:
       name: of the method, for tables and messages.
@@ -34,7 +34,7 @@ class GradientAttribution:
         broadcasts to x's shape.
       complete: whether the map sums to ``f(x) - f(baseline)``, up to quadrature.
       output: from logits function to the function that is explained; ``None`` for the logits themselves. ``field`` has
-        it applied already: this is for whoever has to look at the explained function.
+        it applied already: checks of the explained function read ``output``.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class GradientAttribution:
 
     @property
     def symmetric(self) -> bool:
-        """Whether J is symmetric: only where nothing multiplies the field."""
+        """Return whether J is symmetric: only where nothing multiplies the field."""
         return self.baseline is None
 
     def multiplier(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"] | None:
-        """``x - baseline``, or ``None`` where nothing multiplies the field."""
+        """Return ``x - baseline``, or ``None`` where nothing multiplies the field."""
         return None if self.baseline is None else x - broadcast_baseline(self.baseline, x)
 
     def __call__(
         self, logits_fn: LogitsFn, x: Float[Array, "*shape"], label: Any, key: Array | None = None
     ) -> Float[Array, "*shape"]:
-        """The attribution of one sample.
+        """Compute the attribution of one sample.
 
         Args:
           logits_fn: classifier of one input.
@@ -85,7 +85,7 @@ class GradientAttribution:
 
 
 def broadcast_baseline(baseline: Any, x: Array) -> Array:
-    """The baseline as an array shaped like ``x``: a number, one value a channel, or an input of its own.
+    """Return the baseline as an array shaped like ``x``: a number, one value a channel, or an input of its own.
 
     Raises:
       ValueError: if it does not broadcast to the input's shape.

@@ -1,4 +1,4 @@
-"""The history of a training run: in memory, as JSON Lines, and for TensorBoard."""
+"""Record the history of a training run: in memory, as JSON Lines, and for TensorBoard."""
 
 import json
 import math
@@ -13,12 +13,12 @@ import jax
 
 
 class History:
-    """What a training run writes down: rows in memory, JSON Lines, TensorBoard, and a line on the screen.
+    """A recorder of a training run: rows in memory, JSON Lines, TensorBoard, and a line on the screen.
 
     All processes keep the rows, and process 0 alone writes them.
 
     Args:
-      rows: of the run that is continued, empty for a new one.
+      rows: rows of the run that is continued, empty for a new one.
       log: the file, None for none.
       tensorboard: the directory, None for none.
       total: steps of the run.
@@ -48,11 +48,11 @@ class History:
         self.began = time.perf_counter()
 
     def open(self, start: int, resumable: bool) -> None:
-        """Cut the log back to what the checkpoint knows; refuse what is no such log.
+        """Cut the log back to the steps of the checkpoint; refuse a file that is no such log.
 
         Args:
           start: steps that the checkpoint has, 0 for none.
-          resumable: whether there are checkpoints, so that what is there can be of this run.
+          resumable: whether there are checkpoints, so that an existing log can be that of this run.
 
         Raises:
           FileExistsError: if there is a log, or curves, and the run could not have been continued.
@@ -124,7 +124,7 @@ def _summary_writer() -> Any:
 
 
 def _to_line(row: Mapping[str, Any]) -> str:
-    # JSON has no NaN.
+    # JSON has no NaN, so that null stands for numbers that are not finite.
     return json.dumps({k: v if math.isfinite(v) else None for k, v in row.items()}) + "\n"
 
 

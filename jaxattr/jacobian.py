@@ -1,4 +1,4 @@
-"""The attribution Jacobian ``J[i, j] = d g_i / d x_j`` as a linear operator.
+"""Represent the attribution Jacobian ``J[i, j] = d g_i / d x_j`` as a linear operator.
 
 Everything second-order in the library is made of products with J and its transpose; the d x d matrix is formed on
 request only. Wang and Kong 2023 write ``H = J^T`` and ``P = H H^T``, which is ``P = J^T J`` here; ``J J^T`` has the
@@ -23,7 +23,7 @@ from jaxattr.types import Attribution, LogitsFn
 
 
 class AttributionJacobian(NamedTuple):
-    """J at one sample. ``matvec`` and ``rmatvec`` take and return arrays shaped like the input.
+    """J at one sample; ``matvec`` and ``rmatvec`` take and return arrays shaped like the input.
 
     Attributes:
       value: the attribution g(x), in the dtype of x, as all products are: float32 at least, whatever the network's.
@@ -43,15 +43,15 @@ class AttributionJacobian(NamedTuple):
     kinks: int = 0
 
     def gram(self, v: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """``P v = J^T (J v)``."""
+        """Compute ``P v = J^T (J v)``."""
         return self.rmatvec(self.matvec(v))
 
     def dense(self, chunk: int | None = 32) -> Float[Array, "d d"]:
-        """J as a matrix over flattened features, from at most d products.
+        """Compute J as a matrix over flattened features, from at most d products.
 
         Where the multiplier of a gradient attribution is zero (``x_i = baseline_i``: for IG and input x gradient 70 to
-        90 % of the pixels of MNIST) a row has nothing off its diagonal and costs no product. How many products a sample
-        takes is then up to the sample (:meth:`dense_products`); a batch under ``vmap`` waits for its slowest.
+        90 % of the pixels of MNIST) a row has nothing off its diagonal and costs no product. The number of products
+        then depends on the sample (:meth:`dense_products`); a batch under ``vmap`` waits for its slowest.
 
         Args:
           chunk: products evaluated at once; memory is that many forward and backward passes, beside the matrix.
@@ -63,7 +63,7 @@ class AttributionJacobian(NamedTuple):
                 unit = (jnp.arange(size) == j).astype(dtype)
                 return self.matvec(unit.reshape(shape)).ravel()
 
-            # map_over stacks columns as rows.
+            # Transpose, because map_over stacks columns as rows.
             return map_over(column, jnp.arange(size), chunk).T
         hessian, multiplier, gradient = self.parts
         multiplier = multiplier.ravel()
@@ -71,21 +71,21 @@ class AttributionJacobian(NamedTuple):
         return multiplier[:, None] * rows + jnp.diag(gradient.ravel())
 
     def dense_products(self) -> Int[Array, ""]:
-        """How many products :meth:`dense` is made of."""
+        """Return the number of products that :meth:`dense` makes."""
         if self.parts is None:
             return jnp.asarray(self.value.size, jnp.int32)
         return jnp.sum(self.parts[1] != 0).astype(jnp.int32)
 
 
 def _rows(product: Callable[[Array], Array], shape: tuple[int, ...], active: Array, chunk: int | None, dtype: Any):
-    """Rows ``product(e_i)`` of a symmetric matrix where ``active``, anything finite or zero elsewhere.
+    """Compute rows ``product(e_i)`` of a symmetric matrix where ``active``, anything finite or zero elsewhere.
 
-    A loop over as many blocks as there are active rows; skipping by ``cond`` would compute both sides under ``vmap``.
+    It loops over as many blocks as hold active rows; skipping by ``cond`` would compute both sides under ``vmap``.
     Such a loop has no reverse mode, so that its derivative is that of all rows, in a loop of fixed length.
     """
     size = active.size
     chunk = size if chunk is None else min(_checks.positive_int("chunk", chunk), size)
-    # What a custom derivative depends on has to be an argument of it.
+    # A custom derivative only sees dependences that are arguments.
     closed, captured = _numerics.hoisted(product, jax.ShapeDtypeStruct(shape, dtype))
 
     def row(captured: list[Any], i: Array) -> Array:
@@ -97,7 +97,7 @@ def _rows(product: Callable[[Array], Array], shape: tuple[int, ...], active: Arr
 
     @jax.custom_jvp
     def active_rows(captured: list[Any], active: Array) -> Array:
-        # Active rows first; past the end of the list stands an index that no row has.
+        # List active rows first; an index that no row has fills the rest of the list.
         (order,) = jnp.nonzero(active, size=size + -size % chunk, fill_value=size)
         blocks = -(-jnp.sum(active) // chunk)
 
@@ -112,7 +112,7 @@ def _rows(product: Callable[[Array], Array], shape: tuple[int, ...], active: Arr
 
     @active_rows.defjvp
     def _(primals, tangents):
-        # With every row as the value, too: where the multiplier is zero, its own derivative is times the row.
+        # Compute every row of the value, too: where the multiplier is zero, its own derivative multiplies the row.
         return jax.jvp(every_row, primals, tangents)
 
     return active_rows(captured, active)
@@ -128,7 +128,7 @@ def attribution_jacobian(
     kinks: Kinks = "refuse",
     method: str = "attribution_jacobian",
 ) -> AttributionJacobian:
-    """The Jacobian of an attribution at one sample, by products.
+    """Return the Jacobian of an attribution at one sample, as products.
 
     For gradient attributions both products are forward over reverse (:mod:`jaxattr.gradient_attribution`); for any
     other function they are its ``jvp`` and ``vjp``. Products run at the highest matmul precision: reduced precision
@@ -144,7 +144,7 @@ def attribution_jacobian(
         about twice as fast for many products and holds memory in proportion to the path points; ``False`` recomputes.
       kinks: what to do with a network that is not twice differentiable in x, such as one with ReLU or max-pooling:
         ``refuse``, or ``allow``, which computes the derivative almost everywhere, of which no bound follows.
-      method: who asks, for messages.
+      method: name of the calling method, for messages.
 
     Returns:
       An :class:`AttributionJacobian`: ``.value``, ``.matvec(v)``, ``.rmatvec(u)``, ``.dense()``.
@@ -174,9 +174,9 @@ def attribution_jacobian(
 def unchecked_jacobian(
     attribute: Attribution, logits_fn: LogitsFn, x: Array, label: Any, *, linearize: bool = True
 ) -> AttributionJacobian:
-    """:func:`attribution_jacobian` where its arguments have been looked at.
+    """Return :func:`attribution_jacobian` of arguments that have been checked already.
 
-    An attack or a loss claims nothing of the network that it climbs, which may have kinks or compute in few bits.
+    An attack or a loss claims nothing about the network that it climbs, which may have kinks or compute in few bits.
     """
     if isinstance(attribute, GradientAttribution):
         return _structured(attribute, logits_fn, x, label, linearize)
@@ -185,7 +185,7 @@ def unchecked_jacobian(
 
 def _structured(attribute, logits_fn, x, label, linearize) -> AttributionJacobian:
     def field(z):
-        # A field of the user's own may come in the network's dtype.
+        # A field of the user's own may return the network's dtype.
         return _checks.attribution_map(attribute.field(logits_fn, z, label), x).astype(x.dtype)
 
     with jax.default_matmul_precision("highest"):

@@ -1,4 +1,4 @@
-"""Krylov bases of operators known by products: Lanczos and Golub-Kahan, guarded against exhausted spaces.
+"""Build Krylov bases of operators known by products: Lanczos and Golub-Kahan, guarded against exhausted spaces.
 
 A symmetric operator is iterated as it is (one product a step). A general one is bidiagonalized (Golub and Kahan 1965:
 two products a step), which is Lanczos on ``J^T J`` without ever squaring: operators of 1e-30 do not underflow.
@@ -9,7 +9,7 @@ Here a vector of exact zeros ends the run (further steps are zero and change not
 again after it has been normalized: the run then goes on in a direction that the start happened to lack, which is what a
 flat spectrum with one outlier needs.
 
-Runs may end before their last step: a test looks at what there is every few steps. What was not reached stays zero.
+Runs may end before their last step: a test examines the state every few steps. Steps that were not made stay zero.
 """
 
 from collections.abc import Callable
@@ -24,18 +24,18 @@ from jaxattr import _checks, _numerics
 
 Matvec = Callable[[Array], Array]
 
-# Steps between two looks at whether a run may end, the first of these that divides its length. A look costs a small
+# Test whether a run may end after this many steps, the first of these that divides its length. A test costs a small
 # eigenvalue problem, and a block of another length at the end would compile the product a second time.
 _BETWEEN = (4, 5, 3, 6, 7, 2, 1)
 
 
 def negligible(dtype: Any) -> float:
-    """Size of a residual, relative to the operator, below which it cannot be told from rounding."""
+    """Return the relative size of a residual below which it cannot be told from rounding."""
     return float(jnp.finfo(dtype).eps)
 
 
 class Tridiagonal(NamedTuple):
-    """Lanczos after k steps: ``A Q^T = Q^T T + beta_k q_{k+1} e_k^T``.
+    """The state of Lanczos after k steps: ``A Q^T = Q^T T + beta_k q_{k+1} e_k^T``.
 
     Attributes:
       diagonal: of T, (k,).
@@ -51,7 +51,7 @@ class Tridiagonal(NamedTuple):
 
 
 class Bidiagonal(NamedTuple):
-    """Golub-Kahan after k steps: ``A V^T = U^T B`` and ``A^T U^T = V^T B^T + beta_k v_{k+1} e_k^T``.
+    """The state of Golub-Kahan after k steps: ``A V^T = U^T B`` and ``A^T U^T = V^T B^T + beta_k v_{k+1} e_k^T``.
 
     Attributes:
       diagonal: alpha_1 ... alpha_k of the upper bidiagonal B, (k,).
@@ -69,9 +69,9 @@ class Bidiagonal(NamedTuple):
 
 
 def _extend(image: Array, basis: Array, scale: Array) -> tuple[Array, Array, Array]:
-    """What an orthonormal basis lacks of ``image``: its norm, its direction, and the running scale of the images.
+    """Orthogonalize ``image`` against ``basis``; return residual norm, direction, and the running scale of the images.
 
-    Orthogonalized twice, and once more after normalizing; both are zero where nothing but rounding is left.
+    It orthogonalizes twice, and again after normalizing; both results are zero where nothing but rounding is left.
     """
 
     def orthogonal(vector):
@@ -88,9 +88,9 @@ def _extend(image: Array, basis: Array, scale: Array) -> tuple[Array, Array, Arr
 
 
 def _run(step: Callable[[Any, Any], Any], carry: Any, num_steps: int, done: Callable[[Any], Array] | None) -> Any:
-    """All steps, or as many blocks of some as it takes until ``done(state)``; ``carry[0]`` is the state.
+    """Run all steps, or blocks of steps until ``done(state)`` is true; ``carry[0]`` is the state.
 
-    Under ``vmap`` a batch runs until its last sample is done; the others keep what they had when they were.
+    Under ``vmap`` a batch runs until its last sample is done; the others keep the state in which they were done.
     """
     with jax.default_matmul_precision("highest"):
         if done is None:
@@ -113,13 +113,13 @@ def lanczos(
     num_steps: int,
     done: Callable[[Tridiagonal], Array] | None = None,
 ) -> Tridiagonal:
-    """Lanczos with full reorthogonalization (twice) and a guard against exhausted Krylov spaces.
+    """Run Lanczos with full reorthogonalization (twice) and a guard against exhausted Krylov spaces.
 
     Args:
       matvec: product with a symmetric matrix.
       start: first basis vector; need not be normalized.
       num_steps: products; at most n are useful.
-      done: looked at every few steps; the run ends where it is true. Such a run has no reverse mode.
+      done: a test made every few steps; the run ends where it is true. Such a run has no reverse mode.
 
     Returns:
       The :class:`Tridiagonal`.
@@ -147,7 +147,7 @@ def golub_kahan(
     num_steps: int,
     done: Callable[[Bidiagonal], Array] | None = None,
 ) -> Bidiagonal:
-    """Golub-Kahan bidiagonalization with full reorthogonalization of both bases, guarded as :func:`lanczos`.
+    """Run Golub-Kahan bidiagonalization with full reorthogonalization of both bases, guarded as :func:`lanczos`.
 
     Args:
       matvec: product with an m x n matrix.
@@ -165,7 +165,7 @@ def golub_kahan(
     def step(j, carry):
         state, current, scale, transposed_scale = carry
         right = state.right.at[j].set(current)
-        # Orthogonal to the left basis means without beta_{j-1} u_{j-1}, too.
+        # A vector orthogonal to the left basis has lost beta_{j-1} u_{j-1}, too.
         alpha, left, scale = _extend(matvec(current), state.left, scale)
         basis = state.left.at[j].set(left)
         beta, following, transposed_scale = _extend(rmatvec(left), right, transposed_scale)

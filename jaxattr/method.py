@@ -1,4 +1,4 @@
-"""A method with its name and its threat model: what bounds and attacks are built as."""
+"""Bundle a method with its name and its threat model, the form of all bounds and attacks."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -13,9 +13,9 @@ R = TypeVar("R")
 
 
 class Method(Generic[R]):
-    """A bound or an attack, ``method(logits_fn, x, label, key) -> result``, that knows its name and its ball.
+    """A method ``method(logits_fn, x, label, key) -> result`` (bound or attack) together with its threat model.
 
-    Whoever runs a method over a data set reads ``ball`` and refuses inputs outside of its box before anything is
+    Callers that run a method over a data set use ``ball`` to refuse inputs outside of its box before anything is
     compiled: inside of compiled code they cannot be refused any more.
 
     Args:
@@ -37,7 +37,7 @@ class Method(Generic[R]):
         return f"<jaxattr method {self.name}{'' if self.ball is None else f' over {self.ball!r}'}>"
 
     def __call__(self, logits_fn: LogitsFn, x: Array, label: Any, key: Array | None = None) -> R:
-        """The result for one sample.
+        """Compute the result for one sample.
 
         Raises:
           TypeError: if the method needs a key and none is given.
@@ -53,9 +53,9 @@ class Method(Generic[R]):
 
 
 class Calling:
-    """How a function of ``(logits_fn, x, label)`` is called with a key: every kind of method alike.
+    """The way to call a function of ``(logits_fn, x, label)`` with a key, the same for every kind of method.
 
-    Attributions ignore a key, bounds and attacks take one, and a plain function is asked by its signature: a fourth
+    Attributions ignore a key, bounds and attacks take one, and the signature of a plain function decides: a fourth
     positional argument, or one of the name ``key``, gets it.
 
     Args:
@@ -80,7 +80,7 @@ class Calling:
             self.required = self._takes and not with_three
 
     def require_key(self, key: Array | None) -> Array | None:
-        """The key that the method gets, ``None`` where it takes none.
+        """Return the key that the method gets, ``None`` where it takes none.
 
         Raises:
           TypeError: if the method needs a key and there is none, or it is no random key.
@@ -92,7 +92,7 @@ class Calling:
         return key if self._takes else None
 
     def call(self, method: Callable[..., R], logits_fn: LogitsFn, x: Array, label: Any, key: Array | None) -> R:
-        """Call ``method``, which the object was made of, with what :meth:`require_key` returned (or one of its own)."""
+        """Call ``method``, that of this object, with the key from :meth:`require_key` (or one of the caller's own)."""
         if key is None:
             return method(logits_fn, x, label)
         return method(logits_fn, x, label, key=key) if self._keyword else method(logits_fn, x, label, key)

@@ -1,4 +1,4 @@
-"""Networks of any framework, taken apart into arrays and the rest.
+"""Split networks of any framework into arrays and the rest.
 
 A compiled program takes arrays as arguments; everything else of a network (activation functions, numbers that choose a
 branch, the structure itself) is a part of the program. Any callable pytree is taken apart so: a Partial, an Equinox
@@ -18,23 +18,23 @@ from jax.tree_util import Partial
 from jaxattr import _given
 from jaxattr.types import LogitsFn
 
-# How deep, and how far, closures are looked into for arrays.
+# The search for arrays in closures visits at most this many objects.
 _MAX_VISITED = 1000
 
 
 class Static:
-    """What a network is beside its arrays: hashable, and equal for networks that one program serves.
+    """The parts of a network beside its arrays: hashable, and equal for networks that one program serves.
 
     Attributes:
       treedef: the structure of the callable pytree.
-      leaves: of its leaves those that are no arrays; arrays have an ``_Array`` in their place.
+      leaves: its leaves, with an ``_Array`` in the place of each array.
     """
 
     def __init__(self, treedef: Any, leaves: tuple[Any, ...]):
         self.treedef, self.leaves = treedef, leaves
         try:
             self._hash = hash((treedef, leaves))
-        # Lists as hyperparameters, arrays in static fields: equality decides alone.
+        # Lists as hyperparameters or arrays in static fields have no hash: equality decides alone.
         except TypeError:
             self._hash = hash(len(leaves))
 
@@ -56,13 +56,13 @@ class Static:
         return f"Static({self.treedef}, {self.leaves})"
 
     def holds_arrays(self) -> bool:
-        """Whether there are arrays inside: in the closure of a function, or in a field that is declared static."""
+        """Return whether arrays are inside: in the closure of a function, or in a field that is declared static."""
         seen: set[int] = set()
         return any(_holds_arrays(one, seen) for one in (*_auxiliary(self.treedef), *self.leaves))
 
 
 class _Array(NamedTuple):
-    """The place of an array. ``key``: the generator, where it is a typed random key."""
+    """The place of an array; ``key`` names the generator of a typed random key."""
 
     key: str | None = None
 
@@ -81,7 +81,7 @@ class _Unbound(NamedTuple):
 
 
 def is_callable_pytree(logits_fn: Any) -> bool:
-    """Whether a network is a pytree whose arrays can be arguments of a compiled program.
+    """Return whether a network is a pytree whose arrays can be arguments of a compiled program.
 
     Example:
       >>> import jax.numpy as jnp
@@ -92,7 +92,7 @@ def is_callable_pytree(logits_fn: Any) -> bool:
 
 
 def as_pytree(logits_fn: LogitsFn) -> LogitsFn:
-    """The same function as a callable pytree where that can be: arrays that are known to be apart stay apart.
+    """Return the function as a callable pytree of its arrays, where they are accessible.
 
     A bound linen module becomes a function of its variables, a ``functools.partial`` and the method of a pytree become
     Partials. Anything else comes back as it is.
@@ -144,7 +144,7 @@ def split(logits_fn: LogitsFn) -> tuple[list[Any], Static]:
         if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
             rest.append(leaf)
         elif isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            # As numbers: keys cannot be put on the devices of other processes.
+            # Convert keys to numbers: keys cannot be put on the devices of other processes.
             arrays.append(jax.random.key_data(leaf))
             rest.append(_Array(str(jax.random.key_impl(leaf))))
         else:
@@ -154,7 +154,7 @@ def split(logits_fn: LogitsFn) -> tuple[list[Any], Static]:
 
 
 def merge(arrays: list[Any], static: Static) -> LogitsFn:
-    """The inverse of :func:`split`, also for arrays that are being traced."""
+    """Invert :func:`split`, also for arrays that are being traced."""
     given = iter(arrays)
 
     def leaf(one: Any) -> Any:
@@ -167,7 +167,7 @@ def merge(arrays: list[Any], static: Static) -> LogitsFn:
 
 
 def _auxiliary(treedef: Any) -> list[Any]:
-    """What the nodes of a pytree hold beside their children."""
+    """Return the static data of a pytree's nodes."""
     node = treedef.node_data()
     own = [] if node is None else [node[1]]
     return [*own, *(one for child in treedef.children() for one in _auxiliary(child))]
@@ -179,12 +179,12 @@ def _holds_arrays(value: Any, seen: set[int]) -> bool:
     if id(value) in seen or isinstance(value, (type, types.ModuleType, str, bytes, int, float)):
         return False
     seen.add(id(value))
-    # When in doubt there are some: the price is a program that is compiled again.
+    # Assume arrays when in doubt: the price is a program that is compiled again.
     return len(seen) > _MAX_VISITED or any(_holds_arrays(inner, seen) for inner in _inside(value))
 
 
 def holds_arrays(function: Callable[..., Any]) -> bool:
-    """Whether a function holds arrays that a compiled program of it would keep: in closures, defaults and fields."""
+    """Return whether a function holds arrays, in closures, defaults or fields, that its compiled program would keep."""
     return _holds_arrays(function, set())
 
 

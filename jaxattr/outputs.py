@@ -1,4 +1,4 @@
-"""Which output of a classifier is explained: the logit by default, or a wrapper from here.
+"""Choose the explained output of a classifier: the logit by default, or a wrapper from here.
 
 A wrapper maps a logits function to another function ``(*shape) -> (classes,)``, so that it goes wherever logits do:
 
@@ -47,7 +47,7 @@ def _wrapper(transform: Callable[[Array], Array]) -> Output:
 
 
 def _identity(logits: Array) -> Array:
-    """The logits as they are, ``f_y(x)``."""
+    """Return the logits as they are, ``f_y(x)``."""
     return logits
 
 
@@ -57,7 +57,7 @@ logit = _wrapper(_identity)
 
 @_wrapper
 def probability(logits: Array) -> Array:
-    """The probability of class y, ``p_y = softmax(f(x))_y``.
+    """Explain the probability of class y, ``p_y = softmax(f(x))_y``.
 
     It is computed as ``sigmoid(o_y)`` from the log-odds: of a confident prediction ``1 - p_y`` is rounded to 0, and the
     gradient of a softmax with it (in float32 12 % off where the label is 15 ahead, and 94 % from 20 on). Here value,
@@ -72,7 +72,7 @@ def probability(logits: Array) -> Array:
 
 @_wrapper
 def log_probability(logits: Array) -> Array:
-    """The logarithm of the probability of class y, ``log softmax(f(x))_y``; precise as :func:`probability` is.
+    """Explain the log-probability of class y, ``log softmax(f(x))_y``; precise as :func:`probability` is.
 
     Raises:
       ValueError: on call, if the network has one logit.
@@ -82,9 +82,9 @@ def log_probability(logits: Array) -> Array:
 
 @_wrapper
 def loss(logits: Array) -> Array:
-    """The cross-entropy of class y, ``-log softmax(f(x))_y``. The predicted class has the SMALLEST entry.
+    """Explain the cross-entropy of class y, ``-log softmax(f(x))_y``; the predicted class has the SMALLEST entry.
 
-    Precise as :func:`probability` is.
+    It is as precise as :func:`probability`.
 
     Raises:
       ValueError: on call, if the network has one logit.
@@ -94,7 +94,7 @@ def loss(logits: Array) -> Array:
 
 @_wrapper
 def margin(logits: Array) -> Array:
-    """The margin of class y, ``f_y(x) - max_{j != y} f_j(x)``, positive for the predicted class only.
+    """Explain the margin of class y, ``f_y(x) - max_{j != y} f_j(x)``, positive for the predicted class only.
 
     With three classes or more the maximum has a kink where the runner-up changes, and bounds refuse it;
     :func:`log_odds` is its smooth stand-in.
@@ -103,7 +103,7 @@ def margin(logits: Array) -> Array:
       ValueError: on call, if the network has one logit.
     """
     if logits.size == 2:
-        # No maximum, and so no kink.
+        # With two classes this needs no maximum, and so has no kink.
         return logits - logits[::-1]
     others = jnp.where(jnp.eye(logits.size, dtype=bool), -jnp.inf, logits)
     return logits - jnp.max(others, axis=1)
@@ -111,10 +111,10 @@ def margin(logits: Array) -> Array:
 
 @_wrapper
 def log_odds(logits: Array) -> Array:
-    """The log-odds of class y, ``o_y = f_y(x) - log sum_{j != y} exp(f_j(x)) = log(p_y / (1 - p_y))``.
+    """Explain the log-odds of class y, ``o_y = f_y(x) - log sum_{j != y} exp(f_j(x)) = log(p_y / (1 - p_y))``.
 
-    A smooth margin: ``margin - log(classes - 1) <= log_odds <= margin``, equal to the margin for two classes. It does
-    not saturate as probabilities do.
+    They are a smooth margin: ``margin - log(classes - 1) <= log_odds <= margin``, equal to the margin for two classes.
+    They do not saturate as probabilities do.
 
     Raises:
       ValueError: on call, if the network has one logit.
@@ -140,7 +140,7 @@ REGISTRY: dict[str, Output] = {
 
 
 def explaining(attribute: Attribution, output: Output) -> Attribution:
-    """The attribution of another output than the logit.
+    """Build the attribution of another output than the logit.
 
     Args:
       attribute: ``(logits_fn, x, label) -> map``.

@@ -1,4 +1,4 @@
-"""Data sets packed into one file each, for machines without the packages that read prepared ones.
+"""Pack data sets into one file each, for machines without the packages that read prepared ones.
 
 A file ``NAME.npz`` holds ``class_names`` and, for each split, ``SPLIT_label`` and either ``SPLIT_x``, the pixels as
 bytes, or ``SPLIT_jpeg`` and ``SPLIT_ends``, the images as they are stored, one after the other, and where each ends.
@@ -15,7 +15,7 @@ import numpy as np
 
 
 class Split(NamedTuple):
-    """What a file holds of a split: pixels (n, h, w, c) of 0 to 255, labels (n,), and a word per class."""
+    """A split in a file: pixels (n, h, w, c) of 0 to 255, labels (n,), and a word per class."""
 
     pixels: np.ndarray
     label: np.ndarray
@@ -23,7 +23,7 @@ class Split(NamedTuple):
 
 
 def find(name: str, directory: str | os.PathLike | None) -> Path | None:
-    """The packed file of a data set in a directory, if there is one.
+    """Return the packed file of a data set in a directory, if there is one.
 
     Example:
       >>> find("mnist", "/nowhere") is None
@@ -45,7 +45,7 @@ def read(path: Path, split: str, limit: int | None = None) -> Split:
       ValueError: if there is no such split, or the file is damaged or no packed data set; the message names it.
     """
     try:
-        # A file of our own: NumPy leaves one open that is no archive.
+        # Open the file here: NumPy leaves a file open that is no archive.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             there = sorted(name.removesuffix("_label") for name in arrays if name.endswith("_label"))
             if there and split not in there:
@@ -89,7 +89,8 @@ def write(path: Path, splits: dict[str, tuple[Any, np.ndarray]], class_names: tu
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # An npz as NumPy reads it, compressed by more than NumPy's own writer does: a seventh less of Fashion-MNIST.
+        # Write an npz as NumPy reads it, compressed by more than NumPy's own writer does: a seventh less of
+        # Fashion-MNIST.
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_LZMA) as archive:
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

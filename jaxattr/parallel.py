@@ -1,8 +1,8 @@
-"""Many devices: the only file that names meshes.
+"""Distribute work over many devices; no other module names meshes.
 
-One 1-D mesh over all devices of all processes. In :func:`~jaxattr.over_samples` every device runs the ``vmap`` of a
-per-sample function over its own samples inside of ``shard_map``: no communication, and a data-dependent loop on one
-device does not wait for another. In training, where samples meet in the mean of a batch, a plain ``jit`` takes the
+There is one 1-D mesh over all devices of all processes. In :func:`~jaxattr.over_samples` every device runs the ``vmap``
+of a per-sample function over its own samples inside of ``shard_map``: no communication, and a data-dependent loop on
+one device does not wait for another. In training, where samples meet in the mean of a batch, a plain ``jit`` takes the
 divided batch.
 """
 
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 
 def mesh(devices: Any = None) -> Mesh:
-    """The library's mesh: one axis, ``"samples"``, over all devices of all processes (or over ``devices``)."""
+    """Return the library's mesh: one axis, ``"samples"``, over all devices of all processes (or over ``devices``)."""
     devices = jax.devices() if devices is None else devices
     # JAX's default became Explicit axes, under which ordinary indexing of a sharded batch fails.
     return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
 
 def batch_mesh(batch_size: int, devices: Any = None) -> Mesh:
-    """The mesh of a batch that is divided evenly, because its mean has to be a mean of equal parts.
+    """Return the mesh for a batch that is divided evenly, because its mean has to be a mean of equal parts.
 
     Without ``devices`` these are all, or, where ``batch_size`` cannot be divided among them and there is one process
     only, as many as divide it; a warning is logged then.
@@ -59,7 +59,7 @@ def batch_mesh(batch_size: int, devices: Any = None) -> Mesh:
 
 
 def whole(on: Mesh) -> NamedSharding:
-    """The sharding of what every device has a copy of, such as weights."""
+    """Return the sharding of arrays that every device holds whole, such as weights."""
     return NamedSharding(on, PartitionSpec())
 
 
@@ -85,12 +85,12 @@ def sharded(values: np.ndarray, chosen: np.ndarray, on: Mesh) -> Array:
 def local(tree: Any, on: Mesh) -> Any:
     """Copy replicated arrays to one device of this process, where they go along with any other array."""
     with jax.default_device(on.local_devices[0]):
-        # Twice: on a CPU the first is a view of the buffer. Not committed to the device, as `device_put`'s would be.
+        # Copy twice: on a CPU the first copy is a view of the buffer. `device_put` would commit the copy to the device.
         return jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)), tree)
 
 
 def divided(one: Callable[..., Any], on: Mesh) -> Callable[..., Any]:
-    """The compiled form of a per-sample function over a batch, divided among the devices.
+    """Compile a per-sample function for a batch that is divided among the devices.
 
     Args:
       one: ``(shared, *samples) -> result`` of one sample.
@@ -104,12 +104,12 @@ def divided(one: Callable[..., Any], on: Mesh) -> Callable[..., Any]:
         return jax.vmap(one, in_axes=(None, *[0] * len(samples)))(shared, *samples)
 
     split, copied = PartitionSpec(AXIS), PartitionSpec()
-    # No collectives, so nothing to check; the check would refuse loops whose first carry is a constant.
+    # The function has no collectives to check; the check would refuse loops whose first carry is a constant.
     return jax.jit(jax.shard_map(batch, mesh=on, in_specs=(copied, split), out_specs=split, check_vma=False))
 
 
 def to_host(leaf: Array) -> np.ndarray:
-    """A divided array as a NumPy array, whole on every process."""
+    """Return a divided array as a NumPy array, whole on every process."""
     if leaf.is_fully_addressable:
         return np.asarray(leaf)
     return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))

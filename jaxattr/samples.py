@@ -1,4 +1,4 @@
-"""Many samples: methods and metrics of one sample, lifted to data sets and to all devices of all processes."""
+"""Lift methods and metrics of one sample to data sets, on all devices of all processes."""
 
 import functools
 import weakref
@@ -66,7 +66,7 @@ class SampleMap(Generic[R]):
         self._method, self._batches = method, batches
         self._calling = Calling(method)
         self._logits_fn = networks.as_pytree(logits_fn)
-        # Of closures, which hold their weights: programs that live as long as this object.
+        # Keep programs of closures, which hold their weights, only as long as this object.
         self._own = Programs()
 
     def __call__(self, xs: Any, labels: Any, key: Array | None = None) -> R:
@@ -102,7 +102,7 @@ class SampleMap(Generic[R]):
         key = self._calling.require_key(key)
         xs, labels = self._check(xs, labels)
         impl = None if key is None else jax.random.key_impl(key)
-        # As plain numbers, for the devices of other processes.
+        # Convert the key to numbers, for the devices of other processes.
         key_data = np.zeros(0, np.uint32) if key is None else np.asarray(jax.random.key_data(key))
         is_pytree = networks.is_callable_pytree(self._logits_fn)
         arrays, static = networks.split(self._logits_fn) if is_pytree else ([], None)
@@ -115,7 +115,8 @@ class SampleMap(Generic[R]):
             logits_fn = network(weights)
             if impl is None:
                 return calling.call(method, logits_fn, x, label, None)
-            # A key per sample, whatever the batch: results do not depend on how samples were chunked or sharded.
+            # Derive one key per sample, whatever the batch: results do not depend on how samples were chunked or
+            # sharded.
             key = jax.random.wrap_key_data(key_data, impl=impl)
             return calling.call(method, logits_fn, x, label, jax.random.fold_in(key, index))
 
@@ -129,14 +130,14 @@ class SampleMap(Generic[R]):
         )
 
     def _check(self, xs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Samples and labels as arrays; what is wrong with them is said here, where values are known."""
+        """Return samples and labels as arrays, and refuse invalid ones here, where values are known."""
         xs, labels = xs if hasattr(xs, "dtype") else np.asarray(xs), np.asarray(labels)
         if xs.ndim < 1 or len(xs) == 0 or labels.shape != (len(xs),):
             raise ValueError(
                 "`xs` and `labels` must hold one entry per sample, (n, *shape) and (n,), got shapes"
                 f" {xs.shape} and {labels.shape}."
             )
-        # As JAX would take them: without 64-bit mode, float64 inputs become float32; 16 bits become 32.
+        # Convert as JAX would: without 64-bit mode, float64 inputs become float32; 16 bits become 32.
         xs = np.asarray(_checks.sample(xs))
         if not jnp.issubdtype(labels.dtype, jnp.integer):
             raise TypeError(f"`labels` must be integer class indices, got dtype {labels.dtype}.")
@@ -210,7 +211,7 @@ def map_samples(
 ) -> ArrayMap[R]:
     """Lift a function of arrays, such as a metric, to data sets, as :func:`over_samples` lifts a method.
 
-    It is for what comes after methods: metrics of two maps, radii of bounds, any function of the entries of one sample.
+    It evaluates results of methods: metrics of two maps, radii of bounds, any function of the entries of one sample.
 
     Args:
       function: of one sample, ``(*arrays) -> pytree``; arguments may be pytrees, such as the results of a bound.
@@ -253,15 +254,15 @@ def _batches(batch_size: int | None, memory: float | None, progress: Progress, d
 
 
 def _of_weights(logits_fn: LogitsFn, static: networks.Static | None) -> Callable[[list[Any]], LogitsFn]:
-    """From arrays to the network: a program that is kept holds no weights of the network that it was compiled for."""
+    """Return the function from arrays to the network, which lets a cached program hold no weights of its network."""
     if static is None:
         return lambda _: logits_fn
     return functools.partial(networks.merge, static=static)
 
 
 def _weakly(function: Callable[..., R], call: Callable[..., R]) -> Callable[..., R]:
-    """``call(function, ...)`` that does not keep ``function`` alive: a program that it keeps would keep itself."""
-    # The method of an object is made anew whenever it is asked for, and dies at once.
+    """Build ``call(function, ...)`` without keeping ``function`` alive: a program that it keeps would keep itself."""
+    # The method of an object is made anew on every access, and dies at once.
     if getattr(function, "__self__", None) is not None:
         return lambda *arguments: call(function, *arguments)
     try:

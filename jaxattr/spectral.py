@@ -1,9 +1,9 @@
-r"""Extreme singular values and eigenvalues of operators known by products, with a stated confidence.
+r"""Compute extreme singular values and eigenvalues of operators known by products, with a stated confidence.
 
 A Krylov method approaches the largest eigenvalue from BELOW, so that a Ritz value is no upper bound. The upper value
 here holds with a chosen probability over the random start, and follows from the method's own polynomials (Van
 Dorsselaer, Hochstenbach and Van der Vorst 2000; Hochstenbach 2013, "Probabilistic upper bounds for the matrix
-two-norm"), of which all are used here and not the last one alone:
+two-norm"). This module uses all of these polynomials and not the last one alone:
 
 After k Lanczos steps on a symmetric A from a unit vector s, the basis vectors are ``q_{j+1} = p_j(A) s``, j = 0 ... k,
 with polynomials p_j of degree j. They are orthonormal, so that for the unit eigenvector u of the largest eigenvalue
@@ -28,11 +28,11 @@ Bessel's inequality bounds. Hence on E the upper values of all steps hold at onc
 
     Pr[lambda_max <= upper_k for all k] >= Pr[E] = confidence,
 
-and with them ``upper_K`` for any K, also one that is chosen by looking at the run. Ending it where ``upper / attained -
+and with them ``upper_K`` for any K, also one that is chosen from the run. Ending it where ``upper / attained -
 1`` is at most a tolerance therefore costs no confidence: there is no union over steps to pay for. The same holds for
 both ends of a symmetric operator (u belongs to the eigenvalue of largest size, wherever it lies, and E is about this
-one u) and for Golub-Kahan, which is Lanczos on ``J^T J`` from the same s. What the test for the end computes decides
-about K alone, so that its own rounding cannot make a value wrong.
+one u) and for Golub-Kahan, which is Lanczos on ``J^T J`` from the same s. The test for the end only decides
+about K, so that its own rounding cannot make a value wrong.
 
 Krylov runs and their guards are in :mod:`jaxattr.krylov`, the root and its bisection in :mod:`jaxattr._ritz`.
 """
@@ -72,7 +72,7 @@ class Extreme(NamedTuple):
 
 
 def overlap_quantile(size: int, probability: float) -> float:
-    """The delta with ``Pr[|<u, s>| < delta] = probability``, s uniform on the unit sphere of R^size.
+    """Return the delta with ``Pr[|<u, s>| < delta] = probability``, s uniform on the unit sphere of R^size.
 
     ``<u, s>^2`` follows a Beta(1/2, (size - 1)/2) distribution.
     """
@@ -82,7 +82,7 @@ def overlap_quantile(size: int, probability: float) -> float:
 
 
 def _until(tolerance: float, test: Callable[[Any], Array]) -> Callable[[Any], Array] | None:
-    """The test for a run's end. Where nothing is a number, nothing more will be."""
+    """Build the test for a run's end; a run also ends at NaN or infinity, since further steps would not change that."""
     if tolerance == 0:
         return None
     return lambda state: ~jnp.all(jnp.isfinite(state.diagonal)) | test(state)
@@ -96,7 +96,7 @@ def _random_start(key: Array, size: int, dtype: Any) -> Array:
 
 
 def _product(matvec: Matvec, shape: tuple[int, ...], dtype: Any) -> Matvec:
-    """Of flat vectors of one type."""
+    """Turn a product into one of flat vectors of one type."""
     return lambda v: matvec(v.reshape(shape)).ravel().astype(dtype)
 
 
@@ -141,11 +141,11 @@ def largest_singular_value(
       symmetric: whether J is symmetric.
       num_steps: Krylov steps at most, capped at the number of features.
       confidence: probability over the random start with which ``upper`` holds.
-      tolerance: the run ends when ``upper / attained - 1`` is no more, which is looked at every few steps; 0 makes all
+      tolerance: the run ends when ``upper / attained - 1`` is no more, which is tested every few steps; 0 makes all
         steps.
       dtype: floating-point type; JAX's default one if absent, and float32 for types of 16 bits.
       verify: measure ``||J direction||`` by one more product, which also carries the derivative; otherwise ``attained``
-        is what the recurrence says, and nothing has a derivative.
+        comes from the recurrence, and nothing has a derivative.
 
     Returns:
       An :class:`Extreme`. ``upper`` carries ``4 sqrt(size)`` units in the last place for the rounding of products. A
@@ -172,7 +172,7 @@ def largest_singular_value(
     overlap = overlap_quantile(size, 1 - confidence)
     with jax.default_matmul_precision("highest"):
         product = _product(matvec, shape, dtype)
-        # The search is no function to differentiate, and a loop of unknown length has no reverse mode.
+        # Hold the search constant under differentiation: a loop of unknown length has no reverse mode.
         forward = _numerics.constant(product, start)
         if not symmetric:
             transposed = jax.ShapeDtypeStruct((value.size,), dtype)
@@ -186,7 +186,7 @@ def largest_singular_value(
             near, contradicted = (
                 found.below(value, overlap) & found.below(value, overlap, -1) for value in (limit, length)
             )
-            # The Ritz vector's image is longer than the Ritz value. An edge below it is wrong, and more steps mend it.
+            # An upper edge below the length of the Ritz vector's image is wrong, and more steps correct it.
             return found.exhausted | (near & ~contradicted)
 
         state = lanczos(forward, start, num_steps, _until(tolerance, near))
@@ -207,8 +207,8 @@ def largest_singular_value(
         edge, known = jnp.sqrt(found.scale * found.upper(overlap)), jnp.sqrt(found.scale * reached)
     residual = found.residual(winner) / jnp.where(reached > 0, reached, 1)
     upper = scale * edge * (1 + _numerics.rounding(size, dtype))
-    # The derivative of a singular value is that of ||J v|| at a fixed v: exact, and finite where the iteration's own
-    # derivative is not (an exhausted run divides by its last residual).
+    # Differentiate ||J v|| at a fixed v, which gives a singular value's exact derivative; the iteration's own
+    # derivative is not finite where an exhausted run divides by its last residual.
     vector = _direction(found.vectors[:, winner], basis)
     vector, upper, known = jax.lax.stop_gradient((vector, upper, scale * known))
     if verify:
@@ -242,7 +242,7 @@ def largest_eigenvalue(
       key: of the random start.
       num_steps: products at most, capped at the number of features; one more gives ``attained``.
       confidence: probability over the random start with which ``upper`` holds.
-      tolerance: the run ends when ``upper - attained`` is no more than this share of ``|attained|``, which is looked at
+      tolerance: the run ends when ``upper - attained`` is no more than this share of ``|attained|``, which is tested
         every few steps; 0 makes all steps. It costs no confidence (see the module).
       dtype: floating-point type; JAX's default one if absent, and float32 for types of 16 bits.
 

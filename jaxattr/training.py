@@ -1,7 +1,7 @@
-"""One training loop for every objective.
+"""Train with one loop for every objective.
 
-An objective is ``objective(apply_fn, variables, batch, key) -> (loss, aux)``; nothing here knows
-which. ``aux["metrics"]`` holds scalars for the log and ``aux["updates"]`` the collections that the
+An objective is ``objective(apply_fn, variables, batch, key) -> (loss, aux)``; the loop does
+not depend on which. ``aux["metrics"]`` holds scalars for the log and ``aux["updates"]`` the collections that the
 pass has changed (statistics of batch normalization). Only ``variables["params"]`` is optimized.
 
 A step is one ``jit`` over a batch that is divided among all devices of all processes, with the weights
@@ -44,10 +44,10 @@ logger = logging.getLogger(__name__)
 
 
 class Interrupted(SystemExit):
-    """SIGTERM came while :func:`fit` ran; its state is saved.
+    """An exit of :func:`fit` after SIGTERM, with its state saved.
 
-    Not caught, it ends the process without a traceback and with status 143, which is what a shell
-    reports of a process that SIGTERM ended: a script does not go on with half-trained weights.
+    Uncaught, it ends the process without a traceback and with status 143, as a shell reports a
+    process that SIGTERM ended: a script does not go on with half-trained weights.
 
     Attributes:
       step: updates made.
@@ -60,7 +60,7 @@ class Interrupted(SystemExit):
 
 
 class FitResult(NamedTuple):
-    """What training leaves.
+    """The result of training.
 
     ``history`` has one dictionary per line of the log: ``step`` (updates made), ``epoch``,
     ``seconds`` of this process, and either the means of the training metrics since the line before,
@@ -77,10 +77,10 @@ class _State(NamedTuple):
     params: Any
     collections: dict[str, Any]
     opt_state: optax.OptState
-    # The first step whose loss or gradient was not finite, -1 for none: the device keeps watch at
-    # every step, and the host looks at intervals only.
+    # This is the first step whose loss or gradient was not finite, -1 for none: the device checks every step, and the
+    # host checks at intervals only.
     failed: Int[Array, ""]
-    # Whether the loss of that step was finite, and its gradient alone was not.
+    # This tells whether the loss of that step was finite, so that its gradient alone was not.
     loss_was_finite: Bool[Array, ""]
 
 
@@ -111,7 +111,7 @@ def fit(
     and randomness of a step depend on ``key`` and the number of the step alone, so a run that was
     killed and is started again with the same arguments continues from its last checkpoint and ends
     with the parameters that it would have had: the same on the same devices, and equal to rounding
-    on others. Whether they are the same is looked at: a checkpoint knows the fingerprints of inputs, labels and initial
+    on others. ``fit`` checks that they are the same: a checkpoint holds the fingerprints of inputs, labels and initial
     weights, in their order, and of the programs of objective, network and optimizer, with all numbers in them.
 
     With ``checkpoint_dir``, SIGTERM (a preempted or timed out job) saves the state after the step
@@ -124,7 +124,7 @@ def fit(
     the checkpoints, to a directory that they share. ``evaluate`` runs in each.
 
     Args:
-      objective: what is minimized, such as ``ja.defenses.natural()``.
+      objective: the objective to minimize, such as ``ja.defenses.natural()``.
       apply_fn: the network, such as ``ja.models.apply_fn(model)``.
       variables: where training starts, a dictionary with ``"params"``; it is not changed.
       data: anything with arrays ``x`` and ``label``, such as :class:`jaxattr.data.Dataset` or
@@ -132,7 +132,7 @@ def fit(
         classes that the network has a logit for.
       optimizer: an Optax transformation; schedules count steps.
       batch_size: samples per step, over all devices.
-      key: of the order of the samples, dropout, and attacks in training.
+      key: random key of the order of the samples, dropout, and attacks in training.
       epochs: how long; or
       steps: how long, as a total that includes the steps before a restart.
       checkpoint_dir: a directory for checkpoints and nothing else; the newest one in it is
@@ -180,7 +180,7 @@ def fit(
     intervals = {"checkpoint_every": checkpoint_every, "evaluate_every": evaluate_every, "log_every": log_every}
     checkpoint_every, evaluate_every, log_every = (_interval(*item, per_epoch) for item in intervals.items())
     on = parallel.batch_mesh(batch_size, devices)
-    # Two streams: without the split, epoch 3 and step 3 would draw from the same key.
+    # Two streams are needed: without the split, epoch 3 and step 3 would draw from the same key.
     order_key, step_key = jax.random.split(key)
     gradient = _gradient(objective, apply_fn, jax.random.key_impl(step_key))
     update = _update(gradient, optimizer, on)
@@ -205,8 +205,8 @@ def fit(
         for step, batch in _batches(xs, labels, batch_size, order_key, range(start, total), on):
             before, (state, metrics) = metrics, update(state, batch, key_data)
             pending.append(metrics)
-            # One step waits behind the one under way, and not the thirty that JAX would queue: the
-            # time between SIGTERM and the end may be short.
+            # Let one step wait behind the one under way, instead of the thirty that JAX would queue: the time between
+            # SIGTERM and the end may be short.
             jax.block_until_ready(before)
 
             stop = preemption is not None and preemption.after(step + 1)
@@ -215,16 +215,17 @@ def fit(
             evaluates = evaluate is not None and due(evaluate_every)
             if not (cuts or stop or evaluates or due(log_every)):
                 continue
-            # Here the host waits for the device. Nothing that failed is logged or saved.
+            # The host waits for the device here. No failed step is logged or saved.
             _check_finite(state, checkpoints)
-            # A checkpoint cuts the means of the metrics, or a restart would change them.
+            # A checkpoint at its interval cuts the means of the metrics, or a restart would change them.
             if cuts or due(log_every):
                 record.write(step + 1, _means(pending))
                 pending = []
             if evaluate is not None and evaluates and not stop:
                 record.write(step + 1, evaluate(_variables(state, on)))
             if checkpoints is not None and (cuts or stop):
-                # One at another time does not, and takes along what is missing.
+                # A checkpoint forced by SIGTERM does not cut the means: it stores the pending metrics, and whether an
+                # evaluation is still to be made.
                 missing = {"pending": _values(pending), "unevaluated": evaluates and stop}
                 meta = {"identity": identity, "history": record.rows} | missing
                 checkpoints.save(step + 1, _kept(state), meta)
@@ -236,7 +237,7 @@ def fit(
 
 
 def _initial(variables: Variables, optimizer: optax.GradientTransformation, on: Mesh) -> _State:
-    # Compiled, so that all of the state is born on all devices, keys that an optimizer holds too.
+    # Compile, so that all devices create all of the state, keys that an optimizer holds included.
     @partial(jax.jit, out_shardings=parallel.whole(on))
     def initial(variables):
         params = variables["params"]
@@ -249,7 +250,7 @@ def _initial(variables: Variables, optimizer: optax.GradientTransformation, on: 
             failed=jnp.asarray(-1),
             loss_was_finite=jnp.asarray(True),
         )
-        # The loop donates its buffers: these belong to the caller, and some optimizers share them.
+        # Copy, since the loop donates its buffers: these belong to the caller, and some optimizers share them.
         return jax.tree.map(jnp.copy, state)
 
     return initial(parallel.replicated(dict(variables), on))
@@ -260,7 +261,7 @@ def _variables(state: _State, on: Mesh) -> dict[str, Any]:
 
 
 def _gradient(objective: Objective, apply_fn: ApplyFn, key_impl: Any) -> Callable[..., Any]:
-    """``((loss, aux), gradient of the parameters)`` of a batch at a step."""
+    """Return a function that computes ``((loss, aux), gradient of the parameters)`` of a batch at a step."""
 
     def gradient(params, collections, step, batch: Batch, key_data: Array):
         key = jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=key_impl), step)
@@ -309,7 +310,7 @@ def _batches(
 def _resume(checkpoints: "Checkpoints", state: _State, identity: Mapping[str, Any], total: int):
     if checkpoints.latest_step() is None:
         return state, {}
-    # Before the state is read: that of another optimizer has another shape.
+    # Check before the state is read: that of another optimizer has another shape.
     meta, step = checkpoints.meta()
     _identity.require_same(meta["identity"], identity, checkpoints.path(step))
     if step > total:
@@ -326,7 +327,7 @@ def _kept(state: _State) -> dict[str, Any]:
 
 
 def _values(pending: list[Mapping[str, Any]]) -> list[dict[str, float]]:
-    # As Python's numbers, so that means are the same after a way through JSON.
+    # Convert to Python's numbers, so that means are the same after storage as JSON.
     return [{name: float(value) for name, value in metrics.items()} for metrics in jax.device_get(pending)]
 
 

@@ -1,7 +1,7 @@
-"""The few shapes of function that the whole library speaks.
+"""Define the types of functions that the whole library uses.
 
-Every method is a pure function of one sample and takes the same first three arguments; what differs is what
-comes back, and whether a random key is needed.
+Every method is a pure function of one sample and takes the same first three arguments; methods differ in their
+results, and in whether they need a random key.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ LogitsFn: TypeAlias = Callable[[Array], Array]
 """A classifier of ONE input, ``(*shape) -> (classes,)``."""
 
 Attribution: TypeAlias = Callable[[LogitsFn, Array, Any], Array]
-"""``attribute(logits_fn, x, label) -> map``, of the same shape as ``x``."""
+"""An attribution is ``attribute(logits_fn, x, label) -> map``, of the same shape as ``x``."""
 
 Bound: TypeAlias = Callable[[LogitsFn, Array, Any, Array], Any]
-"""``bound(logits_fn, x, label, key) -> DeviationBound``."""
+"""A bound is ``bound(logits_fn, x, label, key) -> DeviationBound``."""
 
 Attack: TypeAlias = Callable[[LogitsFn, Array, Any, Array], Any]
-"""``attack(logits_fn, x, label, key) -> AttackResult``."""
+"""An attack is ``attack(logits_fn, x, label, key) -> AttackResult``."""
