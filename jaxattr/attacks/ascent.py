@@ -157,8 +157,8 @@ def projected_ascent(
     of the two keeps the label, and both are as far.
 
     Args:
-      objective: what is climbed.
-      ball: where; its steepest direction is the normalized gradient for L2, the signs for LInf.
+      objective: the objective to climb.
+      ball: the domain; its steepest direction is the normalized gradient for L2, the signs for LInf.
       num_steps: gradient steps.
       step_size: in units of the input, may be traced; or ``None``.
       default_step: step size as a share of epsilon, where ``step_size`` is ``None``.

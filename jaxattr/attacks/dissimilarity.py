@@ -131,7 +131,7 @@ def targeted(weights: Any) -> Dissimilarity:
 
 
 def euclidean() -> Dissimilarity:
-    """``||g(x') - g(x)||_2`` of signed feature maps: what the bounds bound, and the strongest attack on them."""
+    """Build ``||g(x') - g(x)||_2`` of signed feature maps, the deviation in the bounds: their strongest attack."""
 
     def compare(reference):
         # Climb the square: it has the same ascent direction, and a gradient where the norm has a kink.

@@ -39,7 +39,7 @@ def ifia(
     Args:
       ball: the threat model; the steps are signed for LInf (as published), normalized for L2.
       attribute: the attribution that is attacked.
-      dissimilarity: what is climbed; ``top_k(100)`` by default. ``euclidean()`` climbs what the bounds bound.
+      dissimilarity: the dissimilarity to climb; ``top_k(100)`` by default. ``euclidean()`` is that of the bounds.
       num_steps: gradient steps.
       step_size: in units of the input; ``epsilon / 10`` by default.
       random_start: start uniformly in the ball, then clipped to the box.

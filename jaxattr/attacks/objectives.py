@@ -228,10 +228,10 @@ def deviation(
 
     Args:
       attribute: the attribution that is attacked.
-      dissimilarity: what is climbed and by what iterates are compared.
+      dissimilarity: the dissimilarity to climb, which also compares iterates.
       kinks: what to do with a network that is not twice differentiable in x, such as one with ReLU or max-pooling,
         whose attribution jumps where this gradient sees a plain: ``refuse``, or ``allow``.
-      method: who asks, for messages.
+      method: name of the calling method, for messages.
 
     Raises:
       TypeError: if ``dissimilarity`` is not one.

@@ -33,7 +33,7 @@ def pgd(
       ball: the threat model, L2 or LInf.
       num_steps: gradient steps.
       step_size: in units of the input; ``2.5 * epsilon / num_steps`` by default, which can cross the ball.
-      objective: what is climbed; the cross-entropy of the label by default.
+      objective: the objective to climb; the cross-entropy of the label by default.
       random_start: start uniformly in the ball, then clipped to the box; a number is the standard deviation of
         Gaussian noise to start with instead (TRADES: 0.001).
       keep: ``last`` (as in the paper), ``best`` or ``best_label_kept``. With the latter an iterate that has lost the

@@ -84,7 +84,7 @@ def rank_guarantee(
       attribute: ``(logits_fn, x, label) -> map``.
       ball: :class:`~jaxattr.L2` or :class:`~jaxattr.LInf`.
       k: size of the top set, or a tuple of sizes; ``None`` for tau alone.
-      values: what is ranked, ``absolute`` values as the metrics do, or ``signed`` ones.
+      values: ``absolute`` to rank absolute values, as the metrics do, or ``signed``.
       within_box: use that ``x + delta`` is a valid input (:meth:`jaxattr.balls.Ball.interval`), for LInf: guarantees
         what is guaranteed without, and more where x is near the limits of the box.
       chunk: columns of J, and then rows compared, at once.

@@ -79,7 +79,7 @@ class DeviationBound:
       slope: ``euclidean / epsilon``; it does not depend on the radius where the bound is ``two_sided``.
       epsilon: the radius.
       confidence: probability (over the key) with which ``euclidean`` holds; 1 where nothing is random.
-      products: with J or its transpose, one vector each, that the bound was made of.
+      products: products with J or its transpose, one vector each, that the bound took.
       kinks: operations of the network that are not twice differentiable, 0 unless they were allowed: with any, the
         linear model has no slope to stand on and the bound holds for nothing but its own Jacobian.
       active: index into ``methods`` of the bound that gave ``euclidean``.

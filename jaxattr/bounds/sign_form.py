@@ -4,7 +4,7 @@ In the linear model a perturbation of the ball moves an attribution by ``J delta
 largest at a corner. Without the box ``delta = epsilon s``, so that B = J. With it coordinate i moves in an interval
 with center c_i and half-width h_i (a black pixel: c = h = epsilon / 2), and ``delta = c + h * s``. One more sign makes
 that homogeneous: ``||J c s_0 + J (h * s)|| = ||B (s, s_0)||`` with ``B = [J diag(h), J c]``, whose last sign is free by
-symmetry. Whatever bounds one bounds the other.
+symmetry. A bound of one problem bounds the other.
 """
 
 from collections.abc import Callable

@@ -20,7 +20,7 @@ Loss = Callable[[ApplyFn, Variables, Batch, Array, Array], tuple[Array, Mapping[
 
 @dataclass(frozen=True)
 class AttackedObjective:
-    """``objective(apply_fn, variables, batch, key) = loss(..., batch, attack(batch), ...)``.
+    """An objective that attacks first: ``objective(apply_fn, variables, batch, key) = loss(..., attack(batch), ...)``.
 
     By Danskin's theorem the adversaries are constants for the gradient. The attack sees the network in evaluation mode,
     with running statistics and without dropout.

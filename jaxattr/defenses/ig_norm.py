@@ -34,7 +34,7 @@ def path_norm(
       chunk: path points evaluated at once.
       rematerialize: see :func:`jaxattr.attributions.integrated_gradients`; the gradient of an attack recomputes, too.
       kinks: what to do with a network that is not twice differentiable; see :func:`ig_norm`.
-      method: who asks, for messages.
+      method: name of the calling method, for messages.
 
     Raises:
       ValueError: on call, if the network has kinks or one logit.

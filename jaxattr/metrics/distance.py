@@ -42,7 +42,7 @@ def euclidean(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Arr
 def cosine_distance(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]:
     """Compute the cosine distance ``1 - <a, b> / (||a|| ||b||)``, between 0 and 2.
 
-    Formed as ``||a / ||a|| - b / ||b|| ||^2 / 2``, which keeps its relative precision for nearly
+    It is computed as ``||a / ||a|| - b / ||b|| ||^2 / 2``, which keeps its relative precision for nearly
     parallel maps, where 1 minus a rounded cosine would leave nothing.
 
     Args:
@@ -69,7 +69,7 @@ def cosine_distance(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Flo
 def cosine_similarity(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]:
     """Compute the cosine of the angle between the maps, ``<a, b> / (||a|| ||b||)``.
 
-    Equal to ``1 - cosine_distance(a, b)``, so never above 1.
+    It equals ``1 - cosine_distance(a, b)``, so it is never above 1.
 
     Args:
       a: attribution of the original sample.

@@ -39,7 +39,7 @@ def check(attribute: Any, logits_fn: LogitsFn, x: Array, kinks: Kinks = "refuse"
       logits_fn: classifier of one input.
       x: an input.
       kinks: ``refuse`` or ``allow``.
-      method: who asks, for the message.
+      method: name of the calling method, for the message.
 
     Returns:
       How many operations are not twice differentiable in the input; 0 where they are refused.
@@ -72,7 +72,7 @@ def require_precision(attribute: Any, logits_fn: LogitsFn, x: Array, *, method: 
       attribute: ``(logits_fn, x, label) -> map``.
       logits_fn: classifier of one input.
       x: an input.
-      method: who asks, for the message.
+      method: name of the calling method, for the message.
 
     Raises:
       TypeError: if there is such a type: which, where, and what to do.

@@ -55,7 +55,7 @@ Equation: TypeAlias = Any
 """A ``jax.extend.core.JaxprEqn``. (JAX does not say of what type its variables are.)"""
 
 Rule: TypeAlias = Callable[..., Any]
-"""``rule(interpreter, equation, *values) -> sequence of results | NotImplemented``."""
+"""A rule is ``rule(interpreter, equation, *values) -> sequence of results | NotImplemented``."""
 
 # Each of these parameters holds one program, which runs once on exactly the operands, in JAX 0.9 to 0.12.
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr", "callee", "call")

@@ -58,7 +58,7 @@ def kinks(fn: Callable[[Any], Any], x: Any) -> list[Kink]:
     * What passes ``stop_gradient`` (a straight-through estimator, say) changes the function and not the derivative that
       JAX computes, so that it is one, unless it cancels or is only added to the output.
     * Functions that are smooth as a whole are known by name (``softplus``, ``gelu``, ``logsumexp``, ...), if they are
-      JAX's, Flax's, Equinox's, Haiku's or Optax's. A function of your own is looked into whatever it is called, and its
+      JAX's, Flax's, Equinox's, Haiku's or Optax's. The search enters a function of your own under any name, and its
       custom derivative, too. So a softplus written as ``max(x, 0) + log1p(exp(-abs(x)))`` is listed; write
       ``jax.nn.softplus``.
     * An operation of which nothing is known (a callback, a kernel in Pallas) is listed by its name.

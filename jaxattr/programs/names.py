@@ -67,4 +67,4 @@ nanquantile interp digitize searchsorted unwrap ptp
 """
 
 KINKED_FUNCTIONS = frozenset(_KINKED_FUNCTIONS.split())
-"""Functions that count as ONE operation, whatever they are made of, if there is a kink inside."""
+"""Functions that count as ONE operation, whatever their parts, if there is a kink inside."""

@@ -101,7 +101,7 @@ class Search(Interpreter):
     def kinked(
         self, equation: Equation, operands: Sequence[Value], function: str = "", results: Sequence[Value] = ()
     ) -> list[Value]:
-        """The results of an operation with a kink, or of a function that counts as one and has these results inside."""
+        """Return the results of an operation with a kink, or of a function that counts as one, given ``results``."""
         if equation.primitive.name in ("reduce_max", "stop_gradient"):
             self._share(equation, operands)
         term = self.term(self._kink(equation, function) | _union(operands))

@@ -28,7 +28,7 @@ class Pretrained(NamedTuple):
     Attributes:
       model: the Flax module.
       variables: its weights in float32, a dictionary with ``"params"``.
-      card: what the JSON file beside the weights holds.
+      card: content of the JSON file beside the weights.
     """
 
     model: nn.Module
