@@ -58,15 +58,20 @@ def test_new_weights_and_equal_models_are_one_compilation():
 
 def test_logits_fn_freezes_the_statistics(resnet):
     xs = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3))
-    apply = jax.jit(models.apply_fn(RESNET), static_argnames="train")
-    trained, updates = apply(resnet, xs, train=True)
+    apply = models.apply_fn(RESNET)
+
+    @jax.jit
+    def every_way(variables, xs):
+        one = models.logits_fn(RESNET, variables)
+        return apply(variables, xs, train=True), apply(variables, xs), jax.vmap(one)(xs)
+
     before = jax.tree.map(np.asarray, resnet)
-    logits = jax.jit(jax.vmap(models.logits_fn(RESNET, resnet)))(xs)
+    (trained, updates), (evaluated, none), logits = every_way(resnet, xs)
     chex.assert_trees_all_equal(before, resnet)
     # Statistics of the batch in training, and the stored ones in evaluation: one input or many.
-    np.testing.assert_allclose(logits, apply(resnet, xs)[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits, evaluated, rtol=1e-4, atol=1e-5)
     assert np.abs(np.asarray(logits - trained)).max() > 1e-2
-    assert apply(resnet, xs)[1] == {}
+    assert none == {}
 
     # The first statistics move a tenth of the way to those of the batch.
     kernel = resnet["params"]["Conv_0"]["kernel"]
