@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ def quadratic(A, x):
     return jnp.stack([x @ A @ x / 2 + 50, 0.0])
 
 
+@functools.cache
 def compiled(kind, box=(0.0, 1.0), keep_label=True):
     def attack(logits_fn, x, label, key, epsilon):
         ball = ja.balls.BALLS[kind](epsilon, box=box)

@@ -101,7 +101,7 @@ def test_quadratic_in_closed_form(rule, baseline):
 def test_linear_model_needs_one_step():
     W = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
     attribute = ja.attributions.integrated_gradients(1, rule="left", baseline=0.25)
-    found = attribute(affine(W, np.ones(3)), jnp.asarray(X, jnp.float32), 2)
+    found = jax.jit(attribute)(affine(W, np.ones(3)), jnp.asarray(X, jnp.float32), 2)
     np.testing.assert_allclose(found, (X - 0.25) * W[2], rtol=1e-6)
 
 
@@ -148,7 +148,7 @@ def test_network_against_a_loop_over_the_path(rule):
         nodes, weights = nodes_and_weights(rule, 6)
         expected = (X - start) * (weights @ path_gradients(logits_fn, jnp.asarray(X), 1, start, nodes))
         attribute = ja.attributions.integrated_gradients(6, rule=rule, baseline=start, chunk=4)
-        np.testing.assert_allclose(attribute(logits_fn, jnp.asarray(X), 1), expected, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(jax.jit(attribute)(logits_fn, jnp.asarray(X), 1), expected, rtol=1e-12, atol=1e-14)
 
 
 def test_network_against_adaptive_quadrature():
@@ -157,7 +157,7 @@ def test_network_against_adaptive_quadrature():
         gradient = jax.jit(jax.grad(lambda x: logits_fn(x)[1]))
         average, _ = scipy.integrate.quad_vec(lambda t: np.asarray(gradient(jnp.asarray(t * X))), 0, 1, epsabs=1e-12)
         attribute = ja.attributions.integrated_gradients(16, rule="gauss_legendre")
-        np.testing.assert_allclose(attribute(logits_fn, jnp.asarray(X), 1), X * average, rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(jax.jit(attribute)(logits_fn, jnp.asarray(X), 1), X * average, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("rule", ["midpoint", "trapezoid"])
@@ -186,10 +186,11 @@ def test_memory_does_not_grow_with_the_number_of_steps():
 def test_baseline_equal_to_the_input_gives_zero():
     x = jnp.asarray(X, jnp.float32)
     attribute = ja.attributions.integrated_gradients(3, baseline=x)
-    assert not np.any(attribute(network(0, (5, 7, 3)), x, 1))
+    assert not np.any(jax.jit(attribute)(network(0, (5, 7, 3)), x, 1))
 
 
 def test_symmetric_split_at_a_tie():
     # f = min(x, y) from (0, 0) to (1, 1): half each, by symmetry and completeness.
-    found = ja.attributions.integrated_gradients(4)(lambda x: jnp.stack([jnp.minimum(x[0], x[1]), 0.0]), jnp.ones(2), 0)
+    attribute = jax.jit(ja.attributions.integrated_gradients(4), static_argnums=0)
+    found = attribute(lambda x: jnp.stack([jnp.minimum(x[0], x[1]), 0.0]), jnp.ones(2), 0)
     np.testing.assert_allclose(found, [0.5, 0.5], rtol=1e-6)

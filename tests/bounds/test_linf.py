@@ -97,7 +97,7 @@ def test_networks_in_float32_against_corners_in_float64(name):
 def saliency_at(P_root):
     """Bounds of a quadratic whose Jacobian is the given symmetric root of P, with P and the best corner."""
     size = len(P_root)
-    found = BOUNDS["saliency"](quadratic(P_root, np.ones(size)), jnp.full(size, 0.5), 0, KEY)
+    found = BOUNDS["saliency"](quadratic(P_root, np.ones(size)), jnp.full(size, 0.5, jnp.float32), 0, KEY)
     return {name: float(each.euclidean / EPSILON) ** 2 for name, each in found.items()}, found
 
 
