@@ -1,1 +1,1 @@
-"""Speed and memory, run by choice: see README.md in this folder."""
+"""Benchmarks of speed and memory, run by choice: see README.md in this folder."""

@@ -1,4 +1,4 @@
-"""Jobs of ``benchmarks.accelerator``: what the device is, what its matrix products reach, and our share of that."""
+"""Jobs of ``benchmarks.accelerator`` that measure the device, its matrix products, and the library's share of both."""
 
 import functools
 import platform
@@ -16,7 +16,7 @@ from benchmarks.spine import random_network
 
 
 def device(context: Context) -> dict[str, Any]:
-    """Name, versions, memory, and the rates that everything else is compared with."""
+    """Return the device's name, versions and memory, and its rates, to which all other results are compared."""
     found = jax.devices()[0]
     memory = found.memory_stats() or {}
     result: dict[str, Any] = {
@@ -51,10 +51,10 @@ def _matrix_rate(size: int, dtype: Any, precision: str) -> dict[str, Any]:
 
 
 def hessian(context: Context) -> dict[str, Any]:
-    """Hessian products a second by batch, of the MNIST network and of a ResNet-18, and their share of float32's rate.
+    """Measure Hessian products a second, and their share of float32's rate, for the MNIST network and a ResNet-18.
 
     A product is ``jvp`` of ``grad``, as the library's products with the Jacobian of saliency are. Its operations are
-    four times those of one forward pass (value and tangent, forth and back), which is what the share is counted by.
+    four times those of one forward pass (value and tangent, forward and backward); the share counts these.
     """
     peak = read(context.folder, "device").get("result", {}).get("float32_tflops")
     batches = (1,) if context.tiny else (1, 32, 256, 1024, 4096)
@@ -84,7 +84,7 @@ def _product(name: str, shape: tuple[int, ...], batch: int, precision: str, logi
     xs, vs = (jax.random.uniform(jax.random.key(i), (batch, *shape)) for i in range(2))
 
     def product(f, x, v):
-        # What is in force while a program is traced is what it is compiled for.
+        # The precision in force while a program is traced is the one that it is compiled for.
         with jax.default_matmul_precision(precision):
             return jax.jvp(jax.grad(lambda z: f(z)[0]), (x,), (v,))[1]
 
@@ -92,7 +92,7 @@ def _product(name: str, shape: tuple[int, ...], batch: int, precision: str, logi
 
 
 def convolutions(context: Context) -> dict[str, Any]:
-    """Are the maps of our convolution right here, and no slower than ``lax``'s, alone and in a loop?
+    """Compare the maps of our convolution with ``lax``'s, in value and in time, alone and in a loop.
 
     Ours are taken as they are on a CPU, whatever :func:`jaxattr.models.convolution` chooses on this backend.
     """

@@ -1,4 +1,4 @@
-"""Job of ``benchmarks.accelerator``: the tests that are quick and touch numbers, on the device."""
+"""Job of ``benchmarks.accelerator`` that runs the quick numerical tests on the device."""
 
 import collections
 import importlib.util
@@ -28,7 +28,7 @@ _LINE = re.compile(
 
 
 def tests(context: Context) -> dict[str, Any]:
-    """Run them until the time is over; counts, and names of those that failed."""
+    """Run the tests until the time is over; return counts, and names of those that failed."""
     platform = "cpu" if jax.default_backend() == "cpu" else "cuda"
     files = [name for name in (FILES[:1] if context.tiny else FILES) if (ROOT / name).exists()]
     command = [
@@ -47,7 +47,7 @@ def tests(context: Context) -> dict[str, Any]:
         command += ["-n", str(min(6, os.cpu_count() or 1))]
     if platform == "cuda" and jax.device_count() < 8:
         command += ["-k", "not shard_map and not eight_devices and not (number_of_devices and (3- or 8-))"]
-    # What results are compared with is computed by JAX itself, whose default has 10 bits on matrix units.
+    # JAX itself computes the reference values, and its default has 10 bits on matrix units.
     precise = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
     variables = os.environ | precise | {"JAXATTR_TEST_PLATFORM": platform, "JAX_PLATFORMS": platform}
     log = context.folder / "tests.log"

@@ -15,13 +15,13 @@ _LONGEST = 3.0
 
 
 class Program(NamedTuple):
-    """What is measured.
+    """A computation to be measured.
 
     Attributes:
-      name: of its row.
-      function: compiled.
-      arguments: it is called with; a list of several is gone round, so that no run finds the last one's data.
-      samples: that one call handles.
+      name: title of its row.
+      function: function that is compiled.
+      arguments: arguments of every call.
+      samples: number of samples that one call handles.
     """
 
     name: str
@@ -35,8 +35,8 @@ class Compiled(NamedTuple):
 
     Attributes:
       run: the executable.
-      seconds: it took to compile.
-      megabytes: temporaries and results.
+      seconds: compile time.
+      megabytes: size of temporaries and results.
     """
 
     run: Callable[..., Any]
@@ -45,7 +45,7 @@ class Compiled(NamedTuple):
 
 
 def compile_program(program: Program) -> Compiled:
-    """Compile ahead of time."""
+    """Compile a program ahead of time."""
     begin = time.perf_counter()
     lowered = jax.jit(program.function).lower(*program.arguments)
     compiled = lowered.compile()
@@ -56,9 +56,9 @@ def compile_program(program: Program) -> Compiled:
 
 
 def operations(function: Callable[..., Any], *arguments: Any) -> int:
-    """Floating-point operations of the convolutions and matrix products of a function without loops.
+    """Count the floating-point operations of convolutions and matrix products in a function without loops.
 
-    Two for each product of two numbers; pixels of padding count as others do.
+    Each product of two numbers counts as two; pixels of padding count as others do.
 
     Example:
       >>> operations(jax.numpy.matmul, jax.numpy.ones((2, 3)), jax.numpy.ones((3, 5)))
@@ -85,7 +85,7 @@ def _operations(jaxpr: Any) -> int:
 
 
 def compile_all(programs: Iterable[Program]) -> Iterator[tuple[Program, "Future[Compiled]"]]:
-    """Compile a few side by side, for one leaves cores idle; what is measured runs when none of them compiles."""
+    """Compile a few programs side by side (one leaves cores idle), and yield them when none compiles any more."""
     left = list(programs)
     while left:
         few, left = left[:COMPILERS], left[COMPILERS:]
@@ -95,7 +95,7 @@ def compile_all(programs: Iterable[Program]) -> Iterator[tuple[Program, "Future[
 
 
 def timed(run: Callable[[], Any], *, repeats: int = 7, wait: Callable[[Any], Any] = jax.block_until_ready) -> float:
-    """Median seconds of a call, after one that does not count; fewer calls where they are long."""
+    """Return the median seconds of a call, after one that does not count; long calls are repeated less often."""
     wait(run())
     taken: list[float] = []
     while len(taken) < repeats and (len(taken) < 2 or sum(taken) < _LONGEST):
@@ -106,7 +106,7 @@ def timed(run: Callable[[], Any], *, repeats: int = 7, wait: Callable[[Any], Any
 
 
 def row(program: Program, compiled: Compiled) -> dict[str, Any]:
-    """Time a compiled program: a line of a table."""
+    """Time a compiled program, and return its line of a table."""
     seconds = timed(lambda: compiled.run(*program.arguments))
     return {
         "name": program.name,
@@ -119,7 +119,7 @@ def row(program: Program, compiled: Compiled) -> dict[str, Any]:
 
 
 def torch_device() -> Any:
-    """PyTorch and its device of the kind that JAX computes on, or None where there is no PyTorch."""
+    """Return PyTorch's device of JAX's kind (GPU or CPU), or None if PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         return None
     import torch  # noqa: PLC0415 (optional)  # pyright: ignore[reportMissingImports]
@@ -128,7 +128,7 @@ def torch_device() -> Any:
 
 
 def torch_seconds(run: Callable[[], Any]) -> float:
-    """As :func:`timed`, of a call that may return before PyTorch's device has computed."""
+    """Time a call as :func:`timed` does, and wait for PyTorch's device, which may compute after the call returns."""
     import torch  # noqa: PLC0415 (optional)  # pyright: ignore[reportMissingImports]
 
     def wait(_: Any) -> None:
@@ -139,7 +139,7 @@ def torch_seconds(run: Callable[[], Any]) -> float:
 
 
 def precise_torch(precise: bool) -> None:
-    """Float32 as it is, or with the 10 bits of mantissa that matrix units take, which JAX takes by default too."""
+    """Give PyTorch full float32, or the 10 bits of mantissa that matrix units take, JAX's default too."""
     import torch  # noqa: PLC0415 (optional)  # pyright: ignore[reportMissingImports]
 
     torch.backends.cudnn.allow_tf32 = not precise

@@ -1,8 +1,8 @@
-"""A queue of jobs under a budget of time: one worker process at a time for what is measured, several for what trains.
+"""Run a queue of jobs within a time budget: measurements in one worker process at a time, trainings in several.
 
-Each job is a function of a :class:`Context` that gives a dictionary. What it gave stands in ``OUTPUT/JOB.json``, where
-the next call of the queue finds it. A job that raises, crashes its process or takes too long is a line there, and the
-others go on in a new process.
+Each job is a function of a :class:`Context` that returns a dictionary. ``OUTPUT/JOB.json`` stores it, and the next call
+of the queue finds it there. A job that raises, crashes its process or takes too long is recorded there, and the others
+go on in a new process.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ _TICK = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Something to do.
+    """A job of the queue.
 
     Attributes:
-      name: of it and of its file of results; letters, digits, hyphens and underscores.
+      name: name of the job and of its file of results; letters, digits, hyphens and underscores.
       function: ``"module:function"``, imported in the worker.
-      seconds: the most that it may take.
-      least: with less time than this left it is not started.
-      alone: nothing else runs beside it.
-      needs: packages without which it is left out.
+      seconds: time limit.
+      least: seconds that must be left for it to start.
+      alone: whether nothing else runs beside it.
+      needs: packages that it cannot run without.
       options: keyword arguments of the function.
     """
 
@@ -47,16 +47,16 @@ class Job:
 
 @dataclasses.dataclass
 class Context:
-    """What a job knows.
+    """The settings and the time limit that a job receives.
 
     Attributes:
-      folder: of all results.
-      name: of the job.
+      folder: folder of all results.
+      name: name of the job.
       size: ``"full"`` or ``"tiny"``.
-      data_dir: where data sets are.
-      seconds: until it is stopped.
-      share: that it is worth, which is more where another call of the queue is to go on with it.
-      before: what an earlier call of the same job saved.
+      data_dir: folder of the data sets.
+      seconds: time until it is stopped.
+      share: seconds that it may plan for: more than ``seconds`` if another call of the queue will go on with it.
+      before: result that an earlier call of the same job saved.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ class Context:
 
     @property
     def tiny(self) -> bool:
-        """Whether everything is to be as small as it gets."""
+        """Whether the job should compute everything at its smallest size."""
         return self.size == "tiny"
 
     @property
@@ -79,12 +79,12 @@ class Context:
         return self.seconds - (time.monotonic() - self.started)
 
     def save(self, result: Mapping[str, Any]) -> None:
-        """Keep what is known so far: a job that is stopped loses the rest alone."""
+        """Store the result so far: a job that is stopped loses the rest alone."""
         _write(self.folder, self.name, {"status": "stopped", "result": dict(result)})
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
-    """The record of a job, empty where there is none or it is damaged."""
+    """Return the record of a job; empty if it is absent or damaged."""
     try:
         return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -118,7 +118,7 @@ class _Worker:
         self._ours.send((job, seconds, share))
 
     def outcome(self) -> tuple[str, Any] | None:
-        """``(status, result or words)`` of a job that has come to an end, None while it runs."""
+        """Return ``(status, result or words)`` of a job that has ended, None while it runs."""
         try:
             if self._ours.poll():
                 return self._ours.recv()
@@ -132,7 +132,7 @@ class _Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it takes more jobs."""
+        """Whether the process takes more jobs."""
         return self._process.is_alive() and not self._ours.closed
 
     def stop(self) -> None:
@@ -145,7 +145,7 @@ class _Worker:
 def _work(
     connection: Any, parent: int, folder: Path, size: str, data_dir: str | None, log: Path, environment: dict[str, str]
 ) -> None:
-    """The worker's main loop."""
+    """Run the worker's main loop."""
     os.environ.update(environment)
     with log.open("a", encoding="utf-8") as stream:
         os.dup2(stream.fileno(), 1)
@@ -153,7 +153,7 @@ def _work(
     sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
 
     def watch() -> None:
-        # A queue that was killed leaves nobody behind who writes to its folder.
+        # A worker whose queue was killed must not go on writing to its folder.
         while os.getppid() == parent:
             time.sleep(_PARENT_CHECK)
         os._exit(1)
@@ -178,17 +178,17 @@ def _work(
 
 
 class Queue:
-    """Jobs in order of worth, worked off until the time is over.
+    """A queue that runs jobs in order of worth until the time is over.
 
     Args:
       jobs: the first is worth most.
-      folder: of results.
+      folder: folder of results.
       size: ``"full"`` or ``"tiny"``.
-      data_dir: where data sets are.
-      workers: processes that train at the same time.
+      data_dir: folder of the data sets.
+      workers: number of processes that train at the same time.
       environment: variables of the workers.
-      again: another call will go on with what this one does not finish.
-      after: called after each job.
+      again: whether another call will finish the remaining jobs.
+      after: function that is called after each job.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class Queue:
         self.workers, self.environment, self.again, self.after = workers, environment, again, after
 
     def run(self, budget: float) -> dict[str, str]:
-        """Work until every job is done or the budget, in seconds, is spent; the status of each job by name."""
+        """Run jobs until all are done or the budget, in seconds, is spent; return the status of each job by name."""
         end = time.monotonic() + budget
         status = {job.name: read(self.folder, job.name).get("status", "not started") for job in self.jobs}
         waiting = [job for job in self.jobs if status[job.name] != "done"]
@@ -229,7 +229,7 @@ class Queue:
             job, left = waiting[0], end - time.monotonic()
             busy = [worker for worker in pool if worker.job]
             if left < job.least:
-                # A shorter one may still fit.
+                # A shorter job may still fit.
                 waiting.pop(0)
                 continue
             if busy and (job.alone or len(busy) >= self.workers or any(w.job and w.job.alone for w in busy)):
@@ -254,7 +254,7 @@ class Queue:
             if outcome[0] == "done":
                 record["result"] = what
             else:
-                # What it had saved stays.
+                # Keep the result that the job saved before.
                 record |= {"error": what, "result": read(self.folder, job.name).get("result", {})}
             _write(self.folder, job.name, record)
             words = "" if outcome[0] == "done" else f": {what.splitlines()[0] if what else ''}"

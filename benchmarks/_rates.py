@@ -1,4 +1,4 @@
-"""Jobs of ``benchmarks.accelerator``: samples a second of the library's computations, beside plain PyTorch."""
+"""Jobs of ``benchmarks.accelerator`` that measure samples a second of the library, beside plain PyTorch."""
 
 import functools
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _Opponent = Callable[[Any, Any], Any] | None
 
 
 def mnist(context: Context) -> dict[str, Any]:
-    """Attributions, bounds and attacks of the network of MNIST size; hours for ten million attacks from them."""
+    """Measure attributions, bounds and attacks on the network of MNIST size, for the hours of ten million attacks."""
     model, variables = random_network()
     device = _measure.torch_device()
     opponent = None
@@ -37,7 +37,7 @@ def mnist(context: Context) -> dict[str, Any]:
 
 
 def resnet(context: Context) -> dict[str, Any]:
-    """The same of a ResNet-18 for 32 x 32 x 3, of full width."""
+    """Measure the same on a ResNet-18 of full width for 32 x 32 x 3."""
     model = ja.models.ResNet18(width=2 if context.tiny else 64)
     variables = ja.models.init(model, jax.random.key(0), (32, 32, 3))
     ball, l2, saliency = ja.LInf(8 / 255), ja.L2(EPSILON), ja.attributions.saliency()
@@ -55,7 +55,7 @@ def resnet(context: Context) -> dict[str, Any]:
 
 
 def _of_mnist(tiny: bool) -> list[tuple[str, _Method, int, bool, _Opponent]]:
-    """Name, method, samples at once, whether PyTorch has full float32, the same in PyTorch."""
+    """List (name, method, samples at once, whether PyTorch has full float32, the same in PyTorch)."""
     ball, l2, saliency = ja.LInf(EPSILON), ja.L2(EPSILON), ja.attributions.saliency()
     ig20, ig50 = (ja.attributions.integrated_gradients(steps) for steps in (20, 50))
     bounds, attacks = ja.bounds, ja.attacks
@@ -140,7 +140,7 @@ def _rates(
         try:
             made = _measure.row(program, future.result())
         except Exception as error:
-            # One program that does not compile or fit into memory is a line, too.
+            # A program that does not compile or fit into memory has a line, too.
             result["rows"].append({"name": program.name, "error": str(error)[:300]})
             context.save(result)
             continue
@@ -160,7 +160,7 @@ def _rates(
 
 
 def finished(context: Context) -> dict[str, dict[str, Any]]:
-    """Rows that an earlier call of the job has measured."""
+    """Return the rows that an earlier call of the job measured, by name."""
     return {row["name"]: row for row in context.before.get("rows", []) if "seconds" in row}
 
 
@@ -169,7 +169,7 @@ def _one(method: _Method, logits_fn: Any, x: Any, key: Any) -> Any:
 
 
 def steps(context: Context) -> dict[str, Any]:
-    """Training steps a second of every objective: those of ``benchmarks.training``, at its batch."""
+    """Measure training steps a second of every objective of ``benchmarks.training``, at its batch size."""
     from benchmarks import training  # noqa: PLC0415
     from jaxattr.evaluation import Batch  # noqa: PLC0415 (Flax)
 
@@ -211,7 +211,7 @@ def steps(context: Context) -> dict[str, Any]:
 
 
 def kendall(context: Context) -> dict[str, Any]:
-    """Kendall's tau-b of many pairs of maps, beside a loop over SciPy on the host."""
+    """Measure Kendall's tau-b of many pairs of maps, beside a loop over SciPy on the host."""
     from benchmarks import kendall as pairs  # noqa: PLC0415 (SciPy)
 
     result: dict[str, Any] = {"rows": []}

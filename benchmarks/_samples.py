@@ -1,7 +1,8 @@
-"""Job of ``benchmarks.accelerator``: bounds and attacks of 1,000 samples of each network, for as long as time is left.
+"""Job of ``benchmarks.accelerator`` that bounds and attacks 1,000 samples of each network while time is left.
 
-What Tables 3 and 4 of Wang and Kong 2023 hold: under l2 the bound of Theorem 1 and PGD, under l-infinity the smaller
-of Theorem 2 and Corollary 1, and IFIA; beside them the semidefinite bound. Integrated gradients of 50 steps.
+Its rows correspond to Tables 3 and 4 of Wang and Kong 2023: under l2 the bound of Theorem 1 and PGD, under
+l-infinity the smaller of Theorem 2 and Corollary 1, and IFIA; beside them the semidefinite bound. Integrated gradients
+have 50 steps.
 """
 
 import time
@@ -18,7 +19,7 @@ SAMPLES, STARTS = 1000, 20
 
 
 def samples(context: Context) -> dict[str, Any]:
-    """Rows ``(network, norm)``; those of an earlier call are kept."""
+    """Compute a row for each network and norm; rows of an earlier call are kept."""
     from experiments.datasets import known  # noqa: PLC0415
 
     dataset = "digits" if context.tiny else "mnist"
@@ -42,7 +43,7 @@ def samples(context: Context) -> dict[str, Any]:
 
 
 def _networks(context: Context, dataset: str) -> list[tuple[str, Any]]:
-    """Networks that were trained here, and those of the package."""
+    """List the networks that were trained here, and those of the package, with their names."""
     trained = sorted((context.folder / "networks").glob(f"{dataset}-*"))
     here = [
         (f"{dataset}/{folder.name.partition('-')[2]}, trained here", ja.zoo.load("network", folder))
@@ -71,7 +72,7 @@ def _program(norm: str, attribute: Any, defaults: Any, tiny: bool) -> tuple[floa
 
     def program(logits_fn, x, label, key):
         attacked = attack(logits_fn, x, label, key)
-        # Differences of two maps, which the default precision of a device would drown.
+        # The default precision of a device would drown the differences of two maps.
         with jax.default_matmul_precision("highest"):
             clean = attribute(logits_fn, x, label)
             maps = jax.lax.map(lambda z: attribute(logits_fn, z, label), attacked.x)
@@ -92,7 +93,7 @@ def _program(norm: str, attribute: Any, defaults: Any, tiny: bool) -> tuple[floa
 
 
 def _row(found: dict[str, Any]) -> dict[str, Any]:
-    """Means over samples; of attacks over the starts, and how often the furthest of them is beyond the bound."""
+    """Average over samples, and attacks over starts, and count how often the furthest attack is beyond the bound."""
     furthest = found["moved"].max(axis=1)
     row: dict[str, Any] = {
         "attacked_euclidean": float(found["moved"].mean()),

@@ -1,4 +1,4 @@
-"""Jobs of ``benchmarks.accelerator``: networks trained with the papers' settings, each for its share of the time.
+"""Jobs of ``benchmarks.accelerator`` that train networks with the papers' settings, each for its share of the time.
 
 A training that the papers give more updates than fit is cut short: its schedule is that of the paper over fewer steps,
 which its card says. How many fit is measured first, with the very step that is trained; the number is kept with the
@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks._queue import Context, Job
 
-# By worth; seconds are of one of three processes that share a device. IG-NORM and AdvAAT come last: their steps are
-# the longest by far, and what fits of the papers' 100,000 is too little for a network.
+# Trainings by worth; seconds are those of one of three processes that share a device. IG-NORM and AdvAAT come last:
+# their steps are the longest by far, and what fits of the papers' 100,000 is too little for a network.
 TRAININGS = (
     *(("mnist", "natural", 160), ("mnist", "adversarial", 330), ("mnist", "trades", 330), ("mnist", "trades_igr", 330)),
     *(("fashion_mnist", "natural", 160), ("fashion_mnist", "adversarial", 240), ("fashion_mnist", "trades", 190)),
@@ -28,12 +28,12 @@ WIDTH = 16
 """Channels of the first stage of the residual network: what fits into the package as float16."""
 
 MARGIN = 0.78
-"""Share of the remaining time that steps are planned for."""
+"""Share of the remaining time that planned steps may take."""
 _CALIBRATION = 3.0
 
 
 def jobs(size: str, data_dir: str | None) -> list[Job]:
-    """The trainings, the most worth first; of data sets that are there."""
+    """List the trainings of all data sets that are present, the most valuable first."""
     names = TINY if size == "tiny" else TRAININGS
     return [
         Job(
@@ -65,7 +65,7 @@ def train(context: Context, *, dataset: str, defense: str) -> dict[str, Any]:
 
     folder = context.folder / "networks" / f"{dataset}-{defense}"
     given: dict[str, Any] = {"preset": "smoke"} if context.tiny else _PAPER
-    # What was planned stays: a training that was stopped has begun with it.
+    # Keep an earlier plan: the training that was stopped began with it.
     plan = {name: value for name, value in context.before.items() if name in _PLAN}
     width = WIDTH if known(dataset).model == "resnet18" else None
     described: dict[str, Any] = {"dataset": dataset, "defense": defense, "data_dir": context.data_dir, "width": width}
@@ -82,20 +82,20 @@ def train(context: Context, *, dataset: str, defense: str) -> dict[str, Any]:
 _PLAN = {"paper_steps", "steps", "seconds_a_step", "batch_size"}
 _PAPER: dict[str, Any] = {
     "preset": "paper",
-    # Memory and time alone: a device wants path points side by side.
+    # This changes memory and time alone: a device wants path points side by side.
     "chunk": 50,
-    # Accuracies in between are of a part of the test set, those at the end of all of it.
+    # Accuracies in between use a part of the test set, those at the end all of it.
     "evaluations": 4,
     "evaluate_samples": 1000,
 }
 
 
 class _EnoughError(Exception):
-    """Enough steps were timed."""
+    """Raised as soon as enough steps were timed."""
 
 
 def _plan(context: Context, config: Any) -> dict[str, Any]:
-    """How many steps fit, by running some of them."""
+    """Plan how many steps fit into the time, by running some of them."""
     import jax  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
 
@@ -134,7 +134,7 @@ def _plan(context: Context, config: Any) -> dict[str, Any]:
             log_every=every,
         )
     seconds = float(np.median(np.diff(times)[1:] if len(times) > 2 else np.diff(times))) / every
-    # Measuring at the end and in between, and compiling once more.
+    # Reserve seconds for measuring at the end and in between, and for compiling once more.
     reserve = 2 if context.tiny else 25
     fits = int(MARGIN * max(0.0, context.left + context.share - context.seconds - reserve) / seconds)
     steps = max(1, min(paper, fits))

@@ -1,13 +1,13 @@
-"""What an accelerator can show, by one command: from half an hour to numbers, tables and trained networks.
+"""Run all benchmarks of an accelerator by one command: half an hour gives numbers, tables and trained networks.
 
     make accelerator [BUDGET=1500] [OUT=accelerator] [DEVICE=cpu SIZE=tiny] [DATA=packed]
     python -m benchmarks.accelerator --budget 1500 --output accelerator --data-dir packed
 
-A queue in order of worth: what is there; the tests that touch numbers, on the device; rates of the library's
+A queue runs in order of worth: the device's own rates; the numerical tests on the device; rates of the library's
 computations beside PyTorch; trainings with the papers' settings, each for its share of the time; bounds and attacks of
-1,000 samples. Each job has a time limit and a file of results, written when it ends: a call that is interrupted, or
-whose budget ends, is continued by the same command. It needs no network and installs nothing; what is missing is named
-first. ``python -m experiments take-in OUTPUT`` takes the results in.
+1,000 samples. Each job has a time limit and a file of results, written when it ends: the same command continues a call
+that was interrupted, or whose budget ended. It needs no network and installs nothing; it first names missing packages.
+``python -m experiments take-in OUTPUT`` takes the results in.
 """
 
 import argparse
@@ -37,15 +37,15 @@ OPTIONAL = {
     "xdist": "tests in one process",
     "torch": "no column of PyTorch",
 }
-"""Packages that are missing on some machines, and what is left out then."""
+"""Packages that some machines lack, and the results that are left out without them."""
 
 
 LARGEST = 14_000_000
-"""Bytes of a file in an archive."""
+"""Largest size in bytes of a file in an archive."""
 
 
 def jobs(size: str, data_dir: str | None) -> list[Job]:
-    """The queue, the most worth first."""
+    """List the jobs of the queue, the most valuable first."""
     tiny = size == "tiny"
     card, rates = "benchmarks._card", "benchmarks._rates"
     measured = [
@@ -56,7 +56,7 @@ def jobs(size: str, data_dir: str | None) -> list[Job]:
         Job("steps", f"{rates}:steps", 120),
         Job("resnet", f"{rates}:resnet", 120),
         Job("kendall", f"{rates}:kendall", 40),
-        # Beside the first trainings: compiling is most of it.
+        # The tests run beside the first trainings, since they mostly compile.
         Job("tests", "benchmarks._checks:tests", 30 if tiny else 160, alone=False, needs=("pytest",)),
     ]
     trained = _trainings.jobs(size, data_dir)
@@ -64,7 +64,7 @@ def jobs(size: str, data_dir: str | None) -> list[Job]:
 
 
 def missing() -> dict[str, str]:
-    """Optional packages that are not there, and what that means."""
+    """Return the optional packages that are missing, each with the results that are left out."""
     return {name: words for name, words in OPTIONAL.items() if not _there(name)}
 
 
@@ -76,13 +76,13 @@ def _there(name: str) -> bool:
 
 
 def archive(folder: Path, target: Path) -> None:
-    """All results in one file, and networks in one per data set, for places that hand back few files.
+    """Pack all results into one file, and networks into one per data set, for places that hand back few files.
 
-    Checkpoints stay behind, and what is larger than :data:`LARGEST`.
+    Checkpoints are left out, and files larger than :data:`LARGEST`.
 
     Args:
-      folder: of results.
-      target: a folder.
+      folder: folder of results.
+      target: folder of the archives.
     """
     target.mkdir(parents=True, exist_ok=True)
     parts: dict[str, list[Path]] = {"results": [path for path in folder.iterdir() if path.suffix in (".json", ".log")]}
@@ -99,16 +99,18 @@ def archive(folder: Path, target: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Work off the queue; 0 when no job failed, 1 otherwise."""
+    """Run the queue; return 0 if no job failed, 1 otherwise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", type=float, default=1500, help="seconds")
-    parser.add_argument("--output", type=Path, default=Path("accelerator"), help="folder of results, continued")
-    parser.add_argument("--data-dir", default="packed", help="folder of packed data, or of TFDS's")
-    parser.add_argument("--device", choices=("gpu", "cpu"), help="by default what JAX finds")
+    parser.add_argument("--budget", type=float, default=1500, help="time budget in seconds")
+    parser.add_argument(
+        "--output", type=Path, default=Path("accelerator"), help="folder of results, which the next call continues"
+    )
+    parser.add_argument("--data-dir", default="packed", help="folder of packed data, or of TFDS data")
+    parser.add_argument("--device", choices=("gpu", "cpu"), help="by default the device that JAX finds")
     parser.add_argument("--size", choices=("full", "tiny"), default="full", help="tiny: everything once, as a trial")
-    parser.add_argument("--workers", type=int, default=3, help="trainings at the same time")
-    parser.add_argument("--only", nargs="+", metavar="JOB", help="these jobs alone")
-    parser.add_argument("--skip", nargs="+", metavar="JOB", default=[], help="all but these")
+    parser.add_argument("--workers", type=int, default=3, help="number of trainings at the same time")
+    parser.add_argument("--only", nargs="+", metavar="JOB", help="run these jobs alone")
+    parser.add_argument("--skip", nargs="+", metavar="JOB", default=[], help="run all jobs but these")
     parser.add_argument("--again", action="store_true", help="another call will follow: plan trainings beyond this one")
     parser.add_argument("--archive", type=Path, help="folder for archives of the results, written after each job")
     given = parser.parse_args(arguments)
@@ -164,7 +166,7 @@ def _version(name: str) -> str:
 
 
 def _environment(device: str | None, size: str, folder: Path) -> dict[str, str]:
-    """Variables of the workers; those that the user has set stay."""
+    """Return the environment variables of the workers; those that the user has set stay."""
     chosen = {
         # Several processes share the memory, and take what they need.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",

@@ -1,10 +1,11 @@
-"""The three maps that derivatives of a convolution are made of, ours beside those that JAX makes of ``lax``'s.
+"""Time the three maps that make up a convolution's derivatives, ours beside those that JAX derives from ``lax``'s.
 
     python -m benchmarks.convolutions [--batch 50] [--repeats 5]
 
-For the four convolutions of the MNIST network: the images, the transpose with respect to the images, and that with
-respect to the kernel; each alone, and inside of a loop (``lax.scan``), where attacks and bounds run. Milliseconds of
-the median run. Run it with little else on the machine, and read ratios.
+For each of the four convolutions of the MNIST network it times the convolution of the images, the transpose with
+respect to the images, and that with respect to the kernel; each alone, and inside of a loop (``lax.scan``), where
+attacks and bounds run. Times are milliseconds of the median run. Run it with little else on the machine, and read
+ratios.
 """
 
 import argparse
@@ -23,17 +24,17 @@ LENGTH = 4
 
 
 def convolve(function, images, kernel):
-    """One of the two implementations."""
+    """Convolve images by one of the two implementations."""
     return function(images, kernel, (1, 1), "VALID", dimension_numbers=LAYOUT)
 
 
 def to_images(function, images, kernel, outputs):
-    """The transpose with respect to the images."""
+    """Apply the transpose with respect to the images to outputs."""
     return jax.vjp(lambda x: convolve(function, x, kernel), images)[1](outputs)[0]
 
 
 def to_kernel(function, images, kernel, outputs):
-    """The transpose with respect to the kernel."""
+    """Apply the transpose with respect to the kernel to outputs."""
     return jax.vjp(lambda w: convolve(function, images, w), kernel)[1](outputs)[0]
 
 
@@ -45,7 +46,7 @@ MAPS = {
 
 
 def looped(function, images, kernel, outputs):
-    """A map several times, none of which the compiler can leave out or take out of the loop."""
+    """Apply a map several times, so that the compiler can neither omit a call nor move it out of the loop."""
 
     def step(scale, _):
         return 1 + 1e-9 * jnp.sum(function(scale * images, kernel, scale * outputs)), None

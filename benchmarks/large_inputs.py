@@ -1,4 +1,4 @@
-"""l2 and l-infinity bounds of one 128 x 128 x 3 and one 224 x 224 x 3 image, by products alone.
+"""Compute l2 and l-infinity bounds of one 128 x 128 x 3 and one 224 x 224 x 3 image by Jacobian products alone.
 
     python -m benchmarks.large_inputs [--sizes 128 224] [--ig-steps 10] [--only SUBSTRING]
 
@@ -26,7 +26,7 @@ L2_RADIUS, LINF_RADIUS = 0.5, 1 / 255
 
 
 def photograph(size: int) -> np.ndarray:
-    """The flower, its middle square, at the wanted size, in [0, 1]."""
+    """Return the middle square of the flower's photograph at the wanted size, in [0, 1]."""
     image = Image.fromarray(load_sample_image("flower.jpg"))
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -35,7 +35,7 @@ def photograph(size: int) -> np.ndarray:
 
 
 def bounds(attribute: Any) -> dict[str, Any]:
-    """All that need no dense Jacobian."""
+    """Build all bounds that need no dense Jacobian."""
     l2, linf = ja.L2(L2_RADIUS), ja.LInf(LINF_RADIUS)
     b = ja.bounds
     return {
@@ -47,11 +47,13 @@ def bounds(attribute: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the bounds, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 224])
-    parser.add_argument("--ig-steps", type=int, default=10, help="Gauss-Legendre nodes; 0 for saliency only")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument(
+        "--ig-steps", type=int, default=10, help="Gauss-Legendre nodes of integrated gradients; 0 for saliency only"
+    )
+    parser.add_argument("--only", default="", help="compute only rows whose name contains this")
     options = parser.parse_args()
     model = ja.models.EfficientNetLite0()
     logits_fn = ja.models.logits_fn(model, ja.models.efficientnet_lite0_variables())

@@ -1,4 +1,4 @@
-"""Why an attack goes beyond T_e and T'_e: the Taylor remainder along its own direction, beside that along the bound's.
+"""Show why an attack exceeds T_e and T'_e: compare Taylor remainders along its own direction and along the bound's.
 
     python -m benchmarks.outside mnist/ig_norm:281 mnist/art:344 [--epsilon 0.2]
 
@@ -18,7 +18,7 @@ import jaxattr as ja
 
 
 def table(network, index, epsilon, starts):
-    """Rows for one sample."""
+    """Print the rows of one sample."""
     logits_fn = ja.zoo.load(network).logits_fn
     data = ja.data.load(network.partition("/")[0], "test", limit=index + 1)
     x, label, ball = jnp.asarray(data.x[index]), int(data.label[index]), ja.L2(epsilon)

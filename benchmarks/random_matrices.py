@@ -1,14 +1,14 @@
-"""Random small Jacobians through every bound: is any bound below what a perturbation attains?
+"""Test every bound on random small Jacobians: is any bound below the deviation that a perturbation attains?
 
     python -m benchmarks.random_matrices [--count 100000] [--seed 0]
 
-A Jacobian is the matrix itself: of an attribution ``A x`` of the user's own, and of the saliency of a quadratic network
-where A is symmetric. Eight kinds of matrices, each times a power of ten between 1e-30 and 1e30. What is attained is
-computed by NumPy in float64: the exact singular value, all 2^5 corners of the cube and of the cube inside of the box,
-the region of the label in closed form; Kendall's tau of the map before and after, at every corner.
+The Jacobian is a matrix A: of a user's own attribution ``A x``, or, if A is symmetric, of the saliency of a quadratic
+network. Eight kinds of matrices are multiplied by powers of ten between 1e-30 and 1e30. NumPy computes the attained
+values in float64: the exact singular value, all 2^5 corners of the cube and of the cube inside of the box, the region
+of the label in closed form; Kendall's tau of the map before and after, at every corner.
 
-Prints how many bounds are below what is attained, how many their confidence allows, and, for each kind, the largest
-ratio of what is attained to its bound, as its distance from one: below zero, if no bound is below the truth. (For tau:
+Prints how many bounds are below the attained value, how many their confidence allows, and, for each kind, the largest
+ratio of an attained value to its bound, as its distance from one: below zero, if no bound is below the truth. (For tau:
 the bound less the least tau over all corners.)
 """
 
@@ -32,7 +32,7 @@ CORNERS = np.array(np.meshgrid(*[[-1.0, 1.0]] * SIZE)).reshape(SIZE, -1).T
 
 
 def matrices(kind, count, rng, symmetric):
-    """Matrices of a kind as float32, of sizes between 1e-30 and 1e30."""
+    """Draw matrices of a kind as float32, of sizes between 1e-30 and 1e30."""
     shape = (count, SIZE, SIZE)
     plain = rng.normal(size=shape)
     if kind == "gaussian":
@@ -71,14 +71,14 @@ def _logits(parameters, x):
 
 
 def own_map(logits_fn, x, label):
-    """The attribution ``A (x - 1/2) + b`` of the user's own, whose Jacobian is any matrix."""
+    """Compute a user's own attribution ``A (x - 1/2) + b``, whose Jacobian is any matrix A."""
     del label
     matrix, offset, *_ = logits_fn.args[0]
     return matrix @ (x - 0.5) + offset
 
 
 def methods(attribute, symmetric):
-    """Every bound with what it is compared with: ``name -> (region, bound of a ball's radius)``."""
+    """List every bound with its region of comparison: ``name -> (region, bound)``."""
     b, steps = ja.bounds, {"num_steps": SIZE}
     cube = ja.LInf(EPSILON)
     rows = {
@@ -99,28 +99,28 @@ def methods(attribute, symmetric):
             options = {} if method == "dense" else steps
             bound = b.label_constrained(attribute, ja.L2(EPSILON), method=method, **options)
             rows[f"label_constrained, {method}"] = ("label", bound)
-        # Its operator has one feature more than steps, and few eigenvalues that are not zero: a start may miss one.
+        # The operator has one feature more than steps, and few nonzero eigenvalues: a random start may miss one.
         surer = b.label_constrained(attribute, ja.L2(EPSILON), **steps, confidence=CONFIDENCE)
         rows["label_constrained, products, confidence 1 - 1e-6"] = ("label", surer)
     return rows
 
 
 def label_region(drawn, rng):
-    """Two classes that exclude the top singular vector on either side: normals, margins, and what is attained."""
+    """Build two classes that exclude both signs of the top singular vector: normals, margins, attained values."""
     wide = drawn.astype(np.float64)
     right = np.linalg.svd(wide)[2][:, 0]
     sizes = np.abs(wide).max(axis=(1, 2))
     sides = rng.uniform(0.05, 0.95, (len(drawn), 2))
-    # In the units of the network's own logits. A zero matrix has a region all the same.
+    # Normals and margins are in units of the network's own logits. A zero matrix has a region all the same.
     unit = np.where(sizes > 0, sizes, 1)[:, None]
     normals = np.stack([right, -right], axis=1) * unit[..., None]
     margins = (EPSILON * sides * unit).astype(np.float32)
     normals = normals.astype(np.float32)
-    # A feasible point, by whatever the rounded normals say: the plane of a normal and the best direction within it.
+    # Find a feasible point for the rounded normals: in the plane of a normal, along the best direction within it.
     exact = normals.astype(np.float64)
     lengths = np.linalg.norm(exact, axis=2, keepdims=True)
     axis = (exact / lengths)[:, 0]
-    # The further side, less what the rounding of its margin and of the normals may have moved it by.
+    # Take the further side, less the shift that rounding of its margin and of the normals may cause.
     reach = EPSILON * np.max(sides, axis=1) * (1 - 1e-6)
     flat = np.eye(SIZE) - axis[:, :, None] * axis[:, None]
     within = np.linalg.svd((wide / unit[..., None]) @ flat)[2][:, 0]
@@ -141,7 +141,7 @@ def label_region(drawn, rng):
 
 
 def taus(before, after):
-    """Kendall's tau-b of absolute values, before (n, d) and after (n, corners, d); NaN where there is none."""
+    """Compute Kendall's tau-b of absolute values, before (n, d), after (n, corners, d); NaN where it is undefined."""
     first = np.sign(np.abs(before)[:, :, None] - np.abs(before)[:, None])[:, None]
     second = np.sign(np.abs(after)[..., :, None] - np.abs(after)[..., None, :])
     counts = np.sqrt(np.abs(first).sum((2, 3)) * np.abs(second).sum((2, 3)))
@@ -150,7 +150,7 @@ def taus(before, after):
 
 
 def attained(region, drawn, x, offset, label_truth):
-    """The largest deviation of each matrix in a region, in float64; of ranks the least tau."""
+    """Compute the largest deviation of each matrix in a region, in float64; for ranks the least tau."""
     wide = drawn.astype(np.float64)
     unit = np.abs(wide).max(axis=(1, 2), keepdims=True)
     unit = np.where(unit > 0, unit, 1)
@@ -171,7 +171,7 @@ def attained(region, drawn, x, offset, label_truth):
 
 
 def batches(kind, count, rng, symmetric):
-    """Networks, inputs and what is attained, some at a time."""
+    """Yield batches of networks, inputs and attained values."""
     for _ in range(-(-count // BATCH)):
         drawn = matrices(kind, BATCH, rng, symmetric)
         x = rng.uniform(size=(BATCH, SIZE)).astype(np.float32)
@@ -183,7 +183,7 @@ def batches(kind, count, rng, symmetric):
 
 
 def excess(region, found, truth):
-    """How far the attained value is beyond its bound, relatively; of ranks, how far tau is below its own."""
+    """Return how far the attained value exceeds its bound, relatively; for ranks, how far tau is below its bound."""
     if region == "ranks":
         return np.asarray(found.kendall_tau, np.float64) - truth.astype(np.float32)
     result = found.bound if region == "label" else found
@@ -193,13 +193,13 @@ def excess(region, found, truth):
 
 
 def measure(count, seed=0, kinds=KINDS, only=None, halves=(False, True)):
-    """``name -> kind -> (largest excess, how many are beyond, how many are allowed to be, how many in all)``.
+    """Return ``name -> kind -> (largest excess, number beyond, number allowed to be beyond, number in all)``.
 
     Args:
       count: matrices for each bound.
-      seed: of all random numbers.
-      kinds: of matrices.
-      only: names of bounds, all of them without.
+      seed: seed of all random numbers.
+      kinds: kinds of matrices.
+      only: names of bounds; by default all.
       halves: any matrix, and symmetric ones.
     """
     table = {}
@@ -222,7 +222,7 @@ def measure(count, seed=0, kinds=KINDS, only=None, halves=(False, True)):
                     found = run((drawn, offset, normals, margins), center, keys)
                     over = excess(region, found, attained(region, drawn, x, offset, truth))
                     worst = max(worst, float(np.nanmax(over)))
-                    # What is not a number is no bound.
+                    # NaN is no bound.
                     beyond, seen = beyond + int((~(over <= 0)).sum()), seen + len(over)
                     result = found.bound if region == "label" else found
                     allowed += len(over) * (1 - float(getattr(result, "confidence", np.ones(1))[0]))

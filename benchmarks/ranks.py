@@ -1,4 +1,4 @@
-"""How much of an explanation's ranking is guaranteed, beside what an attack on the ranking does to it.
+"""Measure how much of an explanation's ranking is guaranteed, and how much of it survives an attack on the ranking.
 
     python -m benchmarks.ranks --dataset digits
     python -m benchmarks.ranks --dataset mnist --weights natural=natural.npz --weights adversarial=adversarial.npz
@@ -26,7 +26,7 @@ NETWORKS = ("natural", "adversarial")
 
 
 class Setting(NamedTuple):
-    """What differs between data sets: the network, its training, the top of a map, and radii."""
+    """Settings of one data set: the network, its training, the size of the top-k set, and radii."""
 
     model: Any
     epochs: int
@@ -48,7 +48,7 @@ SETTINGS = {
 
 
 class Measured(NamedTuple):
-    """One sample at one radius."""
+    """Guarantees and attack results of one sample at one radius."""
 
     top_k_bound: jax.Array
     top_k: jax.Array
@@ -59,7 +59,7 @@ class Measured(NamedTuple):
 
 
 def method(make: type[ja.balls.Ball], attribute: Any, epsilons: tuple[float, ...], k: int, num_steps: int) -> Any:
-    """The bound and the attack at all radii: ``(logits_fn, x, label, key) -> Measured``, with an axis of radii."""
+    """Build bound and attack at all radii: ``(logits_fn, x, label, key) -> Measured``, with an axis of radii."""
 
     def at_radius(epsilon, logits_fn, x, label, key):
         ball = make(epsilon)
@@ -85,7 +85,7 @@ def method(make: type[ja.balls.Ball], attribute: Any, epsilons: tuple[float, ...
 
 
 def train(name: str, setting: Setting, data: Any) -> Any:
-    """Weights of a network trained by the natural or the adversarial objective."""
+    """Train a network by the natural or the adversarial objective, and return its weights."""
     begin = time.perf_counter()
     attack = ja.attacks.pgd(ja.LInf(setting.train_epsilon), num_steps=7)
     objective = ja.defenses.natural() if name == "natural" else ja.defenses.adversarial(attack)
@@ -105,14 +105,14 @@ def train(name: str, setting: Setting, data: Any) -> Any:
 
 
 def correct(logits_fn: Callable[..., Any], data: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first ``count`` test samples that are classified correctly."""
+    """Return the first ``count`` test samples that are classified correctly."""
     some = data.take(min(len(data.x), 4 * count))
     right = np.flatnonzero(np.argmax(jax.jit(jax.vmap(logits_fn))(some.x), axis=1) == some.label)[:count]
     return some.x[right], some.label[right]
 
 
 def row(name: str, attribute: str, norm: str, epsilon: float, values: Measured) -> str:
-    """One line of the table."""
+    """Format one line of the table."""
 
     def both(share):
         return f"{np.mean(share):.3f} ({np.min(share):.3f})"
@@ -125,10 +125,14 @@ def row(name: str, attribute: str, norm: str, epsilon: float, values: Measured) 
 
 def main() -> None:
     """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description="Guaranteed ranks beside attacked ones.")
+    parser = argparse.ArgumentParser(description="Measure guaranteed ranks beside attacked ones.")
     parser.add_argument("--dataset", choices=sorted(SETTINGS), default="digits")
     parser.add_argument(
-        "--weights", action="append", default=[], metavar="NAME=PATH.npz", help="natural or adversarial"
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NAME=PATH.npz",
+        help="weights of the natural or adversarial network",
     )
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--samples", type=int, default=20)

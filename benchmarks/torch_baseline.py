@@ -1,4 +1,4 @@
-"""The same computations in plain PyTorch, the way most published code does them: an optional opponent.
+"""Do the benchmarked computations in plain PyTorch, as most published code does: an optional opponent.
 
 Nothing in the library needs PyTorch. ``benchmarks.spine`` compares with this module where ``torch`` can be imported.
 Weights are those of our network, so that the two also check each other.
@@ -13,7 +13,7 @@ from torch.func import grad, jacrev, jvp, vjp, vmap
 
 
 def network(params: Any) -> nn.Module:
-    """Our ``ConvNet`` (average pooling, softplus 10) with the same weights."""
+    """Build our ``ConvNet`` (average pooling, softplus 10) with the same weights in PyTorch."""
     act = nn.Softplus(beta=10)
     channels, flat = np.shape(params["Conv_0"]["kernel"])[2], np.shape(params["Dense_0"]["kernel"])[0]
     shapes = [(channels, 32), (32, 32), (32, 64), (64, 64)]
@@ -39,7 +39,7 @@ def network(params: Any) -> nn.Module:
 
 
 def images(xs: Any) -> torch.Tensor:
-    """A batch of ours, (n, rows, columns, channels), as PyTorch has it."""
+    """Convert a batch of ours, (n, rows, columns, channels), to PyTorch's layout."""
     return torch.tensor(np.asarray(xs)).permute(0, 3, 1, 2)
 
 
@@ -50,29 +50,29 @@ class Baseline:
         self.net, self.device = network(params).to(device), device
 
     def images(self, xs: Any) -> torch.Tensor:
-        """A batch of ours, (n, rows, columns, channels), as PyTorch has it."""
+        """Convert a batch of ours, (n, rows, columns, channels), to PyTorch's layout."""
         return images(xs).to(self.device)
 
     def score(self, x: torch.Tensor) -> torch.Tensor:
-        """Logit 0 of one image (channels, rows, columns)."""
+        """Return logit 0 of one image (channels, rows, columns)."""
         return self.net(x[None])[0, 0]
 
     def saliency(self, x: torch.Tensor) -> torch.Tensor:
-        """Gradient at one image."""
+        """Return the gradient of logit 0 at one image."""
         return grad(self.score)(x)
 
     def integrated_gradients(self, x: torch.Tensor, num_steps: int) -> torch.Tensor:
-        """Midpoint rule from a black image, all path points in one batch."""
+        """Compute integrated gradients from a black image by the midpoint rule, all path points in one batch."""
         points = (torch.arange(num_steps, device=x.device) + 0.5) / num_steps
         path = points.reshape(-1, 1, 1, 1) * x
         return x * vmap(grad(self.score))(path).mean(0)
 
     def many_integrated_gradients(self, xs: torch.Tensor, num_steps: int) -> torch.Tensor:
-        """Of a batch at once, as a device needs it."""
+        """Compute integrated gradients of a batch at once, as a device needs it."""
         return vmap(lambda x: self.integrated_gradients(x, num_steps))(xs)
 
     def many_power_iterations(self, attribute: Any, xs: torch.Tensor, products: int) -> torch.Tensor:
-        """sigma_max of a batch at once after a fixed number of products with J and with J^T."""
+        """Compute sigma_max of a batch at once by a fixed number of products with J and with J^T."""
         vs = torch.randn(xs.shape, generator=torch.Generator().manual_seed(0)).to(xs.device)
 
         def there_and_back(x, v):
@@ -86,11 +86,11 @@ class Baseline:
         return sigmas
 
     def jacobian(self, attribute: Any, x: torch.Tensor, chunk: int) -> torch.Tensor:
-        """The full d x d Jacobian of an attribution."""
+        """Compute the full d x d Jacobian of an attribution."""
         return jacrev(attribute, chunk_size=chunk)(x).reshape(x.numel(), x.numel())
 
     def power_iteration(self, attribute: Any, x: torch.Tensor, rtol: float = 1e-4, most: int = 100) -> float:
-        """sigma_max of the Jacobian by products with J and J^T, until it changes by less than ``rtol``."""
+        """Compute sigma_max of the Jacobian by products with J and J^T, until it changes by less than ``rtol``."""
         v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x.device)
         sigma = 0.0
         for _ in range(most):
@@ -103,7 +103,7 @@ class Baseline:
         return sigma
 
     def pgd(self, xs: torch.Tensor, epsilon: float, num_steps: int) -> torch.Tensor:
-        """l-infinity PGD on the cross-entropy of label 0."""
+        """Run l-infinity PGD on the cross-entropy of label 0."""
         step = 2.5 * epsilon / num_steps
         moved = (xs + epsilon * (2 * torch.rand_like(xs) - 1)).clamp(0, 1)
         for _ in range(num_steps):
@@ -115,7 +115,7 @@ class Baseline:
         return moved.detach()
 
     def ifia(self, xs: torch.Tensor, epsilon: float, num_steps: int, path: int, k: int) -> torch.Tensor:
-        """Top-k IFIA on integrated gradients: the ascent, without the choice of the best iterate."""
+        """Run top-k IFIA on integrated gradients: the ascent, without the choice of the best iterate."""
 
         def pixel_map(x):
             values = self.integrated_gradients(x, path).abs().reshape(-1)
@@ -139,11 +139,11 @@ class Trainer:
         self.epsilon = epsilon
 
     def loss(self, xs: torch.Tensor) -> torch.Tensor:
-        """Sum of the cross-entropies."""
+        """Return the sum of the cross-entropies."""
         return nn.functional.cross_entropy(self.net(xs), self.labels, reduction="sum")
 
     def attacked(self, objective: Any, num_steps: int) -> torch.Tensor:
-        """l-infinity PGD with a random start."""
+        """Run l-infinity PGD with a random start."""
         xs, epsilon = self.xs, self.epsilon
         moved = (xs + epsilon * (2 * torch.rand_like(xs) - 1)).clamp(0, 1)
         for _ in range(num_steps):
@@ -155,7 +155,7 @@ class Trainer:
         return moved.detach()
 
     def path_norm(self, moved: torch.Tensor, path: int) -> torch.Tensor:
-        """Sum of absolute integrated gradients of the loss from the clean images, a right Riemann sum."""
+        """Sum absolute integrated gradients of the loss from the clean images, by a right Riemann sum."""
         total = torch.zeros_like(self.xs)
         for t in range(1, path + 1):
             point = self.xs + t / path * (moved - self.xs)
@@ -164,18 +164,18 @@ class Trainer:
         return ((moved - self.xs) * total / path).abs().sum()
 
     def update(self, loss: torch.Tensor) -> None:
-        """One step of Adam on the mean over the batch."""
+        """Take one step of Adam on the mean over the batch."""
         self.optimizer.zero_grad()
         (loss / len(self.xs)).backward()
         self.optimizer.step()
 
     def adversarial(self, path: int, steps: int, pgd_steps: int) -> None:
-        """Adversarial training."""
+        """Take one step of adversarial training."""
         del path, steps
         self.update(self.loss(self.attacked(self.loss, pgd_steps)))
 
     def ig_norm(self, path: int, steps: int, pgd_steps: int) -> None:
-        """IG-NORM."""
+        """Take one step of IG-NORM."""
         del pgd_steps
         moved = self.attacked(lambda z: self.path_norm(z, path), steps)
         self.update(self.loss(self.xs) + self.path_norm(moved, path))

@@ -1,4 +1,4 @@
-"""Seconds per step and peak memory of every training objective, on the 4-conv network of MNIST size, batch 50.
+"""Measure seconds per step and peak memory of every training objective on the 4-conv network of MNIST size, batch 50.
 
     python -m benchmarks.training [--batch 50] [--only NAME ...] [--repeats 3]
 
@@ -27,7 +27,7 @@ PATH, STEPS, PGD_STEPS = 10, 7, 10
 
 
 def objectives() -> dict[str, tuple[Callable[[], Any], str | None]]:
-    """``name: (constructor, method of the opponent)``."""
+    """List the objectives as ``name: (constructor, method of the opponent)``."""
     d, ball = ja.defenses, ja.LInf(EPSILON)
     attack = ja.attacks.pgd(ball, num_steps=PGD_STEPS)
     ig = ja.attributions.integrated_gradients(PATH)
@@ -47,7 +47,7 @@ def objectives() -> dict[str, tuple[Callable[[], Any], str | None]]:
 
 
 def step_of(objective: Any, apply_fn: Any, optimizer: optax.GradientTransformation) -> Callable[..., Any]:
-    """One update of the parameters."""
+    """Build the function that updates the parameters once."""
 
     def step(variables, state, batch, key):
         def loss_fn(params):

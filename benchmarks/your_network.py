@@ -1,13 +1,13 @@
-"""A trained network with ReLU and max-pooling, and its smooth twin: decisions kept, and bounds before and after.
+"""Compare a trained network with ReLU and max-pooling to its smooth twin: decisions kept, bounds before and after.
 
     python -m benchmarks.your_network --dataset digits
     python -m benchmarks.your_network --dataset mnist      # minutes on one CPU core
 
 Trains an ordinary Flax network (two convolutions with ReLU and max-pooling, two dense layers) and prints three Markdown
-tables. First the accuracy of `ja.smooth(network, beta=..., pooling=...)` and the share of test samples of which it
-decides as the network does. Then what `beta="match"` finds on training samples. Last, bounds of the Euclidean change of
-an explanation beside what is seen: the largest change of random points of the ball, and of attacks (IFIA on the network
-itself; for the network also the inputs that IFIA found on its twin, if the network keeps its label there).
+tables. First the accuracy of `ja.smooth(network, beta=..., pooling=...)` and the share of test samples on which it
+decides as the network does. Then the beta that `beta="match"` finds on training samples. Last, bounds of the Euclidean
+change of an explanation beside observed changes: the largest one of random points of the ball, and of attacks (IFIA on
+the network itself; for the network also the inputs that IFIA found on its twin, if the network keeps its label there).
 """
 
 import argparse
@@ -30,7 +30,7 @@ EPSILON = 0.1
 
 
 class Network(nn.Module):
-    """As people write it."""
+    """An ordinary Flax network with ReLU and max-pooling."""
 
     features: tuple[int, int] = (16, 32)
 
@@ -45,7 +45,7 @@ class Network(nn.Module):
 
 
 def of_batch(variables: Any, xs: Any, *, train: bool = False, key: Any = None) -> Any:
-    """The network as `ja.fit` takes it."""
+    """Apply the network to a batch, in the form that `ja.fit` takes."""
     del train, key
     return Network().apply(variables, xs), {}
 
@@ -75,7 +75,7 @@ def decisions(network, xs):
 
 
 class Seen(NamedTuple):
-    """One sample: the bound, and the largest changes that were seen."""
+    """The bound and the largest observed changes of one sample."""
 
     norm: Any
     bound: Any
@@ -86,7 +86,7 @@ class Seen(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def measure(attribute, network, twin, xs, labels, key):
-    """Bounds of `network`, and what moves its explanations."""
+    """Compute bounds of `network`, and the largest changes of its explanations."""
     ball = ja.L2(EPSILON)
     bound = ja.bounds.singular_value(attribute, ball, kinks="allow")
     attack = ja.attacks.ifia(ball, attribute, ja.attacks.euclidean(), num_steps=50, kinks="allow")
@@ -113,7 +113,7 @@ def measure(attribute, network, twin, xs, labels, key):
 
 
 def beyond(seen: np.ndarray, bound: np.ndarray) -> str:
-    """The share of samples beyond their bound by more than rounding, and the largest ratio."""
+    """Format the share of samples beyond their bound by more than rounding, and the largest ratio."""
     share = np.mean(seen > 1.0001 * bound + 1e-6)
     largest = np.max(np.divide(seen, bound, out=np.where(seen > 1e-6, np.inf, 0.0), where=bound > 0))
     return f"{share:.0%} ({largest:.2f})"
@@ -123,9 +123,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=("digits", "mnist"), default="digits")
     parser.add_argument("--data-dir", default=os.environ.get("TFDS_DATA_DIR"))
-    parser.add_argument("--epochs", type=int, default=None, help="default: 25 on digits, 1 on MNIST")
-    parser.add_argument("--test-samples", type=int, default=2000, help="of which decisions are compared")
-    parser.add_argument("--samples", type=int, default=100, help="of which bounds are looked at")
+    parser.add_argument(
+        "--epochs", type=int, default=None, help="epochs of training; default: 25 on digits, 1 on MNIST"
+    )
+    parser.add_argument(
+        "--test-samples", type=int, default=2000, help="number of test samples whose decisions are compared"
+    )
+    parser.add_argument("--samples", type=int, default=100, help="number of samples whose bounds are computed")
     options = parser.parse_args()
     name, place = options.dataset, {} if options.dataset == "digits" else {"data_dir": options.data_dir}
     data, test = (ja.data.load(name, split, **place) for split in ("train", "test"))
