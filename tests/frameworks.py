@@ -70,9 +70,21 @@ def example(shape):
     return jnp.asarray(np.random.default_rng(0).uniform(size=shape), jnp.float32)
 
 
+def drawn(init, shape):
+    """Parameters of the shapes that a framework gives them, which its own ``init`` would compile; variances above 0."""
+    rng, shapes = np.random.default_rng(0), jax.eval_shape(init, KEY, jnp.ones((1, *shape)))
+
+    def draw(path, leaf):
+        inputs = leaf.size // leaf.shape[-1] if leaf.shape else 1
+        values = rng.normal(size=leaf.shape) / np.sqrt(inputs)
+        return jnp.asarray(1 + values**2 if "batch_stats" in jax.tree_util.keystr(path) else values, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
 def one(model, shape):
     """A linen module as a function of one input."""
-    variables = model.init(KEY, jnp.ones((1, *shape)))
+    variables = drawn(model.init, shape)
     return Partial(lambda variables, x: model.apply(variables, x[None])[0], variables)
 
 
@@ -318,7 +330,7 @@ def equinox_gru_and_attention():
 
 def _haiku(network, shape):
     transformed = hk.without_apply_rng(hk.transform(network))
-    parameters = transformed.init(KEY, jnp.ones((1, *shape)))
+    parameters = drawn(transformed.init, shape)
     return Partial(lambda parameters, x: transformed.apply(parameters, x[None])[0], parameters)
 
 
