@@ -84,7 +84,7 @@ def _product(name: str, shape: tuple[int, ...], batch: int, precision: str, logi
     xs, vs = (jax.random.uniform(jax.random.key(i), (batch, *shape)) for i in range(2))
 
     def product(f, x, v):
-        # The precision in force while a program is traced is the one that it is compiled for.
+        # A program is compiled for the precision in force while it is traced.
         with jax.default_matmul_precision(precision):
             return jax.jvp(jax.grad(lambda z: f(z)[0]), (x,), (v,))[1]
 

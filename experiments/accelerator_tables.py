@@ -1,16 +1,16 @@
-"""What ``benchmarks.accelerator`` has measured, as Markdown."""
+"""Format the measurements of ``benchmarks.accelerator`` as Markdown."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 Records = Mapping[str, Mapping[str, Any]]
-"""Of each job by name: its status, and what it found under ``result``."""
+"""Records of the jobs by name: each has a status, and the findings under ``result``."""
 
 TRAINED = ("steps", "paper_steps", "accuracy", "pgd_accuracy")
 
 
 def page(records: Records) -> str:
-    """All tables, each with a heading; those of jobs that did not run are left out."""
+    """Format all tables, each with a heading; tables of jobs that did not run are left out."""
     parts = [
         ("The device", device(records)),
         ("Products with the Hessian", hessian(records)),
@@ -28,12 +28,12 @@ def page(records: Records) -> str:
 
 
 def result(records: Records, name: str) -> Mapping[str, Any]:
-    """What a job found, empty where it did not run."""
+    """Return the findings of a job; empty if it did not run."""
     return records.get(name, {}).get("result") or {}
 
 
 def device(records: Records) -> str:
-    """Name, versions and the two ceilings."""
+    """Format the device's name, versions and two ceilings: memory traffic and matrix products."""
     found = result(records, "device")
     if not found:
         return ""
@@ -46,7 +46,7 @@ def device(records: Records) -> str:
 
 
 def hessian(records: Records) -> str:
-    """Products a second by batch."""
+    """Format Hessian products a second by batch."""
     found = result(records, "hessian")
     if not found.get("rows"):
         return ""
@@ -63,7 +63,7 @@ def hessian(records: Records) -> str:
 
 
 def computations(records: Records, job: str) -> str:
-    """Samples a second, beside PyTorch; hours for ten million attacks."""
+    """Format samples a second beside PyTorch, and hours for ten million attacks."""
     rows, torch = [], False
     for row in result(records, job).get("rows", ()):
         if "seconds" not in row:
@@ -90,7 +90,7 @@ def computations(records: Records, job: str) -> str:
 
 
 def steps(records: Records) -> str:
-    """Steps a second of every objective."""
+    """Format training steps a second of every objective."""
     rows = []
     for row in result(records, "steps").get("rows", ()):
         theirs = row.get("torch_seconds")
@@ -105,7 +105,7 @@ def steps(records: Records) -> str:
 
 
 def kendall(records: Records) -> str:
-    """Pairs a second, beside SciPy."""
+    """Format pairs a second of Kendall's tau-b beside SciPy."""
     rows = [
         [
             f"{row['features']:,}",
@@ -122,7 +122,7 @@ def kendall(records: Records) -> str:
 
 
 def convolutions(records: Records) -> str:
-    """Ours over ``lax``'s."""
+    """Format the time of our convolutions over ``lax``'s."""
     found = result(records, "convolutions")
     taken = {row["name"]: row["seconds"] for row in found.get("rows", ())}
     rows = []
@@ -141,7 +141,7 @@ def convolutions(records: Records) -> str:
 
 
 def trainings(records: Records) -> str:
-    """Accuracies of the networks that were trained."""
+    """Format the accuracies of the networks that were trained."""
     rows = []
     for name, record in records.items():
         found = record.get("result") or {}
@@ -170,7 +170,7 @@ def trainings(records: Records) -> str:
 
 
 def samples(records: Records) -> str:
-    """Bounds and attacks of many samples."""
+    """Format bounds and attacks of many samples."""
     rows = []
     for row in result(records, "samples").get("rows", ()):
         for bound in ("singular_value", "smaller", "semidefinite"):
@@ -193,7 +193,7 @@ def samples(records: Records) -> str:
 
 
 def tests(records: Records) -> str:
-    """Counts, and failures by name."""
+    """Format the counts of tests, and failures by name."""
     found = result(records, "tests")
     if not found:
         return ""
@@ -204,7 +204,7 @@ def tests(records: Records) -> str:
 
 
 def unfinished(records: Records) -> str:
-    """Jobs that failed, were stopped or never began."""
+    """List jobs that failed, were stopped or never began."""
     rows = [
         [name, record.get("status", ""), str(record.get("error", ""))[:100].replace("|", "/")]
         for name, record in records.items()
@@ -232,7 +232,7 @@ def _mb(row: Mapping[str, Any]) -> str:
 
 
 def _hours(row: Mapping[str, Any]) -> str:
-    """For ten million of one attack, the headline of Wang and Kong 2023."""
+    """Format the hours for ten million attacks of one kind, the headline of Wang and Kong 2023."""
     if not row["name"].startswith(("PGD", "IFIA")):
         return ""
     return (

@@ -1,4 +1,4 @@
-"""What a network is measured by: accuracy as it is and under PGD, and how that is said."""
+"""Measure a network's accuracy, clean and under PGD, and describe both in words."""
 
 import functools
 from typing import Any
@@ -10,13 +10,13 @@ from experiments.recipes import Training
 
 
 def measure(apply_fn: Any, variables: Any, test: Any, options: Training) -> dict[str, Any]:
-    """Clean and PGD accuracy on as many test samples as the options say, and how they were measured."""
+    """Measure clean and PGD accuracy on as many test samples as the options say, and record the method."""
     chosen = first(test, options.accuracy_samples)
     found = clean_and_attacked(apply_fn, variables, chosen, options)
     return {
         "accuracy": found.accuracy,
         "pgd_accuracy": found.robust_accuracy,
-        # Part of no accuracy under attack: samples that PGD could not try, and those without finite logits.
+        # Samples that PGD could not try, and those without finite logits, are in no accuracy under attack.
         **({"pgd_untried": found.stalled, "not_finite": found.not_finite} if found.stalled + found.not_finite else {}),
         "pgd": {
             "norm": "linf",
@@ -32,7 +32,7 @@ def measure(apply_fn: Any, variables: Any, test: Any, options: Training) -> dict
 
 
 def in_words(card: dict[str, Any]) -> str:
-    """The accuracies of a card, in a sentence."""
+    """Describe the accuracies of a card in a sentence."""
     part = "all" if card["full_test_set"] else "the first"
     pgd, untried = card["pgd"], card.get("pgd_untried", 0) + card.get("not_finite", 0)
     return (
@@ -46,17 +46,17 @@ def in_words(card: dict[str, Any]) -> str:
 
 
 def clean_and_attacked(apply_fn: Any, variables: Any, data: Any, options: Training) -> ja.evaluation.Robustness:
-    """Accuracy, accuracy under PGD, and the samples that count for neither."""
+    """Measure accuracy, accuracy under PGD, and the samples that count for neither."""
     attack = _attack(float(options.pgd_epsilon or 0), int(options.pgd_steps or 1))
     return ja.evaluation.robustness(apply_fn, variables, data, attack, jax.random.key(options.seed))
 
 
 @functools.lru_cache
 def _attack(epsilon: float, steps: int) -> Any:
-    """One object per setting: it is what compiled programs are found by."""
+    """Return the same object for the same setting: compiled programs are cached by it."""
     return ja.attacks.pgd(ja.LInf(epsilon), num_steps=steps)
 
 
 def first(data: Any, count: int | None) -> Any:
-    """The first so many samples; None for all."""
+    """Return the first ``count`` samples; None for all."""
     return ja.training.Batch(data.x[:count], data.label[:count])

@@ -1,4 +1,4 @@
-"""The paper's statements about its results, one by one: each with what a run says of it."""
+"""Judge the statements of Wang and Kong 2023 about their results by a run, one by one."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -12,17 +12,17 @@ from experiments.table import radius
 
 
 class Claim(NamedTuple):
-    """A statement of the paper, and what a run says of it."""
+    """A statement of the paper, and a run's verdict on it."""
 
     text: str
     n: str
-    """Samples of each model."""
+    """Number of samples of each model."""
     figure: str
     held: bool | None
-    """``None``: what was seen could be chance."""
+    """Whether the run confirms the statement; ``None`` if the result could be chance."""
 
 
-# Before samples are counted.
+# A claim before its samples are counted.
 _Found = tuple[str, pl.DataFrame, str, bool | None]
 
 
@@ -31,9 +31,9 @@ def claims(ours: pl.DataFrame, dominant: Mapping[str, Mapping[str, float]], atta
 
     Args:
       ours: from :func:`experiments.comparison.summary`, of one data set.
-      dominant: of each model the ``share`` of features in whose row of ``P = J^T J`` the diagonal outweighs the others,
-        the mean of ``n`` samples.
-      attacked: also those about attacks, which a few samples say nothing of.
+      dominant: for each model the ``share`` of features in whose row of ``P = J^T J`` the diagonal outweighs the
+        others, the mean of ``n`` samples.
+      attacked: whether to judge statements about attacks, too, on which a few samples say nothing.
     """
     defenses = ours.filter(pl.col("model").is_in(published.MODELS))
     ig = defenses.filter(pl.col("attribution") == "integrated_gradients")
@@ -47,18 +47,18 @@ def claims(ours: pl.DataFrame, dominant: Mapping[str, Mapping[str, float]], atta
 
 
 def samples(lines: pl.DataFrame) -> str:
-    """How many samples stand behind the lines."""
+    """Return the number of samples behind the lines, in words."""
     few, many = lines["n"].min(), lines["n"].max()
     return f"{few}" if few == many else f"{few} to {many}"
 
 
 def _bounds(lines: pl.DataFrame, suffix: str) -> list[_Found]:
-    """That attacks stay within, and how close they come."""
+    """Judge whether attacks stay within the bounds, and how close they come."""
     found: list[_Found] = []
     l2, linf = (lines.filter(pl.col("norm") == norm) for norm in ("l2", "linf"))
 
     def judge(text: str, of: pl.DataFrame, figure: str, held: bool) -> None:
-        # Of an attack that came to no number nothing is known.
+        # An attack without a finite result says nothing.
         found.append((text, of, figure, None if held and of["attacks_not_finite"].sum() else held))
 
     if len(l2):
@@ -81,7 +81,7 @@ def _bounds(lines: pl.DataFrame, suffix: str) -> list[_Found]:
 
 
 def _means(ig: pl.DataFrame) -> list[_Found]:
-    """That the mean under attack is below the mean bound, and the smallest gap close to nothing."""
+    """Judge whether the mean under attack is below the mean bound, and the smallest gap close to zero."""
     found: list[_Found] = []
     sides = (("paper", "bound", "T̂_e < T_e"), ("paper_degrees_bounded", "bound_degrees", "T̂_c < T_c"))
     for attack, bound, words in sides:
@@ -108,7 +108,7 @@ def _means(ig: pl.DataFrame) -> list[_Found]:
 
 
 def _ranks(ours: pl.DataFrame) -> list[_Found]:
-    """Kendall against angles, over the defenses."""
+    """Judge how Kendall's tau goes with angles over the defenses."""
     table = beside("4", ours)
     found: list[_Found] = []
     theirs = published.table(4).filter(pl.col("dataset") == published.dataset(str(ours["dataset"][0])))
@@ -118,7 +118,7 @@ def _ranks(ours: pl.DataFrame) -> list[_Found]:
         "Kendall grows with cosine similarity: T̂_c falls (Section 5.3)",
     )
     for text, kendall, degrees in (
-        # Both of the samples whose bound is not vacuous.
+        # Both columns are means over the samples whose bound is not vacuous.
         (bound, "kendall_bounded", "bound_degrees"),
         (f"{bound}{without}", "kendall_nonzero_bounded", "bound_degrees"),
         (attack, "kendall", "paper_degrees"),
@@ -144,7 +144,7 @@ def _ranks(ours: pl.DataFrame) -> list[_Found]:
 
 
 def _orders(ours: pl.DataFrame) -> list[_Found]:
-    """Whether the bounds rank the defenses as the paper's do."""
+    """Judge whether the bounds rank the defenses as the paper's do."""
     found: list[_Found] = []
     for number in ("3", "4"):
         table = beside(number, ours)
@@ -158,7 +158,7 @@ def _orders(ours: pl.DataFrame) -> list[_Found]:
 
 
 def _theory(ig: pl.DataFrame, dominant: Mapping[str, Mapping[str, float]]) -> list[_Found]:
-    """What the paper says of the bounds themselves."""
+    """Judge the paper's statements about the bounds themselves."""
     found: list[_Found] = []
     linf = ig.filter(pl.col("norm") == "linf")
     active = linf.drop_nulls("theorem_2_active")
@@ -178,13 +178,13 @@ def _theory(ig: pl.DataFrame, dominant: Mapping[str, Mapping[str, float]]) -> li
 
 
 def _at_least(shares: Collection[float]) -> str:
-    """The smallest share, which may be all that there is."""
+    """Format the smallest share, or the common one if all are equal."""
     least = f"{100 * min(shares):.1f} %"
     return least if least == f"{100 * max(shares):.1f} %" else f"at least {least}"
 
 
 def _largest(lines: pl.DataFrame, column: str) -> tuple[str, float]:
-    """The largest share, in words and as a number."""
+    """Return the largest share, in words and as a number."""
     row = lines.sort(column, descending=True, nulls_last=True).row(0, named=True)
     if row[column] == 0:
         return f"0 % in all {len(lines)} rows", 0.0
@@ -197,7 +197,7 @@ def _smallest(lines: pl.DataFrame, column: str) -> tuple[str, float]:
 
 
 def _row(row: dict[str, Any]) -> str:
-    """Which row it is, in words."""
+    """Name a row in words."""
     attribution = "" if row["attribution"] == "integrated_gradients" else f", {row['attribution'].replace('_', ' ')}"
     return f"{published.NAMES[row['model']]}, epsilon {radius(row['epsilon'])}{attribution}"
 

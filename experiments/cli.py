@@ -1,4 +1,4 @@
-"""The command line: a preset, and any of its fields on top of it."""
+"""Parse the command line (a preset, and changes of its fields), and run the command."""
 
 import argparse
 import dataclasses
@@ -33,7 +33,7 @@ _Kind = TypeVar("_Kind")
 
 
 class UsageError(Exception):
-    """The command line does not say what to do."""
+    """Raised if the command line does not say what to do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     log_to_stderr()
     command, rest = _command(arguments)
-    # What is slow to import comes after what can be said without it.
+    # Import slow modules after help and usage errors, which need none of them.
     from experiments.record import StoreError
 
     run = {
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }[command]
     try:
         return run(rest)
-    # ImportError is that of an optional package, which says how to install it.
+    # The ImportError of an optional package says how to install it.
     except (StoreError, UsageError, ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -69,12 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse_evaluate(
     arguments: Sequence[str], command: str = "evaluate", directory: Callable[[str, str], Path] | None = None
 ) -> tuple[str, Config]:
-    """The name of the preset and the resolved configuration.
+    """Parse the name of the preset and the resolved configuration.
 
     Args:
-      arguments: of the command line.
-      command: whose they are.
-      directory: from data set and preset to the output, where none is given.
+      arguments: arguments of the command line.
+      command: name of the command.
+      directory: function from data set and preset to the default output.
     """
     presets = {name: words for name, (words, _) in PRESETS.items()}
     preset, rest = _preset(arguments, presets, "cpu" if directory else "demo")
@@ -85,7 +85,7 @@ def parse_evaluate(
 
 
 def parse_train(arguments: Sequence[str]) -> TrainConfig:
-    """The resolved configuration."""
+    """Parse the resolved configuration of ``train``."""
     preset, rest = _preset(arguments, recipes.PRESETS, "cpu")
     default = TrainConfig(training=Training(preset=preset))  # pyright: ignore[reportArgumentType]
     return networks.resolve(_fields("train", TrainConfig, default, recipes.PRESETS, rest))
@@ -99,7 +99,7 @@ def _preset(arguments: Sequence[str], presets: Mapping[str, str], default: str) 
 
 
 def _dataset(arguments: Sequence[str]) -> str | None:
-    """The data set that the command line names, on which other defaults depend."""
+    """Return the data set that the command line names; other defaults depend on it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dataset")
     return parser.parse_known_args(arguments)[0].dataset
@@ -174,7 +174,7 @@ def _of_paper(kind: str, arguments: list[str]) -> int:
         allow_abbrev=False,
         add_help=False,
     )
-    parser.add_argument("name", choices=names, help=f"of the {kind}")
+    parser.add_argument("name", choices=names, help=f"name of the {kind}")
     if arguments[:1] in (["-h"], ["--help"]):
         parser.print_help()
         return 0
@@ -198,10 +198,10 @@ def _report(arguments: list[str]) -> int:
     from experiments.store import Store
 
     parser = argparse.ArgumentParser(prog="python -m experiments report", description=_COMMANDS["report"])
-    parser.add_argument("directory", type=Path, nargs="?", help="of a run, such as results/demo")
-    parser.add_argument("--runs", type=Path, default=paper.RUNS, help="where the runs of Wang and Kong 2023 are")
-    parser.add_argument("--output", type=Path, default=paper.REPORT, help="where its report goes")
-    parser.add_argument("--skip-damaged", action="store_true", help="go on without files of rows that cannot be read")
+    parser.add_argument("directory", type=Path, nargs="?", help="directory of a run, such as results/demo")
+    parser.add_argument("--runs", type=Path, default=paper.RUNS, help="directory of the runs of Wang and Kong 2023")
+    parser.add_argument("--output", type=Path, default=paper.REPORT, help="directory of their report")
+    parser.add_argument("--skip-damaged", action="store_true", help="leave out files of rows that cannot be read")
     given = parser.parse_args(arguments)
     if given.directory is None:
         paper_report.render(paper.stores(given.runs, given.skip_damaged), given.output)
@@ -217,10 +217,14 @@ def _publish(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m experiments publish", description=_COMMANDS["publish"])
     parser.add_argument("run", type=Path, help="directory of a finished `train`")
-    parser.add_argument("name", help="DATASET/WORD, such as mnist/trades_igr")
-    parser.add_argument("--directory", type=Path, help="of the zoo; by default jaxattr/zoo")
-    parser.add_argument("--dtype", choices=("float32", "float16"), help="by default float32, where it is small enough")
-    parser.add_argument("--data-dir", help="where TFDS has prepared its data, to measure rounded weights")
+    parser.add_argument("name", help="name of the network, DATASET/WORD, such as mnist/trades_igr")
+    parser.add_argument("--directory", type=Path, help="directory of the zoo; by default jaxattr/zoo")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        help="type of the stored weights; by default float32, if the file is then small enough",
+    )
+    parser.add_argument("--data-dir", help="directory of data prepared by TFDS, to measure rounded weights")
     parser.add_argument("--overwrite", action="store_true", help="replace a network of this name")
     given = parser.parse_args(arguments)
     path = publish(**vars(given))
@@ -232,10 +236,14 @@ def _pack_data(arguments: list[str]) -> int:
     from experiments.pack_data import pack
 
     parser = argparse.ArgumentParser(prog="python -m experiments pack-data", description=_COMMANDS["pack-data"])
-    parser.add_argument("--datasets", nargs="+", required=True, metavar="NAME", help="mnist, cifar10_jpeg, ...")
-    parser.add_argument("--output", type=Path, default=Path("packed"), help="a directory; by default packed")
-    parser.add_argument("--data-dir", help="where TFDS has prepared its data")
-    parser.add_argument("--train-samples", type=int, help="the first so many; by default all")
+    parser.add_argument(
+        "--datasets", nargs="+", required=True, metavar="NAME", help="data sets, such as mnist, cifar10_jpeg"
+    )
+    parser.add_argument("--output", type=Path, default=Path("packed"), help="directory of the files; by default packed")
+    parser.add_argument("--data-dir", help="directory of data prepared by TFDS")
+    parser.add_argument(
+        "--train-samples", type=int, help="number of training samples, from the first one; by default all"
+    )
     given = parser.parse_args(arguments)
     for path in pack(given.datasets, given.output, data_dir=given.data_dir, train_samples=given.train_samples):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
@@ -246,18 +254,20 @@ def _take_in(arguments: list[str]) -> int:
     from experiments import take_in
 
     parser = argparse.ArgumentParser(prog="python -m experiments take-in", description=_COMMANDS["take-in"])
-    parser.add_argument("output", type=Path, help="of `make accelerator`, or a folder of its archives")
-    parser.add_argument("--results", type=Path, default=take_in.RESULTS, help="where records and page go")
-    parser.add_argument("--readme", type=Path, default=take_in.README, help="whose generated part is written anew")
-    parser.add_argument("--zoo", type=Path, help="where networks go; by default jaxattr/zoo")
-    parser.add_argument("--data-dir", help="where data sets are, to measure rounded weights")
+    parser.add_argument("output", type=Path, help="output folder of `make accelerator`, or a folder of its archives")
+    parser.add_argument("--results", type=Path, default=take_in.RESULTS, help="directory of records and page")
+    parser.add_argument(
+        "--readme", type=Path, default=take_in.README, help="README whose generated part is written anew"
+    )
+    parser.add_argument("--zoo", type=Path, help="directory of networks; by default jaxattr/zoo")
+    parser.add_argument("--data-dir", help="directory of data sets, to measure rounded weights")
     given = vars(parser.parse_args(arguments))
     print("\n".join(take_in.take_in(given.pop("output"), **given)))
     return 0
 
 
 def _join(distributed: bool) -> None:
-    """Become one of several processes, before the first array is made."""
+    """Join the other processes of a distributed run before the first array is made."""
     import jax
 
     if distributed:

@@ -1,4 +1,4 @@
-"""Our numbers beside those of Wang and Kong 2023: cell by cell, and by the order of the defenses."""
+"""Compare our numbers to those of Wang and Kong 2023, cell by cell and by the order of the defenses."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -60,7 +60,7 @@ _GUARANTEED_TOP = Cell("top-k guaranteed", "top_k_guaranteed", 3)
 _GUARANTEES = Cell("n of guarantees", "guaranteed_n", 0)
 _STRENGTH = (Cell("T̂_e, largest of the attacks", "paper_max", 4), Cell("strongest", "strongest", 4))
 
-# Where the paper has nothing: what the same run says beside it.
+# Columns of the same run that the paper does not have.
 BEYOND: dict[str, Sequence[Cell]] = {
     "3": (
         _ALL_DEGREES,
@@ -96,19 +96,19 @@ BEYOND: dict[str, Sequence[Cell]] = {
 
 
 def summary(store: Store, rows: pl.DataFrame) -> pl.DataFrame:
-    """One line per model, norm, radius and attribution of a run, with its data set, and the device that made it."""
+    """Aggregate rows to one line per model, norm, radius and attribution, with data set and device."""
     values = summarize(rows, store.config.small_remainder)
     device = store.run["environment"].get("device", "")
     return values.with_columns(dataset=pl.lit(store.config.dataset), device=pl.lit(device))
 
 
 def beside(number: str, ours: pl.DataFrame, whole: bool = False) -> pl.DataFrame:
-    """The lines of a run that a table of the paper is about; the paper's values have the suffix ``_published``.
+    """Select the lines of a run that a table of the paper covers; the paper's values have the suffix ``_published``.
 
     Args:
-      number: of the table.
+      number: number of the table.
       ours: from :func:`summary`.
-      whole: also the paper's lines that the run has nothing for, with empty columns of ours.
+      whole: whether to add the paper's lines that the run lacks, with empty columns of ours.
     """
     theirs = published.table(int(number))
     dataset = str(ours["dataset"][0])
@@ -120,10 +120,10 @@ def beside(number: str, ours: pl.DataFrame, whole: bool = False) -> pl.DataFrame
     else:
         lines = lines.filter(pl.col("attribution") == "integrated_gradients")
     if number != "5":
-        # The one radius of the table: the data set's main one, or the only one that there is.
+        # Select the one radius of the table: the data set's main one, or the only one that there is.
         at_main = (pl.col("epsilon") - pl.col("norm").replace_strict(main)).abs() < 1e-9
         lines = lines.filter(at_main | (pl.col("epsilon").n_unique().over("norm") == 1))
-    # Radii such as 8/255 have been through JSON and CSV.
+    # Round radii such as 8/255, which have been through JSON and CSV.
     key = pl.col("epsilon").round(6).alias("radius")
     theirs = theirs.filter(pl.col("dataset") == published.dataset(dataset)).with_columns(key)
     on = ["norm", "radius", "attribution", "model"]
@@ -139,12 +139,12 @@ class Order(NamedTuple):
     """Whether the defenses have the paper's order in a column, at one radius.
 
     Attributes:
-      norm: of the perturbation.
+      norm: norm of the perturbation.
       epsilon: its radius.
       cell: the column.
-      models: how many could be compared.
+      models: number of models that could be compared.
       rho: Spearman's correlation; NaN where all are equal.
-      chance: the probability of one as large, of either sign.
+      chance: probability of a correlation as large by chance, of either sign.
     """
 
     norm: str
@@ -156,7 +156,7 @@ class Order(NamedTuple):
 
     @property
     def held(self) -> bool | None:
-        """``None`` where it could be chance, or there is no order."""
+        """Whether the orders agree; ``None`` if that could be chance, or there is no order."""
         return agrees(self.rho, self.chance)
 
 
@@ -169,7 +169,7 @@ def orderings(number: str, lines: pl.DataFrame) -> list[Order]:
     """Compare the order of the defenses column by column, where at least three can be compared: not in Table 2.
 
     Args:
-      number: of the table.
+      number: number of the table.
       lines: from :func:`beside`.
     """
     found = []
@@ -189,7 +189,7 @@ def orderings(number: str, lines: pl.DataFrame) -> list[Order]:
 
 
 def spearman(a: pl.Series, b: pl.Series) -> tuple[float, float]:
-    """Rank correlation and the probability of one as large by chance, of either sign; NaN where a side is constant.
+    """Compute rank correlation and the probability of one as large by chance, of either sign; NaN if one is constant.
 
     The probability is counted over all orders: SciPy's own is for many pairs, and 0 for any three in the same order.
     """
@@ -201,7 +201,7 @@ def spearman(a: pl.Series, b: pl.Series) -> tuple[float, float]:
         centered = ranks - ranks.mean(axis, keepdims=True)
         return (centered * (other - other.mean())).sum(axis) / (len(other) * rank.std() * other.std())
 
-    # Up to seven models (5,040 orders) it is exact.
+    # The probability is exact for up to seven models (5,040 orders).
     found = scipy.stats.permutation_test(
         (rank,), correlation, permutation_type="pairings", vectorized=True, n_resamples=10_000, rng=0
     )
@@ -209,12 +209,12 @@ def spearman(a: pl.Series, b: pl.Series) -> tuple[float, float]:
 
 
 def named(lines: pl.DataFrame) -> pl.DataFrame:
-    """The same lines with the paper's names of its models."""
+    """Replace names of models by the paper's."""
     return lines.with_columns(pl.col("model").replace(published.NAMES))
 
 
 def violations(ours: pl.DataFrame) -> tuple[str, list[list[str]]]:
-    """Attacks of all kinds that went beyond a bound, and whether the linear model was to blame.
+    """Count attacks of all kinds that exceeded a bound, and say whether the linear model was to blame.
 
     Args:
       ours: from :func:`summary`.

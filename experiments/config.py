@@ -1,4 +1,4 @@
-"""A run of ``evaluate``: a frozen dataclass, its defaults and its checks."""
+"""Configuration of ``evaluate``: a frozen dataclass, its defaults and its checks."""
 
 import dataclasses
 import math
@@ -17,45 +17,44 @@ Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre"]
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A run of ``evaluate``; what is None is the data set's default."""
+    """Configuration of a run of ``evaluate``; None means the data set's default."""
 
     COMMAND: ClassVar[str] = "evaluate"
     # Models, attributions and samples have rows of their own, to which a later run may add others.
     NOT_HASHED: ClassVar[tuple[str, ...]] = (
         *("output", "data_dir", "batch_size", "pictures", "workers"),
         *("num_samples", "defenses", "attributions", "distributed", "skip_damaged"),
-        # A limit of a table, by which no row is computed.
+        # This limit of a table changes no row.
         "small_remainder",
-        # Of a smooth network it changes nothing; another is refused, or has its number of kinks beside every table.
+        # This changes nothing for a smooth network; others are refused, or have their number of kinks beside tables.
         "kinks",
     )
 
     output: str | None = None
-    """Directory of everything the run writes; by default results/PRESET, of tables and figures
-    runs/wang2023/DATASET-PRESET."""
+    """Directory of all results; default: results/PRESET, for tables and figures runs/wang2023/DATASET-PRESET."""
     dataset: str = "digits"
-    """digits (embedded), mnist, fashion_mnist, cifar10, cifar10_jpeg, oxford_flowers12, or photographs: scikit-learn's
-    two, for `--source imagenet`."""
+    """Data set: digits (embedded), mnist, fashion_mnist, cifar10, cifar10_jpeg, oxford_flowers12, or photographs
+    (scikit-learn's two, for `--source imagenet`)."""
     data_dir: str | None = None
-    """Where TFDS has prepared its data; by default the environment variable TFDS_DATA_DIR."""
+    """Directory of data prepared by TFDS; default: the environment variable TFDS_DATA_DIR."""
     num_samples: int | None = 100
-    """The first so many correctly classified test samples of each model; None for all."""
+    """Number of test samples of each model, the first that it classifies correctly; None for all."""
     model: str | None = None
-    """small_cnn, conv_net, resnet18 or mlp."""
+    """Network: small_cnn, conv_net, resnet18 or mlp."""
     width: int | None = None
     """Channels of the first stage of resnet18; the preset cpu of training has 16 instead of 64."""
     beta: float = 10.0
     """Sharpness of softplus. Second derivatives grow with it: bounds of different betas do not compare."""
     defenses: tuple[str, ...] = ("natural", "adversarial")
-    """How the models are trained, one model each: natural, adversarial, ig_norm, ig_sum_norm, aat, adv_aat, art,
-    trades, or igr on top: natural_igr, adversarial_igr, trades_igr."""
+    """Defenses, each of which trains one model: natural, adversarial, ig_norm, ig_sum_norm, aat, adv_aat, art, trades,
+    or igr on top: natural_igr, adversarial_igr, trades_igr."""
     source: Literal["train", "zoo", "imagenet"] = "train"
-    """Where the models come from: trained by the run, or the package's own (then model, beta and training are those of
-    their cards), or EfficientNet-Lite0 with its published ImageNet weights, whose data are photographs."""
+    """Source of the models: train (by the run), zoo (the package's own; model, beta and training are then those of
+    their cards), or imagenet (EfficientNet-Lite0 with its published weights, whose data are photographs)."""
     attributions: tuple[str, ...] = ("saliency", "input_x_gradient", "integrated_gradients")
-    """Whose deviations are bounded and attacked."""
+    """Attributions whose deviations are bounded and attacked."""
     sweep: bool = False
-    """All radii of the data set instead of the main one, where none are given."""
+    """Use all radii of the data set instead of the main one, if none are given."""
     l2: tuple[float, ...] | None = None
     """Radii in the Euclidean norm, in units of the input in [0, 1]."""
     linf: tuple[float, ...] | None = None
@@ -66,43 +65,43 @@ class Config:
     restarts: int = 5
     """Random starts of every attack."""
     ifia_restarts: int | None = None
-    """Of IFIA on the top-k set, where they differ."""
+    """Random starts of IFIA on the top-k set; default: `--restarts`."""
     ascent_restarts: int | None = None
-    """Of IFIA on the deviation itself, likewise."""
+    """Random starts of IFIA on the deviation itself; default: `--restarts`."""
     pgd_steps: int = 20
     """Steps of PGD on the cross-entropy."""
     ifia_steps: int = 200
     """Steps of IFIA, on the top-k set and on the deviation itself."""
     top_k: int | None = None
-    """Size of the top of a map, in IFIA and in the metric."""
+    """Size k of the top-k set of a map, in IFIA and in the metric."""
     top_k_map: Literal["pixel", "feature"] | None = None
     sigma_method: Literal["lanczos", "dense"] = "lanczos"
-    """How the largest singular value is found: by products with J, or by an SVD, which is exact, and slow on CPUs."""
+    """Method for the largest singular value: lanczos (products with J), or dense (an SVD: exact, and slow on CPUs)."""
     lanczos_steps: int = 40
     confidence: float = 0.999
     """Probability with which the Lanczos bound holds."""
     dense_up_to: int = 784
-    """Theorem 2 needs a dense P: for inputs of more features there is Corollary 1 only."""
+    """Largest number of features with a dense P = J^T J, as Theorem 2 needs: for more there is Corollary 1 only."""
     beyond: bool = False
-    """Beside the paper's l-infinity bounds also the semidefinite one, and that within the box of valid inputs."""
+    """Add the semidefinite bound to the paper's l-infinity bounds, also within the box of valid inputs."""
     rank_samples: int = 0
-    """Guarantees for ranks are computed for so many first samples: a second per radius for 784 features on a core. They
-    need a dense P as well."""
+    """Number of first samples with guarantees for ranks: a second per radius for 784 features on a core.
+    They need a dense P as well."""
     small_remainder: float = 0.05
-    """Samples whose Taylor remainder is below this are counted apart in the table of violations."""
+    """Taylor remainder below which the table of violations counts samples apart."""
     batch_size: int = 50
-    """Samples computed and stored at a time."""
+    """Number of samples that are computed and stored at a time."""
     workers: int = 2
-    """Processes, each with another pair of attribution and norm; one on an accelerator."""
+    """Number of processes, each with another pair of attribution and norm; one on an accelerator."""
     distributed: bool = False
-    """One of several processes: call jax.distributed.initialize(), which finds Slurm, Open MPI and Kubernetes."""
+    """Join several processes: call jax.distributed.initialize(), which finds Slurm, Open MPI and Kubernetes."""
     kinks: Literal["refuse", "allow"] = "refuse"
     """A network that is not twice differentiable in its input (ReLU, max-pooling) is refused, since no bound of it
     holds. With `allow` it is computed all the same, and tables and page say so."""
     skip_damaged: bool = False
-    """Go on without the samples of files of rows that cannot be read."""
+    """Leave out the samples of files that cannot be read."""
     pictures: int = 4
-    """So many first samples per model, attribution and norm are stored for the heat maps."""
+    """Number of first samples per model, attribution and norm that are stored for the heat maps."""
     seed: int = 0
     training: Training = dataclasses.field(default_factory=Training)
 
@@ -139,13 +138,13 @@ def fill_in(config: Config, preset: str) -> Config:
 
 
 def norms(config: Config) -> dict[str, tuple[float, ...]]:
-    """The radii of each norm that has any."""
+    """Return the radii of each norm that has any."""
     given = {"l2": config.l2 or (), "linf": config.linf or ()}
     return {norm: epsilons for norm, epsilons in given.items() if epsilons}
 
 
 def training_of(config: Config, defense: str) -> TrainConfig:
-    """The run of ``train`` that makes one of the models, in a directory of its own inside of the run's."""
+    """Return the run of ``train`` that makes one of the models, in a directory of its own inside of the run's."""
     return networks.resolve(
         TrainConfig(
             output=f"{config.output}/models/{defense}",

@@ -1,4 +1,4 @@
-"""What an experiment takes for granted about a data set: network, radii, ranks.
+"""Defaults of an experiment for each data set: network, radii, ranks.
 
 Radii and k are those of Wang and Kong 2023 ("A Practical Upper Bound for the Worst-Case Attribution Deviations") and,
 where it is silent, of the released code it builds on. How networks are trained is in ``recipes.py``.
@@ -15,8 +15,8 @@ class DatasetDefaults:
 
     Attributes:
       model: name in ``ja.models.REGISTRY``.
-      mean: of the training images, per channel; the network's first layer subtracts it.
-      std: likewise, divides.
+      mean: mean of the training images, per channel; the network's first layer subtracts it.
+      std: their standard deviation, per channel; the same layer divides by it.
       l2: radii of the paper's sweep (its Table 5) in the Euclidean norm.
       linf: likewise in the maximum norm.
       main_l2: the one radius of a run without a sweep (the paper's Table 3).
@@ -104,12 +104,12 @@ DATASETS: Mapping[str, DatasetDefaults] = {
 
 
 def known(name: str) -> DatasetDefaults:
-    """The defaults of a data set, or ``ValueError`` that lists what there is."""
+    """Return the defaults of a data set, or raise a ``ValueError`` that lists all data sets."""
     if name not in DATASETS:
         raise ValueError(f"`dataset` is {name!r}; accepted are {', '.join(DATASETS)}.")
     return DATASETS[name]
 
 
 def fill(given: Any, default: Any) -> Any:
-    """What was given, or the default where nothing was."""
+    """Return the given value, or the default if it is None."""
     return default if given is None else given

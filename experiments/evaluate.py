@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(config: Config, pairs: Sequence[tuple[str, str]] | None = None) -> Store:
-    """Make a run, or what is left of it.
+    """Compute a run, or the missing rest of it.
 
     Args:
       config: resolved.
-      pairs: attribution and norm, each, of the rows that are wanted; by default all of the configuration.
+      pairs: pairs of attribution and norm whose rows are wanted; by default all of the configuration.
 
     Returns:
       The store with all rows.
@@ -50,14 +50,14 @@ def evaluate(config: Config, pairs: Sequence[tuple[str, str]] | None = None) -> 
         networks.count_kinks(store.directory / "models" / defense, config.kinks)
     with _stage(store.directory, "bounds and attacks"):
         if pairs is None:
-            # The dearest first, so that no process is left alone with it at the end.
+            # Start with the most expensive pair, so that no process is left alone with it at the end.
             pairs = [(attribution, norm) for attribution in reversed(config.attributions) for norm in norms(config)]
         run_all(run_pair, [(config, *pair) for pair in pairs], workers)
     return store
 
 
 def obtain(config: Config, defense: str) -> None:
-    """Train one network, or take it from where it is published, unless the run has it."""
+    """Train one network, or copy a published one, unless the run has it."""
     directory = Path(str(config.output)) / "models" / defense
     if config.source == "zoo":
         networks.adopt(f"{config.dataset}/{defense}", directory)
@@ -68,7 +68,7 @@ def obtain(config: Config, defense: str) -> None:
 
 
 def first_correct(network: networks.Network, data: Any, config: Config) -> np.ndarray:
-    """Indices of the first samples, in the order of the data set, that the network classifies correctly.
+    """Return the indices of the first samples, in the data set's order, that the network classifies correctly.
 
     Raises:
       ValueError: if there are none.
@@ -76,7 +76,7 @@ def first_correct(network: networks.Network, data: Any, config: Config) -> np.nd
     classify = ja.models.logits_fn(network.model, network.variables)
     correct = np.empty(0, int)
     at_once = min(128, len(data))
-    # Rounding decides of samples near the border: a run may go on where that is coarser.
+    # Rounding decides the class of samples near the border, and a run may go on where rounding is coarser.
     with jax.default_matmul_precision("highest"):
         for where, logits in ja.over_samples(_logits, classify, batch_size=at_once).batches(data.x, data.label):
             right = ja.evaluation.predicted(logits) == data.label[where]
@@ -92,7 +92,7 @@ def first_correct(network: networks.Network, data: Any, config: Config) -> np.nd
 
 
 def run_pair(config: Config, attribution: str, norm: str) -> None:
-    """One attribution under one norm for all models: one compilation, since weights are an argument of the programs."""
+    """Compute one attribution under one norm for all models; programs compile once, since weights are an argument."""
     store = Store(str(config.output), config)
     data = test_data(config)
     epsilons = norms(config)[norm]
@@ -111,7 +111,7 @@ def run_pair(config: Config, attribution: str, norm: str) -> None:
         lifted = {
             kind: ja.over_samples(program, classify, batch_size=config.batch_size) for kind, program in programs.items()
         }
-        # d^3 operations and d^2 numbers per sample: a few at a time.
+        # Guarantees take d^3 operations and d^2 numbers per sample: compute a few at a time.
         guaranteed = ja.over_samples(ranks, classify, batch_size=min(4, config.batch_size))
         xs, labels = data.x[samples], data.label[samples]
         began = time.perf_counter()
@@ -124,7 +124,7 @@ def run_pair(config: Config, attribution: str, norm: str) -> None:
             for where, result, seconds in _batches(lifted, gaps, xs, labels, key):
                 result["attacks"] = _metrics(compare, result)
                 result["ranks"] = _ranks(guaranteed, where, xs, labels, config)
-                # What was compiled first took minutes, and says nothing of the others.
+                # The first batch includes minutes of compilation, and says nothing about the others.
                 result["seconds"] = seconds if compiled else dict.fromkeys(seconds, np.nan)
                 compiled = True
                 if jax.process_index() == 0:
@@ -138,7 +138,7 @@ def run_pair(config: Config, attribution: str, norm: str) -> None:
 
 
 def _take(stack: contextlib.ExitStack, cell: Cell, samples: list[int]) -> list[slice]:
-    """Lock a cell and find what it lacks: process 0 does, and tells all."""
+    """Lock a cell and find its missing samples on process 0, and return them on all processes."""
     gaps: list[slice] = []
 
     def take() -> int:
@@ -154,7 +154,7 @@ def _take(stack: contextlib.ExitStack, cell: Cell, samples: list[int]) -> list[s
 def _batches(
     lifted: Mapping[str, ja.samples.SampleMap], gaps: Sequence[slice], xs: np.ndarray, labels: np.ndarray, key: Any
 ) -> Iterator[tuple[slice, dict[str, Any], dict[str, float]]]:
-    """Bounds and attacks of what is missing, batch by batch, with the seconds per sample of each program."""
+    """Yield bounds and attacks of the missing samples, batch by batch, with each program's seconds per sample."""
     for gap in gaps:
         each = {
             kind: _timed(program.batches(xs[: gap.stop], labels[: gap.stop], key, start=gap.start))
@@ -165,7 +165,7 @@ def _batches(
 
 
 def _timed(batches: Iterator[tuple[slice, Any]]) -> Iterator[tuple[slice, Any, float]]:
-    """Batches with the seconds that each took, per sample."""
+    """Yield batches with the seconds per sample that each took."""
     while True:
         began = time.perf_counter()
         try:
@@ -176,7 +176,7 @@ def _timed(batches: Iterator[tuple[slice, Any]]) -> Iterator[tuple[slice, Any, f
 
 
 def _joined(bounds: dict[str, Any], attacks: dict[str, Any]) -> dict[str, Any]:
-    """One result of two programs: the points that the bounds name are attacks, the last ones."""
+    """Join the results of two programs: the points that the bounds name become the last attacks."""
     points = bounds.pop("points")
     return {**bounds, **{name: np.concatenate([attacks[name], points[name]], axis=2) for name in attacks}}
 
@@ -184,7 +184,7 @@ def _joined(bounds: dict[str, Any], attacks: dict[str, Any]) -> dict[str, Any]:
 def _ranks(
     lifted: ja.samples.SampleMap, where: slice, xs: np.ndarray, labels: np.ndarray, config: Config
 ) -> dict[str, np.ndarray]:
-    """Guaranteed ranks of a batch, (samples, radii): of the run's first samples, NaN for the others."""
+    """Compute guaranteed ranks of a batch, (samples, radii): for the run's first samples, NaN for the others."""
     count = min(max(0, config.rank_samples - where.start), where.stop - where.start)
     if not count or xs[0].size > config.dense_up_to:
         return {}
@@ -195,14 +195,14 @@ def _ranks(
 
 
 def test_data(config: Config) -> ja.data.Dataset:
-    """The test split of a run."""
+    """Load the test split of a run."""
     if config.dataset == photographs.DATASET:
         return photographs.load()
     return ja.data.load(config.dataset, "test", config.data_dir)
 
 
 def _workers(config: Config) -> int:
-    """Processes of this machine: more than one only on CPU cores, which they can share."""
+    """Return the number of processes on this machine: more than one only on CPU cores, which they can share."""
     if config.workers > 1 and jax.default_backend() != "cpu":
         log.info("one process, not %d: an accelerator is not shared", config.workers)
         return 1
@@ -211,15 +211,15 @@ def _workers(config: Config) -> int:
 
 @functools.lru_cache
 def _comparison(config: Config) -> ja.samples.ArrayMap:
-    """The metrics, lifted once for all attributions and norms of a run."""
+    """Lift the metrics once for all attributions and norms of a run."""
     return ja.map_samples(compare_program(config), batch_size=config.batch_size)
 
 
 def _metrics(compare: ja.samples.ArrayMap, result: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The metrics of all maps of a batch, (samples, radii, attacks), and what the attacks themselves report."""
+    """Compute the metrics of all maps of a batch, (samples, radii, attacks), and add the attacks' own reports."""
     maps, before = result["maps"], result["before"]
     n, radii, attacks = maps.shape[:3]
-    # Two programs, which round differently, made the maps before and after: where nothing moved, nothing changed.
+    # Two programs, which round differently, made the maps before and after: an input that did not move has no change.
     moved = (result["distance"] != 0).reshape(n, radii, attacks, *(1 for _ in before.shape[1:]))
     maps = np.where(moved, maps, before[:, None, None])
     stacked = np.concatenate([before[:, None], maps.reshape(n, radii * attacks, *before.shape[1:])], axis=1)
@@ -235,7 +235,7 @@ def _save_pictures(store: Store, cell: Any, where: slice, xs: np.ndarray, result
         return
     largest = int(np.argmax(norms(config)[cell.columns["norm"]]))
     deviation, kept = (result["attacks"][name][:count, largest] for name in ("euclidean", "label_kept"))
-    # The strongest that keeps the label; the strongest of all where none does.
+    # Show the strongest attack that keeps the label, or the strongest of all if none does.
     worst = np.where(kept | ~kept.any(axis=1, keepdims=True), deviation, -1).argmax(axis=1)
     rows = np.arange(count)
     arrays = {

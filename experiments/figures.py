@@ -1,4 +1,4 @@
-"""The three kinds of pictures: heat maps before and after, bound against attack, histogram of the gaps."""
+"""Draw the three kinds of pictures: heat maps before and after, bound against attack, histogram of the gaps."""
 
 import io
 import textwrap
@@ -24,30 +24,30 @@ STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": Fal
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
-    """A figure as a PNG file."""
+    """Convert a figure to a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
 def look(model: str) -> tuple[str, str]:
-    """Color and marker of a model."""
+    """Return the color and the marker of a model."""
     place = _PLACES.index(model) if model in _PLACES else len(_PLACES)
     return COLORS[place % len(COLORS)], _MARKERS[place % len(_MARKERS)]
 
 
 def by_model(panel: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
-    """The lines of each model, in the order of the tables."""
+    """Split the lines by model, in the order of the tables."""
     parts = {str(key[0]): part for key, part in panel.partition_by("model", as_dict=True).items()}
     return sorted(parts.items(), key=lambda item: (published.place(item[0]), item[0]))
 
 
 def heat_maps(pictures: Mapping[str, np.ndarray], title: str) -> Figure:
-    """Image, attribution, perturbed image, its attribution, one sample a row; both maps on one scale.
+    """Draw image, attribution, perturbed image and its attribution, one sample a row; both maps on one scale.
 
     Args:
       pictures: arrays ``image``, ``before``, ``perturbed``, ``after``, ``degrees``, ``kendall``, stacked over samples.
-      title: over all.
+      title: title of the whole figure.
     """
     count = len(pictures["image"])
     with mpl.rc_context(STYLE):
@@ -73,11 +73,11 @@ def heat_maps(pictures: Mapping[str, np.ndarray], title: str) -> Figure:
 
 
 def scatter(samples: pl.DataFrame, title: str) -> Figure:
-    """Bound against the strongest attack, one dot a sample, with the line y = x; a panel per radius and norm.
+    """Draw bound against strongest attack, one dot a sample, with the line y = x; a panel per radius and norm.
 
     Args:
       samples: one line per sample, from :func:`experiments.summary.per_sample`.
-      title: over all.
+      title: title of the whole figure.
     """
 
     def draw(axis: Axes, panel: pl.DataFrame) -> None:
@@ -99,9 +99,9 @@ def scatter(samples: pl.DataFrame, title: str) -> Figure:
 
 
 def histogram(samples: pl.DataFrame, title: str) -> Figure:
-    """Gaps between bound and strongest attack, relative to the bound; below zero an attack is outside.
+    """Draw the gaps between bound and strongest attack, relative to the bound; below zero an attack is outside.
 
-    Bars of more than three models hide each other: then the share of samples below each gap.
+    Bars of more than three models hide each other: curves then show the share of samples below each gap.
     """
     cumulative = samples["model"].n_unique() > 3
 
@@ -125,13 +125,13 @@ def histogram(samples: pl.DataFrame, title: str) -> Figure:
 
 
 def panels(samples: pl.DataFrame, title: str, draw: Any) -> Figure:
-    """A panel for each attribution, norm and radius, which ``draw(axis, lines)`` fills."""
+    """Draw a panel for each attribution, norm and radius; ``draw(axis, lines)`` fills it."""
     groups = sorted(samples.partition_by("attribution", "norm", "epsilon", as_dict=True).items(), key=_order)
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * columns, 0.5 + 3.3 * rows), layout="constrained")
-        # A narrow figure has its legend beside the end of a long line.
+        # Wrap the title: in a narrow figure a long line would reach the legend.
         figure.suptitle(textwrap.fill(title, 28 * columns), fontsize=11)
         axes: Any = figure.subplots(rows, columns, squeeze=False)
         for axis in axes.ravel()[len(groups) :]:
@@ -145,7 +145,7 @@ def panels(samples: pl.DataFrame, title: str, draw: Any) -> Figure:
 
 
 def legend_beside(figure: Figure, axes: Iterable[Axes], place: Any = "outside right center") -> None:
-    """One legend for all panels, right of them: what several have is named once."""
+    """Add one legend for all panels, right of them: it names a label of several panels once."""
     named = {text: mark for axis in axes for mark, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(named.values()), list(named), loc=place, frameon=False, fontsize=8)
 
@@ -162,7 +162,7 @@ def _dots(axis: Axes, panel: pl.DataFrame, x: str, y: str) -> None:
 
 
 def _signed(values: np.ndarray) -> np.ndarray:
-    """Channels added up with their signs, for a picture."""
+    """Add up the channels with their signs, for a picture."""
     return values.sum(axis=-1) if values.ndim == 3 else np.atleast_2d(values)
 
 

@@ -1,4 +1,4 @@
-"""Networks of runs: how one is trained, measured and read again, for ``train`` and ``evaluate``.
+"""Train, measure, store and load the networks of runs, for ``train`` and ``evaluate``.
 
 DIRECTORY/run.json          the resolved configuration, its hash, versions, device
 DIRECTORY/checkpoints/      states, from which a killed training continues
@@ -35,28 +35,28 @@ NAME = "network"
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """A run of ``train``; what is None is the data set's default."""
+    """Configuration of a run of ``train``; None means the data set's default."""
 
     COMMAND: ClassVar[str] = "train"
     NOT_HASHED: ClassVar[tuple[str, ...]] = ("output", "data_dir", "distributed")
 
     output: str | None = None
-    """Directory of everything the run writes; by default runs/DATASET-DEFENSE-PRESET."""
+    """Directory of all results; default: runs/DATASET-DEFENSE-PRESET."""
     dataset: str = "digits"
-    """digits (embedded), mnist, fashion_mnist, cifar10, cifar10_jpeg or oxford_flowers12."""
+    """Data set: digits (embedded), mnist, fashion_mnist, cifar10, cifar10_jpeg or oxford_flowers12."""
     defense: str = "natural"
-    """natural, adversarial, ig_norm, ig_sum_norm, aat, adv_aat, art, trades, or igr on top: natural_igr,
-    adversarial_igr, trades_igr."""
+    """Defense: natural, adversarial, ig_norm, ig_sum_norm, aat, adv_aat, art, trades,
+    or igr on top: natural_igr, adversarial_igr, trades_igr."""
     data_dir: str | None = None
-    """Where TFDS has prepared its data; by default the environment variable TFDS_DATA_DIR."""
+    """Directory of data prepared by TFDS; default: the environment variable TFDS_DATA_DIR."""
     model: str | None = None
-    """small_cnn, conv_net, resnet18 or mlp."""
+    """Network: small_cnn, conv_net, resnet18 or mlp."""
     width: int | None = None
     """Channels of the first stage of resnet18; the preset cpu has 16 instead of 64."""
     beta: float = 10.0
     """Sharpness of softplus."""
     distributed: bool = False
-    """One of several processes: call jax.distributed.initialize(), which finds Slurm, Open MPI and Kubernetes."""
+    """Join several processes: call jax.distributed.initialize(), which finds Slurm, Open MPI and Kubernetes."""
     training: Training = dataclasses.field(default_factory=Training)
 
 
@@ -64,10 +64,10 @@ class Network(NamedTuple):
     """A trained network.
 
     Attributes:
-      name: of its training objective.
+      name: name of its training objective.
       model: the module.
       variables: its weights.
-      weights: their hash.
+      weights: hash of the weights.
     """
 
     name: str
@@ -97,12 +97,12 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 def complete(directory: Path) -> bool:
-    """Whether a training has come to its end and was measured."""
+    """Whether a training is finished and its network measured."""
     return all((directory / f"{NAME}.{suffix}").exists() for suffix in ("npz", "json"))
 
 
 def cards(directory: Path) -> dict[str, dict[str, Any]]:
-    """What is known of the networks of a run, by name, those that a later command added included."""
+    """Read the cards of a run's networks by name, those that a later command added included."""
     paths = {name: directory / name / f"{NAME}.json" for name in objectives.DEFENSES}
     return {name: ja.zoo.read_card(path) for name, path in paths.items() if path.exists()}
 
@@ -121,7 +121,7 @@ def count_kinks(directory: Path, kinks: Kinks = "allow") -> int:
     """Count the operations of a network that are not twice differentiable in its input.
 
     Args:
-      directory: of a training that is complete.
+      directory: directory of a training that is complete.
       kinks: ``refuse`` any in the words of every bound, before anything is compiled, or ``allow`` them.
 
     Raises:
@@ -139,7 +139,7 @@ def count_kinks(directory: Path, kinks: Kinks = "allow") -> int:
 
 
 def adopt(name: str, directory: Path) -> None:
-    """Copy a network of the package, and its card, to where a run has its own; once.
+    """Copy a network of the package, and its card, into the directory of a run, unless they are there.
 
     Raises:
       ValueError: if there is none of this name.
@@ -165,7 +165,7 @@ def adopt(name: str, directory: Path) -> None:
 
 
 def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
-    """Train a network, or what is left of it, and measure it.
+    """Train a network, or finish its training, and measure it.
 
     Args:
       config: resolved.
@@ -208,7 +208,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
         "environment": environment(),
     }
     if jax.process_index() == 0:
-        # The card is last: what has one is complete.
+        # Write the card last: a directory that has one is complete.
         ja.checkpoints.save_variables(folder / f"{NAME}.npz", variables, overwrite=True)
         write_text(folder / f"{NAME}.json", json.dumps(card, indent=2) + "\n")
     log.info("%s: %s", config.defense, accuracies.in_words(card))
@@ -216,13 +216,13 @@ def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
 
 
 def optimizer(options: Training, steps: int) -> optax.GradientTransformation:
-    """The optimizer and its schedule for a training of so many steps."""
+    """Build the optimizer and its schedule for a training of ``steps`` steps."""
     rate = float(options.learning_rate or 0)
     if options.schedule == "cosine":
         schedule = optax.warmup_cosine_decay_schedule(0.0, rate, steps // 20 + 1, steps + 1)
     elif options.schedule == "drops":
         factors = [1.0, *(factor for _, factor in options.drops or ())]
-        # Optax multiplies by one factor after the other; ours are all of the first rate.
+        # Optax multiplies by one factor after the other; ours all multiply the first rate.
         ratios = {
             round(when * steps): after / before
             for (when, after), before in zip(options.drops or (), factors, strict=False)
@@ -238,7 +238,7 @@ def optimizer(options: Training, steps: int) -> optax.GradientTransformation:
 
 
 def _open(folder: Path, config: TrainConfig) -> None:
-    """Take the directory: process 0 alone writes."""
+    """Take the directory for the run; process 0 alone writes."""
 
     def take() -> int:
         open_run(folder, TrainConfig, config, environment())
@@ -276,7 +276,7 @@ def _fit(model: Any, config: TrainConfig, data: Any, test: Any, folder: Path, pr
     return ja.fit(
         objectives.build(config.defense, options, known(config.dataset)),
         ja.evaluation.mixed_precision(apply_fn) if options.bfloat16 else apply_fn,
-        # The same start for all defenses: what differs is the objective.
+        # All defenses have the same start: only the objective differs.
         ja.models.init(model, jax.random.fold_in(key, 0), data.x.shape[1:]),
         data,
         optimizer=optimizer(options, steps),
@@ -295,7 +295,7 @@ def _fit(model: Any, config: TrainConfig, data: Any, test: Any, folder: Path, pr
 
 
 def _checkpoints(folder: Path) -> Path | None:
-    """Where states are kept; nowhere without Orbax, and a training that was stopped then begins again."""
+    """Return the directory of checkpoints; None without Orbax, and a training that was stopped then begins again."""
     try:
         import orbax.checkpoint  # noqa: F401, PLC0415  (optional here)
     except ImportError:
@@ -310,7 +310,7 @@ def _batch_size(config: TrainConfig, data: Any) -> int:
 
 
 def seconds(history: list[dict[str, Any]]) -> float:
-    """Seconds of training up to the last line, over all the processes that took part one after the other."""
+    """Add up the seconds of training up to the last line, over all processes that took part one after the other."""
     total, last = 0.0, 0.0
     for row in history:
         if row["seconds"] < last:  # a process began again at zero

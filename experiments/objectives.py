@@ -1,4 +1,4 @@
-"""From the name of a defense and its hyperparameters to a training objective: the only place that knows both."""
+"""Build a training objective from a defense's name and hyperparameters: the only place that knows both."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ import jaxattr as ja
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters:
-    """Of the objectives; each takes those that it has. What is None is the preset's, or else the objective's default.
+    """Hyperparameters of all objectives; each reads its own. None means the preset's value, or else its own default.
 
     Radii and step sizes are in units of the input in [0, 1].
     """
@@ -21,7 +21,7 @@ class Hyperparameters:
     attack_steps: int | None = None
     """Gradient steps of the inner maximization."""
     step_size: float | None = None
-    """Of the inner maximization."""
+    """Step size of the inner maximization."""
     strength: float | None = None
     """Weight of the attribution term."""
     trades_beta: float | None = None
@@ -31,9 +31,9 @@ class Hyperparameters:
     path_steps: int | None = None
     """Steps of integrated gradients in the loss."""
     attack_path_steps: int | None = None
-    """Steps of integrated gradients in the inner maximization, where it climbs attributions."""
+    """Steps of integrated gradients in the inner maximization, if that maximizes an attribution term."""
     chunk: int | None = None
-    """Path points evaluated at once: memory against speed, not numbers."""
+    """Path points evaluated at once: trades memory for speed, and changes no result."""
     rematerialize: bool | None = None
     """Compute path points again in the backward pass instead of keeping them: less memory, more time."""
     art_k: int | None = None
@@ -47,7 +47,7 @@ def build(name: str, given: Hyperparameters, data: Any) -> ja.evaluation.Objecti
     """Build the objective of a defense.
 
     Args:
-      name: in :data:`DEFENSES`.
+      name: name in :data:`DEFENSES`.
       given: resolved hyperparameters.
       data: defaults of the data set, for its mean and standard deviation.
 
@@ -83,7 +83,7 @@ def _path_norm(constructor: str) -> Builder:
 
 def _attributional(constructor: str) -> Builder:
     def build_one(given: Hyperparameters, _: Any):
-        # Fewer path points where they only steer the attack.
+        # The inner attack has fewer path points, since they only steer it.
         coarse = None if given.attack_path_steps is None else _integrated_gradients(given, given.attack_path_steps)
         return getattr(ja.defenses, constructor)(
             _integrated_gradients(given, given.path_steps),
@@ -127,7 +127,7 @@ DEFENSES: Mapping[str, Builder] = {
     "adversarial_igr": _with_igr(_adversarial),
     "trades_igr": _with_igr(_trades),
 }
-"""Everything that can be trained, by the name that the command line takes."""
+"""Builders of all training objectives, by their names on the command line."""
 
 
 def _ball(given: Hyperparameters) -> ja.LInf:
@@ -149,5 +149,5 @@ def _integrated_gradients(given: Hyperparameters, steps: int | None):
 
 
 def _present(**options: Any) -> dict[str, Any]:
-    """The options that were given: the others are left to the constructor's own defaults."""
+    """Return the options that were given: the others are left to the constructor's own defaults."""
     return {name: value for name, value in options.items() if value is not None}

@@ -1,4 +1,4 @@
-"""``python -m experiments pack-data``: prepared data sets become one file each, for machines without TFDS."""
+"""``python -m experiments pack-data``: pack prepared data sets into one file each, for machines without TFDS."""
 
 import logging
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from jaxattr import packed
 log = logging.getLogger(__name__)
 
 ENCODED = ("cifar10_jpeg", "oxford_flowers12")
-"""Data sets that are packed as the JPEG files they are stored as, a quarter of their pixels."""
+"""Data sets whose JPEG files are packed as they are, in a quarter of the space of their pixels."""
 
 
 def pack(
     names: Sequence[str], output: Path, *, data_dir: str | None = None, train_samples: int | None = None
 ) -> list[Path]:
-    """Pack images and their classes; what is there already stays, and is named. Boxes around objects are left out.
+    """Pack images and their classes, one file a data set; boxes around objects are left out.
 
     Args:
-      names: of data sets that TFDS has prepared.
+      names: names of data sets that TFDS has prepared.
       output: a directory, which ``ja.data.load(..., data_dir=output)`` then reads.
-      data_dir: where TFDS has prepared them.
-      train_samples: the first so many training samples; None for all. The test set is always whole.
+      data_dir: directory of data prepared by TFDS.
+      train_samples: number of training samples, from the first one; None for all. The test set is always whole.
 
     Returns:
       The files.
@@ -32,7 +32,7 @@ def pack(
     Raises:
       ValueError: for a data set that is not of images in prepared files.
       FileNotFoundError: if one is not prepared.
-      FileExistsError: if a file is there already.
+      FileExistsError: if a file is there already, which stays as it is; the message names it.
     """
     if "digits" in names:
         raise ValueError("`datasets` has 'digits', which comes with scikit-learn; give names of prepared data sets.")

@@ -1,11 +1,11 @@
-"""The evaluation of Wang and Kong 2023: which rows each table and figure needs.
+"""Compute the rows that each table and figure of Wang and Kong 2023 needs.
 
     python -m experiments table 3 --dataset mnist --preset cpu
     python -m experiments figure linearity --dataset mnist --preset cpu
     python -m experiments report
 
-All tables of a data set and preset share one run of ``evaluate`` in ``runs/wang2023/DATASET-PRESET``: what one has
-computed, the next one finds. ``report`` renders every such run into one page.
+All tables of a data set and preset share one run of ``evaluate`` in ``runs/wang2023/DATASET-PRESET``: each finds the
+rows that another has computed. ``report`` renders every such run into one page.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _IG = "integrated_gradients"
 
 
 class Needs(NamedTuple):
-    """Rows of a table: attributions, norms, and models, where not all of the run."""
+    """Rows that a table needs: attributions, norms, and models (None for all of the run)."""
 
     attributions: tuple[str, ...]
     norms: tuple[str, ...]
@@ -46,17 +46,17 @@ FIGURES: dict[str, Needs | None] = {
 
 
 def directory(dataset: str, preset: str) -> Path:
-    """Where the run that all tables of a data set and preset share is."""
+    """Return the directory of the run that all tables of a data set and preset share."""
     return RUNS / f"{dataset}-{preset}"
 
 
 def compute(kind: str, name: str, config: Config) -> Store:
-    """Compute what a table or figure lacks.
+    """Compute the missing results of a table or figure.
 
     Args:
       kind: ``table`` or ``figure``.
-      name: which.
-      config: resolved, of the run that all share.
+      name: name of the table or figure.
+      config: resolved configuration of the run that all share.
 
     Raises:
       ValueError: if there is none of this name, or the run lacks its model.
@@ -77,6 +77,6 @@ def compute(kind: str, name: str, config: Config) -> Store:
 
 
 def stores(root: Path = RUNS, skip_damaged: bool = False) -> dict[str, Store]:
-    """All runs below a directory, by name."""
+    """Return all runs below a directory, by name."""
     found = sorted(path.parent for path in root.glob("*/run.json"))
     return {path.name: Store(path, None, skip_damaged=skip_damaged) for path in found}

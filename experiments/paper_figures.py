@@ -1,4 +1,4 @@
-"""Figures of Wang and Kong 2023: Kendall against the angle, gaps, a Jacobian, linearity, softplus by sharpness."""
+"""Draw figures of Wang and Kong 2023: Kendall against the angle, gaps, a Jacobian, linearity, softplus by sharpness."""
 
 from typing import Any
 
@@ -18,13 +18,13 @@ def _label(model: str) -> str:
 
 
 def kendall_against_angle(lines: pl.DataFrame) -> Figure | None:
-    """Figure 2: Kendall under IFIA against the bound on the angle, a mark per model; the paper's beside ours.
+    """Draw Figure 2: Kendall under IFIA against the bound on the angle, a mark per model; the paper's beside ours.
 
     Black pixels are ties, which cap tau-b (at about 0.55 on MNIST): ours is drawn without them, too. A side without two
     models to compare is left out: those whose every bound is vacuous have no place in it.
 
     Args:
-      lines: of Table 4, from :func:`experiments.comparison.beside`.
+      lines: lines of Table 4, from :func:`experiments.comparison.beside`.
 
     Returns:
       The figure; None if no side is left.
@@ -53,12 +53,12 @@ def kendall_against_angle(lines: pl.DataFrame) -> Figure | None:
 
 
 def gaps(lines: pl.DataFrame) -> Figure:
-    """Appendix D: shares of samples by the gap between bound and attack, relative to the bound.
+    """Draw Appendix D: shares of samples by the gap between bound and attack, relative to the bound.
 
     The paper has histograms of absolute gaps; bars of seven models hide each other, and their scales differ.
 
     Args:
-      lines: of a run, from :func:`experiments.comparison.summary`.
+      lines: lines of a run, from :func:`experiments.comparison.summary`.
     """
 
     def draw(axis: Axes, panel: pl.DataFrame) -> None:
@@ -75,7 +75,7 @@ def gaps(lines: pl.DataFrame) -> Figure:
 
 
 def jacobian(values: pl.DataFrame) -> Figure:
-    """Figure 1b: absolute entries of the IG Jacobian of one sample, relative to the largest; a panel per model."""
+    """Draw Figure 1b: absolute entries of the IG Jacobian of one sample, relative to the largest; a panel per model."""
     groups = by_model(values)
     columns = min(4, len(groups))
     rows = -(-len(groups) // columns)
@@ -90,7 +90,7 @@ def jacobian(values: pl.DataFrame) -> Figure:
             matrix = part.sort("row", "column")["value"].to_numpy().reshape(size, size)
             first = int(part["row"].to_numpy().min())
             ends = (first - 0.5, first + size - 0.5)
-            # Square roots: beside the diagonal, linear gray is black.
+            # Draw square roots: beside the diagonal, linear gray is black.
             image = axis.imshow(np.sqrt(matrix), cmap="magma", vmin=0, vmax=1, extent=(*ends, *ends[::-1]))
             axis.set_title(f"{_label(model)}\ndominant in {100 * part['dominant'][0]:.1f} % of rows of P", fontsize=8)
             axis.set(xlabel="feature of the input", ylabel="feature of the map")
@@ -99,11 +99,11 @@ def jacobian(values: pl.DataFrame) -> Figure:
 
 
 def linearity(values: pl.DataFrame, radii: list[float]) -> Figure:
-    """Taylor remainder along the worst direction by radius, median and quartiles over samples.
+    """Draw the Taylor remainder along the worst direction by radius, median and quartiles over samples.
 
     Args:
       values: from :func:`experiments.sweeps.linearity`.
-      radii: that the tables have, marked on the axis.
+      radii: radii of the tables, marked on the axis.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
@@ -128,11 +128,11 @@ def linearity(values: pl.DataFrame, radii: list[float]) -> Figure:
 
 
 def sharpness(values: pl.DataFrame, trained: float) -> Figure:
-    """Bound, angle, remainder and accuracy of the same weights by the beta of softplus.
+    """Draw bound, angle, remainder and accuracy of the same weights by the beta of softplus.
 
     Args:
       values: from :func:`experiments.sweeps.beta`.
-      trained: the beta that the weights were trained with.
+      trained: the beta of the training.
     """
     radius = f"l2 {values['epsilon'][0]:.3g}"
     shown = (

@@ -1,4 +1,4 @@
-"""The page of Wang and Kong 2023 from its blocks, as HTML and as Markdown."""
+"""Render the page of Wang and Kong 2023 from its blocks, as HTML and as Markdown."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class Block(NamedTuple):
 
 
 def markdown(blocks: Sequence[Block]) -> str:
-    """All blocks; a page, which begins with a heading of the first level, has its contents below that."""
+    """Render all blocks as Markdown; a page, which begins with a first-level heading, has its contents below that."""
     parts = [_markdown(block) for block in blocks]
     if blocks and blocks[0].level == 1:
         parts.insert(1, _contents(blocks))
@@ -28,7 +28,7 @@ def markdown(blocks: Sequence[Block]) -> str:
 
 
 def page(blocks: Sequence[Block], images: Mapping[str, bytes]) -> str:
-    """One HTML file with its figures in it, PNGs by name."""
+    """Render one HTML file that includes its figures, PNGs by name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -37,7 +37,7 @@ def page(blocks: Sequence[Block], images: Mapping[str, bytes]) -> str:
 
 
 def _contents(blocks: Sequence[Block]) -> str:
-    """Links to headings, as GitHub names them: words and hyphens alone."""
+    """List links to headings, as GitHub names them: words and hyphens alone."""
     shown = [block for block in blocks if block.level in (2, 3) or block.figure]
 
     def anchor(title: str) -> str:

@@ -1,10 +1,10 @@
-"""What the report of Wang and Kong 2023 keeps of a run: it can be written again, and added to, without the rows.
+"""Store the results that the report of Wang and Kong 2023 keeps of a run, to rewrite and extend it without the rows.
 
     results/wang2023/tables/NAME.csv    one line per model, norm, radius and attribution
-    results/wang2023/tables/NAME.json   configuration and its hash, the models' cards, and what Figure 1b says of them
+    results/wang2023/tables/NAME.json   configuration and its hash, the models' cards, and their dominance of Figure 1b
 
-Rows are large and stay where they were computed. Another machine, or the same one later, adds cells (a model, an
-attribution, a norm) to those that are here; of a cell that both have, the one of more samples stays.
+Rows are large and stay on the machine that computed them. Another machine, or the same one later, adds cells (a model,
+an attribution, a norm) to the stored ones; of a cell that both have, the one of more samples stays.
 """
 
 import json
@@ -22,18 +22,18 @@ from experiments.record import StoreError, as_dict, deciding, from_dict, write_a
 from experiments.store import Store
 
 CELL = ("model", "attribution", "norm")
-# Where a run was on disk says nothing to others.
+# The paths of a run on disk say nothing to others.
 _HERE = ("output", "data_dir")
 
 
 class Record(NamedTuple):
-    """A run as the report knows it.
+    """The results of a run that the report keeps.
 
     Attributes:
       name: DATASET-PRESET.
-      hash: of the configuration.
-      config: resolved.
-      models: excerpts of their cards, by name.
+      hash: hash of the configuration.
+      config: resolved configuration.
+      models: excerpts of the models' cards, by name.
       lines: from :func:`experiments.comparison.summary`.
       dominant: from :func:`experiments.sweeps.dominance`.
     """
@@ -47,7 +47,7 @@ class Record(NamedTuple):
 
     @property
     def preset(self) -> str:
-        """The name of the preset that it started from."""
+        """Name of the preset from which the run started."""
         return self.name.removeprefix(f"{self.config.dataset}-")
 
 
@@ -56,7 +56,7 @@ def collect(store: Store, known: Record | None = None) -> Record | None:
 
     Args:
       store: the run.
-      known: what the report has of it: a run without rows, of figures alone, adds what these say.
+      known: the report's record of it, to which a run without rows, of figures alone, adds the figures' values.
 
     Returns:
       The record; None for a run without rows that the report does not know.
@@ -75,7 +75,7 @@ def collect(store: Store, known: Record | None = None) -> Record | None:
 
 
 def merge(old: Record | None, new: Record) -> Record:
-    """Cells of both.
+    """Merge the cells of two records; of a cell that both have, the one of more samples stays.
 
     Raises:
       StoreError: if they have different configurations, or a model of both has different weights.
@@ -92,11 +92,11 @@ def merge(old: Record | None, new: Record) -> Record:
     for model in old.models.keys() & new.models.keys():
         if old.models[model]["weights"] != new.models[model]["weights"]:
             raise StoreError(f"{there} for other weights of {model} than those of the run at hand; {replace}")
-    # Columns that came later are null in what was there.
+    # Columns that came later are null in older lines.
     types = pl.Schema({name: kind for name, kind in new.lines.schema.items() if name in old.lines.columns})
     both = pl.concat([old.lines.cast(types), new.lines], how="diagonal")
     largest = both.filter(pl.col("n") == pl.col("n").max().over(CELL))
-    # Of equally many samples the later ones.
+    # Of lines with equally many samples the later ones stay.
     lines = largest.unique([*CELL, "epsilon"], keep="last", maintain_order=True)
     lines = lines.sort("model", "norm", "epsilon", "attribution")
     models, dominant = {**old.models, **new.models}, {**old.dominant, **new.dominant}
@@ -104,7 +104,7 @@ def merge(old: Record | None, new: Record) -> Record:
 
 
 def read(directory: Path) -> dict[str, Record]:
-    """All records of a report, by name.
+    """Read all records of a report, by name.
 
     Raises:
       StoreError: if one cannot be read, or a table lacks its JSON.
@@ -115,7 +115,7 @@ def read(directory: Path) -> dict[str, Record]:
             about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             config = from_dict(Config, about["config"])
             lines = pl.read_csv(path, infer_schema_length=None)
-            # A column without a value reads as one of words.
+            # Polars reads a column without a value as one of words.
             empty = [name for name in lines.columns if lines[name].null_count() == len(lines)]
             lines = lines.with_columns(pl.col(empty).cast(pl.Float64))
             found[path.stem] = Record(path.stem, about["hash"], config, about["models"], lines, about["dominant"])
@@ -128,7 +128,7 @@ def read(directory: Path) -> dict[str, Record]:
 
 
 def write(record: Record, directory: Path) -> None:
-    """Write CSV and JSON."""
+    """Write a record as CSV and JSON."""
     path = directory / "tables" / f"{record.name}.csv"
     config = {**as_dict(record.config), **dict.fromkeys(_HERE)}
     about = {"hash": record.hash, "config": config, "models": record.models, "dominant": record.dominant}
@@ -137,13 +137,13 @@ def write(record: Record, directory: Path) -> None:
 
 
 def commands(record: Record, kind: str, name: str, lines: pl.DataFrame) -> list[str]:
-    """What makes a table or figure of a run: the preset, and every option that differs from it.
+    """List the commands that make a table or figure of a run: the preset, and every option that differs from it.
 
     Args:
       record: the run.
       kind: ``table`` or ``figure``.
-      name: which.
-      lines: what it shows, of the run's. Where their samples differ in number, each number has a command.
+      name: name of the table or figure.
+      lines: lines of the run that it shows. Where their samples differ in number, each number has a command.
     """
     config = record.config
     start = preset(record.preset, config.dataset) if record.preset in PRESETS else Config(dataset=config.dataset)
@@ -158,7 +158,7 @@ def commands(record: Record, kind: str, name: str, lines: pl.DataFrame) -> list[
     for n in [None] if every else lines["n"].unique().sort(descending=True).drop_nulls().to_list():
         more = []
         models = set((lines if every else lines.filter(pl.col("n") == n))["model"].to_list())
-        # Table 2 is of one model, whichever the run has.
+        # Table 2 shows one model, whichever the run has.
         if models != set(start.defenses) and not (name == "2" and kind == "table" and models <= set(start.defenses)):
             more += ["--defenses", *sorted(models)]
         if n != start.num_samples and not own:
@@ -181,7 +181,7 @@ def _options(preset: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``training.steps`` and so on, as the command line has them."""
+    """Flatten a configuration to ``training.steps`` and so on, as the command line has them."""
     flat = {}
     for name, value in config.items():
         flat |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, Mapping) else {name: value}

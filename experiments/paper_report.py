@@ -1,8 +1,8 @@
-"""Everything that has results on one page: ours, the paper's, orderings, claims, figures, and what it cost.
+"""Write one page of all results: ours, the paper's, orderings, claims, figures, and costs.
 
 results/wang2023/index.html, report.md     the page, the same as Markdown
 results/wang2023/figures/*.png             its figures
-results/wang2023/tables/*                  aggregated numbers, from which all but some figures is written again
+results/wang2023/tables/*                  aggregated numbers, which suffice to rewrite all but some figures
 """
 
 import functools
@@ -32,7 +32,7 @@ from experiments.report import CLAIM
 from experiments.store import Store
 from experiments.table import radius, with_ball
 
-# In the order of the page.
+# Figures in the order of the page.
 FIGURES = {
     "2": "Figure 2. Kendall under attack against the bound on the angle",
     "gaps": "Gaps between bound and attack (Appendix D)",
@@ -47,8 +47,8 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
     """Write the page, its figures and tables.
 
     Args:
-      stores: runs by name, from :func:`experiments.paper.stores`; what the report has of others stays in it.
-      directory: where to.
+      stores: runs by name, from :func:`experiments.paper.stores`; the report keeps its results of others.
+      directory: directory of the report.
 
     Returns:
       The page as Markdown.
@@ -66,7 +66,7 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
         paper_record.write(record, directory)
         records[name] = record
         for figure, (image, models) in _draw_sweeps(store).items():
-            # Of one machine's values: those of another that lacks some of the report's models do not replace them.
+            # A figure shows one machine's values; another that lacks some of the report's models does not replace it.
             drawn = (directory / "figures" / f"{name}-{figure}.png").exists()
             if not drawn or set(record.lines["model"]) <= set(models):
                 images[f"{name}-{figure}"] = image
@@ -75,7 +75,7 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
     blocks: list[Block] = []
     records = dict(sorted(records.items(), key=lambda item: (paper_words.place(item[1].config.dataset), item[0])))
     for name, record in records.items():
-        # Of all cells that the report has, also from other machines.
+        # These figures show all cells that the report has, also from other machines.
         images |= {f"{name}-{figure}": image for figure, image in _draw(record).items()}
         blocks += _of_run(record)
         blocks += _figures(record, directory, images)
@@ -95,7 +95,7 @@ def render(stores: Mapping[str, Store], directory: Path) -> str:
 
 
 def table(number: str, store: Store) -> str:
-    """One table of a run beside the paper's, as Markdown.
+    """Format one table of a run beside the paper's, as Markdown.
 
     Raises:
       StoreError: if the run has no rows.
@@ -127,7 +127,7 @@ def figure(name: str, store: Store) -> Path:
 def _head(records: Iterable[Record]) -> list[Block]:
     verdicts = [["claim", "data", "n", "ours", ""]]
     for record in records:
-        # The preset dense compares bounds on three images: nothing to judge attacks by.
+        # The preset dense compares bounds on three images, too few to judge attacks.
         for claim in claims.claims(record.lines, record.dominant, attacked=record.preset != "dense"):
             verdicts.append([claim.text, _name(record), claim.n, claim.figure, _VERDICTS[claim.held]])
     return [
@@ -164,7 +164,7 @@ def _of_run(record: Record) -> list[Block]:
     for number in TABLES:
         blocks += _of_table(number, record)
     text, rows = comparison.violations(record.lines)
-    # Table 5 needs every row of integrated gradients, Table 2 those of the others: all of these attacks.
+    # Table 5 needs every row of integrated gradients, Table 2 those of the others: together all of these attacks.
     others = record.lines.filter(pl.col("attribution") != "integrated_gradients")
     commands = [*_commands(record, "table", "5", _of_figures(record)), *_commands(record, "table", "2", others)]
     said = "\n".join([*commands, text])
@@ -173,7 +173,7 @@ def _of_run(record: Record) -> list[Block]:
 
 
 def _name(record: Record) -> str:
-    """What a run is called in headings."""
+    """Return the name of a run in headings."""
     name = paper_words.short(record.config.dataset)
     return name if record.preset == "cpu" else f"{name}, preset {record.preset}"
 
@@ -203,7 +203,7 @@ def _commands(record: Record, kind: str, name: str, lines: pl.DataFrame) -> list
 
 
 def _rows(lines: pl.DataFrame, cells: Sequence[Cell], decimals: int = 4) -> tuple[list[list[str]], int]:
-    """A column for ours, and one for the paper's where it has any value; and the number of columns that are keys.
+    """Build a column for ours, and one for the paper's where it has any value, and count the key columns.
 
     The paper's numbers have its ``decimals`` (shares: two), so that they are found by searching for them.
     """
@@ -211,13 +211,13 @@ def _rows(lines: pl.DataFrame, cells: Sequence[Cell], decimals: int = 4) -> tupl
     columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = []
     for cell in cells:
         there = f"{cell.column}_published"
-        # A count of nothing says as little as no number; an angle where all bounds are vacuous has that for a value.
+        # Hide columns without numbers or with zero counts alone; an angle says vacuous where all bounds are.
         shown = cell == comparison.BOUND_DEGREES and lines["n"].count() > 0
         shown |= lines[cell.column].count() > 0 and bool((lines[cell.column] != 0).any() or cell.digits > 0)
         if shown:
             columns.append((cell.title, functools.partial(_ours, cell)))
         if there in lines.columns and lines[there].count():
-            # Beside ours; with a name of its own where ours has nothing to say.
+            # The paper's column is beside ours; it has a name of its own if ours is hidden.
             title = "(paper)" if shown else f"{cell.title} (paper)"
             columns.append((title, functools.partial(_theirs, there, cell.percent, decimals)))
     head = [*keys, *(title for title, _ in columns)]
@@ -254,32 +254,32 @@ def _order_rows(orders: Sequence[Order]) -> list[list[str]]:
 
 
 def _of_figures(record: Record) -> pl.DataFrame:
-    """The lines that figures show."""
+    """Select the lines that figures show."""
     return record.lines.filter(pl.col("attribution") == "integrated_gradients")
 
 
 def _figures(record: Record, directory: Path, images: Mapping[str, bytes]) -> list[Block]:
-    """Figures of a run: of its record, and of sweeps, also of those that are elsewhere by now; and which it lacks."""
+    """Build blocks for a run's figures: of its record, of sweeps (also those stored before), and the missing ones."""
     found, missing = [], []
     ig = _of_figures(record)
     for figure, title in FIGURES.items():
         name = f"{record.name}-{figure}"
         lines = ig.filter(pl.col("norm") == "linf") if figure == "2" else ig
         commands = _commands(record, "figure", figure, lines)
-        # What is drawn of the record is drawn now, or not at all: an older picture shows other rows.
+        # Figures of the record are drawn now, or not at all: an older picture shows other rows.
         if name in images or (figure in sweeps.SWEEPS and (directory / "figures" / f"{name}.png").exists()):
             said = "\n".join([*commands, paper_words.CAPTIONS[figure]])
             found.append(Block(3, f"{title}, {_name(record)}", said, figure=name))
         else:
             missing += commands
-    # The paper's own data sets, of which a reader looks for all figures.
+    # A reader looks for all figures of the paper's own data sets.
     if missing and published.has(record.config.dataset) and record.preset != "dense":
         found.append(Block(3, f"Figures not drawn, {_name(record)}", "\n".join([paper_words.NOT_DRAWN, *missing])))
     return found
 
 
 def _draw(record: Record) -> dict[str, bytes]:
-    """Figures of rows, of what is kept of them."""
+    """Draw the figures of rows from the lines that the record keeps."""
     lines = comparison.beside("4", record.lines, whole=record.preset != "dense")
     kendall = paper_figures.kendall_against_angle(lines) if len(lines) else None
     with_gaps = _of_figures(record).drop_nulls("gap_quantiles")
@@ -288,7 +288,7 @@ def _draw(record: Record) -> dict[str, bytes]:
 
 
 def _draw_sweeps(store: Store) -> dict[str, tuple[bytes, list[str]]]:
-    """Figures of sweeps that a run has, each with its models."""
+    """Draw the figures of the sweeps that a run has, each with its models."""
     found: dict[str, tuple[bytes, list[str]]] = {}
     draw: dict[str, Callable[[pl.DataFrame], Any]] = {
         "1b": paper_figures.jacobian,

@@ -8,14 +8,14 @@ reimplementation). Wang and Kong 2023, whose table these defenses make up, state
 
 - no augmentation of CIFAR-10 (crops and flips);
 - weight decay is of all weights, also where a source leaves out biases;
-- RAR and 004 sum losses over the batch where means are taken here, which Adam does not notice, since both terms of
-  every loss are sums there and means here.
+- RAR and Chalasani et al. 2020 sum losses over the batch where means are taken here, which Adam does not notice, since
+  both terms of every loss are sums there and means here.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-# PGD of RAR on these data sets; 004 has the same.
+# PGD of RAR on these data sets; Chalasani et al. 2020 have the same.
 _PGD: Mapping[str, dict[str, Any]] = {
     "mnist": {"epsilon": 0.3, "attack_steps": 40, "step_size": 0.01},
     # 0.1 as in RAR. (The reimplementation of IGR takes 0.3.)
@@ -39,11 +39,11 @@ _IGR_TERM = {"strength": 1.0, "path_steps": 10}
 _PATH = {"path_steps": 50, "attack_path_steps": 10}
 
 GRAY: Mapping[str, dict[str, Any]] = {
-    # RAR and 004.
+    # Settings of RAR and Chalasani et al. 2020.
     "natural": {**_ADAM, "steps": 25_000},
-    # RAR and 004.
+    # Settings of RAR and Chalasani et al. 2020.
     "adversarial": {**_ADAM, "steps": 100_000},
-    # RAR; IG-SUM-NORM calls its weight beta.
+    # Settings of RAR, which calls the weight of IG-SUM-NORM beta.
     "ig_norm": {**_ADAM, "steps": 100_000, **_PATH, "strength": 1.0},
     "ig_sum_norm": {**_ADAM, "steps": 100_000, **_PATH, "strength": 0.1},
     # Unverified throughout: no code for images is public. Attack and optimizer of IG-NORM, weight 1.
@@ -54,7 +54,7 @@ GRAY: Mapping[str, dict[str, Any]] = {
     "art": {**_TRADES_SGD, "strength": 0.5, "attack_steps": 3, "art_k": 255},
     # TRADES, on MNIST; unverified on Fashion-MNIST, where the radius and the steps are RAR's.
     "trades": {**_TRADES_SGD, "trades_beta": 1.0},
-    # In no paper: IGR without robust training.
+    # No paper has IGR without robust training.
     "natural_igr": {**_IGR, **_IGR_TERM},
     # IGR on AT, with RAR's PGD; unverified, see above.
     "adversarial_igr": {**_IGR, **_IGR_TERM},
@@ -65,7 +65,7 @@ GRAY: Mapping[str, dict[str, Any]] = {
 # RAR's 8, 2, 7 of 255, also those of Wang et al. 2020; the radius is the one recommended for Wang and Kong 2023.
 _COLOR_PGD = {"epsilon": 8 / 255, "attack_steps": 7, "step_size": 2 / 255}
 _COLOR_TRADES = {"epsilon": 0.031, "attack_steps": 10, "step_size": 0.007, "trades_beta": 6.0}
-# 004 on CIFAR-10: 0.1, 0.01 from step 40,000 and 0.001 from 60,000 on, of 70,001.
+# Rates of Chalasani et al. 2020 on CIFAR-10: 0.1, 0.01 from step 40,000 and 0.001 from 60,000 on, of 70,001.
 _COLOR_SGD = {
     **_SGD,
     "learning_rate": 0.1,
@@ -74,7 +74,7 @@ _COLOR_SGD = {
     "steps": 70_001,
     "drops": ((40_000 / 70_001, 0.1), (60_000 / 70_001, 0.01)),
 }
-# 001's settings of IG-NORM: Adam at the rate of its natural training (its own is not stated), batch 16.
+# Settings of IG-NORM in Wang et al. 2020: Adam at the rate of natural training (its own is not stated), batch 16.
 _COLOR_ADAM = {
     **_COLOR_PGD,
     "optimizer": "adam",
@@ -97,11 +97,11 @@ _COLOR_IGR = {
 }
 
 COLOR: Mapping[str, dict[str, Any]] = {
-    # 004.
+    # Settings of Chalasani et al. 2020.
     "natural": {**_COLOR_SGD},
-    # Optimizer of 004, whose own radius is 1/255; attack as above.
+    # Optimizer of Chalasani et al. 2020, whose own radius is 1/255; attack as above.
     "adversarial": {**_COLOR_SGD, **_COLOR_PGD},
-    # 001.
+    # Settings of Wang et al. 2020.
     "ig_norm": {**_COLOR_ADAM, "strength": 0.1},
     # Unverified: RAR does not use CIFAR-10; as IG-NORM.
     "ig_sum_norm": {**_COLOR_ADAM, "strength": 0.1},
@@ -141,7 +141,7 @@ COLOR: Mapping[str, dict[str, Any]] = {
 
 
 def settings(dataset: str, defense: str) -> dict[str, Any]:
-    """What the papers say of a data set and a defense; what they do not is the objective's own default."""
+    """Return the papers' settings for a data set and a defense; unstated ones are the objective's own defaults."""
     if dataset not in _PGD:
         return dict(COLOR[defense])
     chosen = {**_PGD[dataset], **GRAY[defense]}

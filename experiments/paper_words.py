@@ -1,4 +1,4 @@
-"""What the page of Wang and Kong 2023 says beside its numbers: names, terms, notes, where the paper is wrong."""
+"""Texts of the page of Wang and Kong 2023 beside its numbers: names, terms, notes, where the paper is wrong."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import polars as pl
 from experiments import claims, published, sweeps
 from experiments.config import Config
 
-# In the order of the page: the paper's, and its Appendix D.3 last.
+# Data sets in the order of the page: the paper's, and its Appendix D.3 last.
 DATASETS = {
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
@@ -121,22 +121,22 @@ NOT_SO = (
 
 
 def place(dataset: str) -> int:
-    """Of a data set on the page."""
+    """Return the sort position of a data set on the page."""
     return list(DATASETS).index(dataset) if dataset in DATASETS else len(DATASETS)
 
 
 def short(dataset: str) -> str:
-    """A data set's name in headings and tables."""
+    """Return a data set's name in headings and tables."""
     return title(dataset).partition(" (")[0]
 
 
 def title(dataset: str) -> str:
-    """A data set's name for readers."""
+    """Return a data set's name for readers."""
     return DATASETS.get(dataset, dataset)
 
 
 def settings(config: Config, lines: pl.DataFrame, models: Iterable[Mapping[str, Any]]) -> str:
-    """How many samples and attacks stand behind a run's numbers, beside the paper's."""
+    """Describe the samples and attacks behind a run's numbers, beside the paper's."""
     return (
         f"{claims.samples(lines)} test samples a row (the paper: all); IG with {config.ig_steps} points"
         f" ({config.ig_rule.replace('_', ' ')}); {config.restarts} starts of PGD-{config.pgd_steps} (20 of PGD-20),"
@@ -147,7 +147,7 @@ def settings(config: Config, lines: pl.DataFrame, models: Iterable[Mapping[str, 
 
 
 def networks(models: Iterable[Mapping[str, Any]]) -> str:
-    """What was explained.
+    """Describe the networks that were explained.
 
     Args:
       models: excerpts of cards, from :class:`experiments.paper_record.Record`.
@@ -166,10 +166,10 @@ def networks(models: Iterable[Mapping[str, Any]]) -> str:
 
 
 def note(number: str, lines: pl.DataFrame) -> str:
-    """What a reader of a table has to know to read it.
+    """Return the notes that a reader of a table needs.
 
     Args:
-      number: of the table.
+      number: number of the table.
       lines: from :func:`experiments.comparison.beside`.
     """
     theirs = any(lines[name].count() for name in lines.columns if name.endswith("_published"))

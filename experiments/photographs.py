@@ -1,7 +1,7 @@
-"""ImageNet without its images: scikit-learn's two photographs, and EfficientNet-Lite0 with the published weights.
+"""Stand in for ImageNet: scikit-learn's two photographs, and EfficientNet-Lite0 with the published weights.
 
-Wang and Kong 2023 have ImageNet in their Appendix D.3 without settings or numbers. Labels are what the network with its
-own ReLU6 says (palace and daisy): there is nobody else to ask, so that no accuracy is claimed.
+Wang and Kong 2023 have ImageNet in their Appendix D.3 without settings or numbers. Labels are the predictions of the
+network with its own ReLU6 (palace and daisy): there is no other source, so that no accuracy is claimed.
 """
 
 import json
@@ -23,7 +23,7 @@ CLASSES = 1000
 
 
 def crop(pixels: np.ndarray, size: int = SIZE) -> np.ndarray:
-    """Shorter side to 256 pixels (of 224), and the central square, as the network was tested; in [0, 1]."""
+    """Scale the shorter side to 256 pixels (of 224) and crop the central square as in the network's test; in [0, 1]."""
     image = Image.fromarray(pixels)
     scale = size * 256 / SIZE / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), resample=Image.Resampling.BICUBIC)
@@ -32,7 +32,7 @@ def crop(pixels: np.ndarray, size: int = SIZE) -> np.ndarray:
 
 
 def load() -> ja.data.Dataset:
-    """The photographs, 224 x 224."""
+    """Load the photographs, 224 x 224."""
     from sklearn.datasets import load_sample_images  # noqa: PLC0415  (slow to import, needed by few)
 
     samples = load_sample_images()
@@ -50,7 +50,7 @@ def load() -> ja.data.Dataset:
 
 
 def port(directory: Path) -> None:
-    """Write the published weights, and a card, to where a run has its network; once.
+    """Write the published weights, and a card, into the directory of a run, unless they are there.
 
     Raises:
       ImportError: if the package that has the weights is missing.

@@ -1,4 +1,4 @@
-"""What runs of ``evaluate`` start from: presets, by name and data set."""
+"""Presets from which runs of ``evaluate`` start, by name and data set."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from experiments.config import Config
 from experiments.recipes import Training
 
 _SEVEN = ("natural", "adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr")
-# What two cores can do for thousands of features: bounds by products alone, the main radius, fewer starts.
+# Settings that two cores can afford for thousands of features: bounds by products alone, main radius, fewer starts.
 _COLOR: dict[str, Any] = {
     "sweep": False,
     "beyond": False,
@@ -37,12 +37,12 @@ _ON_CPU = Config(
     restarts=20,
     ifia_restarts=2,
     ascent_restarts=1,
-    # Half of the paper's: on MNIST, l2 and l-infinity, that changes mean deviations by 1 % and less.
+    # Take half of the paper's steps: on MNIST, l2 and l-infinity, that changes mean deviations by 1 % and less.
     pgd_steps=10,
     ifia_steps=15,
     beyond=True,
     rank_samples=20,
-    # What fits the cache: with 20 at a time attacks take a tenth longer.
+    # This batch fits the cache: with 20 at a time attacks take a tenth longer.
     batch_size=5,
 )
 _DENSE = dataclasses.replace(
@@ -121,11 +121,11 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
 
 
 def preset(name: str, dataset: str | None) -> Config:
-    """What a run starts from, not resolved.
+    """Return the configuration of a preset, not resolved.
 
     Args:
-      name: of :data:`PRESETS`.
-      dataset: where the preset differs between data sets; None for its own.
+      name: name in :data:`PRESETS`.
+      dataset: data set, since presets differ between them; None for the preset's own.
     """
     start = PRESETS[name][1]
     if dataset is None:

@@ -1,10 +1,10 @@
-"""What is computed for one sample: bounds, attacks and what the attacks did, for all radii of one norm.
+"""Compute bounds, attacks and the attacks' effects for one sample, for all radii of one norm.
 
-Pure functions, which ``ja.over_samples`` compiles: per attribution and norm one of the bounds (:func:`bounds_program`),
-one of the attacks (:func:`attack_program`) and one of guaranteed ranks (:func:`rank_program`), shared by all models,
-whose weights are an argument; and one for the metrics of all of them (:func:`compare_program`), since a third of the
-time to compile would otherwise be spent on the same metrics again. The attribution Jacobian does not depend on the
-radius: a ``vmap`` over radii shares it.
+The programs are pure functions, which ``ja.over_samples`` compiles: per attribution and norm one of the bounds
+(:func:`bounds_program`), one of the attacks (:func:`attack_program`) and one of guaranteed ranks
+(:func:`rank_program`), shared by all models, whose weights are an argument; and one for the metrics of all of them
+(:func:`compare_program`), since a third of the time to compile would otherwise be spent on the same metrics again. The
+attribution Jacobian does not depend on the radius: a ``vmap`` over radii shares it.
 """
 
 from collections.abc import Callable
@@ -30,12 +30,12 @@ def attribution(name: str, config: Config) -> Any:
     return ja.attributions.REGISTRY[name](**options.get(name, {}))
 
 
-# In the order in which they are computed; `smallest` is of the two before it, and its index refers to them.
+# Bounds in the order of computation; `smallest` takes the two before it, and its index refers to them.
 BOUNDS = ("singular_value", "norm_relaxation", "entrywise", "smallest", "semidefinite", "semidefinite_box")
 
 
 def bound_names(norm: str, size: int, config: Config) -> tuple[str, ...]:
-    """The bounds that are computed for inputs of ``size`` features."""
+    """Return the names of the bounds that are computed for inputs of ``size`` features."""
     if norm == "l2":
         return ("singular_value",)
     names = ("norm_relaxation", "entrywise", "smallest") if size <= config.dense_up_to else ("norm_relaxation",)
@@ -43,12 +43,12 @@ def bound_names(norm: str, size: int, config: Config) -> tuple[str, ...]:
 
 
 def main_bound(names: tuple[str, ...]) -> str:
-    """The bound that counts in the tables: the paper's, or the smaller one of its two."""
+    """Return the bound that counts in the tables: the paper's, or the smaller one of its two."""
     return "smallest" if "smallest" in names else names[0]
 
 
 def attack_labels(norm: str, config: Config) -> list[tuple[str, int]]:
-    """(attack, restart) along the attacks' axis; the two signs of ``attained`` are its restarts."""
+    """List (attack, restart) along the attacks' axis; the two signs of ``attained`` are its restarts."""
     repeats = {"pgd": config.restarts, "ifia": config.ifia_restarts, "ascent": config.ascent_restarts}
     attained = 3 if config.beyond and norm == "linf" else 2
     return [(name, i) for name, count in {**repeats, "attained": attained}.items() for i in range(int(count or 0))]
@@ -68,7 +68,7 @@ def bounds_program(name: str, norm: str, epsilons: tuple[float, ...], config: Co
         constraint = ja.bounds.label_constraint(logits_fn, x, label)
         names = bound_names(norm, x.size, config)
         dense = norm == "linf" and x.size <= config.dense_up_to
-        # One matrix for all bounds, which are of the linear model alone.
+        # All bounds share one matrix, since they hold for the linear model alone.
         bounded = _linear_model(attribute, logits_fn, x, label, config) if dense else attribute
 
         def at_radius(epsilon):
@@ -77,7 +77,7 @@ def bounds_program(name: str, norm: str, epsilons: tuple[float, ...], config: Co
             main = bounds[main_bound(names)]
             corrected = ja.bounds.corrected(lambda *_: main, attribute, kinks=config.kinks)(logits_fn, x, label, key)
             step = epsilon * main.direction
-            # The furthest of all that is allowed on both sides, and both of its ends.
+            # Take the furthest direction that is allowed on both sides, and both of its ends.
             two_sided = [bound for bound in bounds.values() if bound.two_sided]
             far = jnp.argmax(jnp.stack([bound.euclidean_attained for bound in two_sided]))
             best = epsilon * jnp.stack([bound.direction for bound in two_sided])[far]
@@ -111,7 +111,7 @@ def bounds_program(name: str, norm: str, epsilons: tuple[float, ...], config: Co
 
 
 def attack_program(name: str, norm: str, epsilons: tuple[float, ...], config: Config) -> Callable[..., Any]:
-    """Build ``program(logits_fn, x, label, key) -> dict``: leaves (radii, attacks, ...) like the bounds' points."""
+    """Build ``program(logits_fn, x, label, key) -> dict`` of the attacks, with leaves (radii, attacks, ...)."""
     attribute = attribution(name, config)
     make_ball = ja.balls.BALLS[norm]
 
@@ -127,9 +127,9 @@ def attack_program(name: str, norm: str, epsilons: tuple[float, ...], config: Co
 
 
 def rank_program(name: str, norm: str, epsilons: tuple[float, ...], config: Config) -> Callable[..., Any]:
-    """Build ``program(logits_fn, x, label, key) -> dict``: what no perturbation can do to ranks, per radius.
+    """Build ``program(logits_fn, x, label, key) -> dict`` of guaranteed ranks, per radius.
 
-    Of features, which for images of one channel are the pixels; within the box for l-infinity.
+    Ranks are those of features, which for images of one channel are the pixels; within the box for l-infinity.
     """
     attribute = attribution(name, config)
     make_ball = ja.balls.BALLS[norm]
@@ -184,7 +184,7 @@ def compare_program(config: Config) -> Callable[..., dict[str, Array]]:
 
 
 def _linear_model(attribute, logits_fn, x, label, config: Config) -> Callable[..., Array]:
-    """The attribution ``g(x) + J (z - x)`` with J as a matrix: what every bound here is exact for."""
+    """Build the attribution ``g(x) + J (z - x)`` with J as a matrix, for which every bound here is exact."""
     jacobian = ja.attribution_jacobian(attribute, logits_fn, x, label, kinks=config.kinks)
     matrix = jacobian.dense(32)
 
@@ -197,7 +197,7 @@ def _linear_model(attribute, logits_fn, x, label, config: Config) -> Callable[..
 def _bounds(
     names: tuple[str, ...], attribute, ball, logits_fn, x, label, key, dense: bool, config: Config
 ) -> dict[str, ja.bounds.DeviationBound]:
-    # All steps: a bound that stopped within a percent is good enough to use, and too coarse for the gaps of a table.
+    # Take all steps: a bound that stopped within a percent is good to use, and too coarse for the gaps of a table.
     krylov: Any = {"num_steps": config.lanczos_steps, "confidence": config.confidence}
     allowed: Any = {"kinks": config.kinks}
     solver: Any = {"method": config.sigma_method, "tolerance": 0.0, **krylov, **allowed}
@@ -213,7 +213,7 @@ def _bounds(
     results: dict[str, ja.bounds.DeviationBound] = {}
     for name in names:
         if name == "smallest":
-            # Of the results at hand, not of functions that would compute them again.
+            # Pass the results at hand, not functions that would compute them again.
             given = [lambda *_, result=result: result for result in results.values()]
             results[name] = ja.bounds.smallest(*given)(logits_fn, x, label, key)
         else:
@@ -222,7 +222,7 @@ def _bounds(
 
 
 def _at(points: Array, attribute, ball, logits_fn, x, label) -> dict[str, Array]:
-    """What perturbed inputs do."""
+    """Compute the maps, labels and distances of perturbed inputs."""
     clean_label = ja.evaluation.predicted(logits_fn(x))
 
     def one(z: Array) -> dict[str, Array]:
@@ -235,8 +235,8 @@ def _at(points: Array, attribute, ball, logits_fn, x, label) -> dict[str, Array]
             "distance": ball.norm(z - x),
         }
 
-    # One after the other: as a batch, the networks' inner values fit no cache, and attacks took a tenth (4 samples of
-    # MNIST at a time) to a third longer (20).
+    # Map points one after the other: as a batch, the networks' inner values fit no cache, and attacks took a tenth
+    # (4 samples of MNIST at a time) to a third longer (20).
     return jax.lax.map(one, points)
 
 
@@ -254,20 +254,20 @@ def _bound_row(bound: ja.bounds.DeviationBound) -> dict[str, Array]:
 
 
 def _attack(attribute, ball, logits_fn, x, label, key, config: Config) -> Array:
-    """Perturbed inputs of the attacks that have random starts, (attacks, *shape)."""
+    """Compute the perturbed inputs of the attacks that have random starts, (attacks, *shape)."""
     assert config.top_k is not None  # resolved
     assert config.top_k_map is not None
     top_k = ja.attacks.top_k(config.top_k, config.top_k_map)
 
     def explanation(climbs_ranks, key):
-        # Not two attacks but two dissimilarities of one: its loop is compiled once, in half the time.
+        # Run one attack with two dissimilarities, not two attacks: its loop is compiled once, in half the time.
         dissimilarity = _either(climbs_ranks, top_k, ja.attacks.euclidean())
         attack = ja.attacks.ifia(ball, attribute, dissimilarity, num_steps=config.ifia_steps, kinks=config.kinks)
         return attack(logits_fn, x, label, key).x
 
     prediction = ja.attacks.restarts(ja.attacks.pgd(ball, num_steps=config.pgd_steps), config.restarts)
     key_prediction, key_explanation = jax.random.split(key)
-    # Both climb from the same random starts.
+    # Both dissimilarities climb from the same random starts.
     counts = [int(config.ifia_restarts or 0), int(config.ascent_restarts or 0)]
     starts = jax.random.split(key_explanation, max(counts))
     which = jnp.array([True] * counts[0] + [False] * counts[1])
@@ -276,7 +276,7 @@ def _attack(attribute, ball, logits_fn, x, label, key, config: Config) -> Array:
 
 
 def _either(condition: Array, first: ja.attacks.Dissimilarity, second: ja.attacks.Dissimilarity):
-    """The first dissimilarity where a traced condition holds, the second elsewhere."""
+    """Select the first dissimilarity where a traced condition holds, the second elsewhere."""
 
     def compare(reference):
         a, b = first.compare(reference), second.compare(reference)

@@ -1,4 +1,4 @@
-"""``python -m experiments publish RUN NAME``: a finished training becomes weights and card of the zoo."""
+"""``python -m experiments publish RUN NAME``: add weights and card of a finished training to the zoo."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from experiments.record import StoreError, from_dict, open_run, write_text
 log = logging.getLogger(__name__)
 
 LARGEST = 1_500_000
-"""Bytes of a file of weights: they are part of the package."""
+"""Largest size in bytes of a file of weights: they are part of the package."""
 _NAME = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
 
 
@@ -36,10 +36,10 @@ def publish(
     Args:
       run: directory of a finished ``train``, or ``models/DEFENSE`` of an ``evaluate``.
       name: ``DATASET/WORD``, such as ``mnist/trades_igr``.
-      directory: where to; by default ``jaxattr/zoo`` of the package in use.
+      directory: directory of the zoo; by default ``jaxattr/zoo`` of the package in use.
       dtype: float32 or float16; by default float32 where the file is then small enough.
-      data_dir: where TFDS has prepared its data. Rounded weights are measured once more.
-      overwrite: replace a network of this name.
+      data_dir: directory of data prepared by TFDS. Rounded weights are measured once more.
+      overwrite: whether to replace a network of this name.
 
     Returns:
       The file of weights; the card is beside it.
@@ -64,7 +64,7 @@ def publish(
     target = root / f"{name}.npz"
     if not overwrite and any(target.with_suffix(suffix).exists() for suffix in (".npz", ".json")):
         raise StoreError(f"{target} exists, or its card; pass `--overwrite` to replace both.")
-    # A name that no loader lists, until it is known whether the file is small enough.
+    # Use a name that no loader lists, until it is known whether the file is small enough.
     draft = target.with_name(f".{target.name}")
     try:
         stored, dtype = _store(trained.variables, draft, dtype)
@@ -93,7 +93,7 @@ def _store(variables: Any, draft: Path, dtype: str | None) -> tuple[Any, str]:
 
 
 def _card(trained: Any, stored: Any, dtype: str, config: TrainConfig, data_dir: str | None) -> dict[str, Any]:
-    """The card of the training, of the weights as they are stored."""
+    """Build the card of the training for the weights as they are stored."""
     card = {**trained.card, "weights": ja.zoo.weights_hash(stored), "dtype": dtype}
     if dtype == "float32":
         return card

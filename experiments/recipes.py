@@ -1,4 +1,4 @@
-"""How each defense is trained on each data set: presets, and what the command line changes of them.
+"""Set how each defense is trained on each data set: by presets, and options of the command line.
 
 ``paper``: the settings of the papers and of their released code, for accelerators. ``cpu``: about 20 minutes on two
 cores, by counted work and not by results. ``smoke``: seconds, and no result worth anything.
@@ -22,54 +22,54 @@ PRESETS: dict[str, str] = {
 
 @dataclasses.dataclass(frozen=True)
 class Training(Hyperparameters):
-    """How a network is trained; what is None is what the preset has for the data set and the defense."""
+    """Options of a training; None means the preset's value for the data set and the defense."""
 
     preset: Preset = "cpu"
-    """Where what is not given comes from."""
+    """Preset that sets every option that is not given."""
     epochs: float | None = None
-    """Passes over the training set."""
+    """Number of passes over the training set."""
     steps: int | None = None
-    """Updates, instead of epochs."""
+    """Number of updates, instead of epochs."""
     samples: int | None = None
-    """Train on the first so many samples."""
+    """Number of training samples, from the first one."""
     batch_size: int | None = None
-    """Samples per step."""
+    """Number of samples per step."""
     optimizer: Literal["adam", "sgd"] | None = None
     momentum: float | None = None
-    """Of SGD."""
+    """Momentum of SGD."""
     nesterov: bool | None = None
-    """Of SGD."""
+    """Use Nesterov momentum in SGD."""
     weight_decay: float | None = None
-    """Times all weights, added to the gradient."""
+    """Weight decay: this factor times all weights is added to the gradient."""
     learning_rate: float | None = None
     """Highest learning rate."""
     schedule: Literal["constant", "cosine", "drops"] | None = None
-    """Cosine: up within the first 5 % of the steps, then down to zero."""
+    """Schedule of the learning rate; cosine goes up within the first 5 % of the steps, then down to zero."""
     drops: tuple[tuple[float, float], ...] | None = None
-    """Pairs: from this fraction of the steps on, the learning rate times this factor."""
+    """Pairs of a fraction and a factor: from this fraction of the steps on, the learning rate times this factor."""
     bfloat16: bool | None = None
     """Forward passes in bfloat16; attributions stay in float32."""
     evaluations: int | None = None
-    """How often accuracies are measured in training."""
+    """Number of times that accuracies are measured in training."""
     evaluate_samples: int | None = None
-    """In training, accuracies are measured on the first so many test samples."""
+    """Number of test samples, from the first one, on which accuracies are measured in training."""
     accuracy_samples: int | None = None
-    """At the end, accuracies are measured on the first so many test samples."""
+    """Number of test samples, from the first one, on which accuracies are measured at the end."""
     pgd_steps: int | None = None
-    """Of the attack under which accuracy is measured."""
+    """Steps of PGD, the attack under which accuracy is measured."""
     pgd_epsilon: float | None = None
-    """Its l-infinity radius; by default that of training where one is given, or else the data set's."""
+    """l-infinity radius of that attack; default: that of training if one is given, or else the data set's."""
     seed: int = 0
 
 
 def resolve(dataset: str, defense: str, given: Training) -> Training:
-    """Fill what is None from the preset, and check what can be checked before computing.
+    """Replace every None by the preset's value, and check what can be checked before computing.
 
     Raises:
       ValueError: if an option is unknown or out of range, or the preset has nothing for this data set.
     """
     preset = recipe(given.preset, dataset, defense)
-    # Either length, when given, stands for the preset's.
+    # A given length, in epochs or steps, replaces the preset's.
     if given.epochs is not None or given.steps is not None:
         preset = dataclasses.replace(preset, epochs=None, steps=None)
     if given.pgd_epsilon is None and given.epsilon is not None:
@@ -82,7 +82,7 @@ def resolve(dataset: str, defense: str, given: Training) -> Training:
 
 
 def recipe(preset: str, dataset: str, defense: str) -> Training:
-    """The settings of a preset for a data set and a defense, all of them said.
+    """Return all settings of a preset for a data set and a defense.
 
     Raises:
       ValueError: if one of the three is unknown, or no paper trains on this data set.
@@ -98,35 +98,35 @@ def recipe(preset: str, dataset: str, defense: str) -> Training:
         raise ValueError(f"the preset is {preset!r}; accepted are {', '.join(get_args(Preset))}.")
     if dataset == "digits":
         raise ValueError("no paper trains on digits: take the preset cpu, or another data set.")
-    # The attack that measures: 40 steps, as TRADES takes on MNIST and ART on CIFAR-10.
+    # The attack that measures accuracy has 40 steps, as TRADES takes on MNIST and ART on CIFAR-10.
     return dataclasses.replace(
         _base(dataset), preset="paper", pgd_steps=40, evaluations=20, **paper_settings.settings(dataset, defense)
     )
 
 
 def default_model(preset: str, dataset: str) -> str:
-    """The network of a preset: that of the paper, but for tests."""
+    """Return the network of a preset: that of the paper, but for tests."""
     model = known(dataset).model
     return "small_cnn" if preset == "smoke" and model == "resnet18" else model
 
 
 def default_width(preset: str, model: str) -> int | None:
-    """Channels of the first stage of ``resnet18``: the usual 64, or 16 on CPU cores, which is a tenth of the work."""
+    """Return the channels of ``resnet18``'s first stage: the usual 64, or 16 on CPU cores, a tenth of the work."""
     if model != "resnet18":
         return None
     return 64 if preset == "paper" else 16
 
 
 def _base(dataset: str) -> Training:
-    """Values that all presets share, and of hyperparameters that an objective may ignore."""
+    """Return the values that all presets share, also of hyperparameters that an objective may ignore."""
     epsilon = known(dataset).train_epsilon
     return Training(
         epsilon=epsilon,
         strength=1.0,
-        # TRADES' own on MNIST, and on CIFAR-10.
+        # TRADES takes 6 on CIFAR-10, and 1 on MNIST.
         trades_beta=6.0 if dataset.startswith("cifar10") else 1.0,
         l1=0.0,
-        # The library's own, everywhere: it bounds memory, and costs nothing on CPUs.
+        # Every preset has the library's default: it bounds memory, and costs nothing on CPUs.
         chunk=5,
         rematerialize=False,
         optimizer="adam",
@@ -160,8 +160,8 @@ def _smoke(dataset: str) -> Training:
     )
 
 
-# What the two-core preset gives up for its time: steps of attack and path, and above all the length of training. Steps
-# are counted for 50 images of MNIST and conv_net, from seconds per step on two idle cores: 0.11 (natural), 0.36
+# The two-core preset saves time by fewer steps of attack and path, and above all by shorter training. Steps are
+# counted for 50 images of MNIST and conv_net, from seconds per step on two idle cores: 0.11 (natural), 0.36
 # (adversarial), 0.42 (trades), 1.0 to 2.1 where attributions are differentiated. The accuracy under PGD on the full
 # test set takes two minutes more. For 50 images of CIFAR-10 and resnet18 of width 16 the trainings of the package's
 # networks took 0.16, 0.48 and 0.66 (their cards), on quicker cores with other work beside them.
@@ -183,20 +183,20 @@ CPU: dict[str, dict[str, Any]] = {
 
 
 def _cpu(dataset: str, defense: str) -> Training:
-    """Our own choice; see :func:`recipe`."""
+    """Return our own settings for two cores; see :func:`recipe`."""
     chosen = {"preset": "cpu", "batch_size": 50, "evaluations": 4, "evaluate_samples": 250, **CPU[defense]}
     if dataset == "digits":
-        # Small enough to be trained to the end, whatever the objective, and with more points on the path.
+        # This data set is small enough to train every objective to the end, and with more points on the path.
         path = {"path_steps": 5, "attack_path_steps": 3, "attack_steps": 3 if defense == "art" else 7}
         length = {"steps": None, "epochs": 30, "batch_size": 64}
         chosen |= {**path, **length, "evaluations": 10, "evaluate_samples": None}
     elif known(dataset).model == "resnet18":
         chosen["steps"] = {"natural": 3600, "adversarial": 1600, "trades": 1500}.get(defense, 200)
         if dataset == "oxford_flowers12":
-            # Sixteen times the pixels: 0.14 seconds an image.
+            # These images have sixteen times the pixels: 0.14 seconds an image.
             chosen |= {"batch_size": 16, "steps": max(40, chosen["steps"] // 9)}
     else:
-        # Against the 0.3 of the papers on MNIST so few steps learn nothing.
+        # So few steps learn nothing against the 0.3 of the papers on MNIST.
         chosen |= {"epsilon": 0.1, "pgd_epsilon": 0.1}
     return dataclasses.replace(_base(dataset), **chosen)
 

@@ -1,10 +1,10 @@
-"""What a run's directory says about itself: ``run.json``, the resolved configuration of everything in it.
+"""Write and check ``run.json`` in a run's directory, the resolved configuration of everything in it.
 
 A directory belongs to one configuration. Whatever else it holds is left as it is, and named.
 
-Rows of a configuration are told from those of another by its hash, which is of the options that decide a row and differ
-from their defaults, and of :data:`NUMERICS`. So a new option whose default is what was done before leaves every hash as
-it is, and stored results can be extended.
+A hash tells rows of one configuration from those of another. It covers the options that decide a row and differ from
+their defaults, and :data:`NUMERICS`. So a new option whose default keeps the earlier behavior leaves every hash as it
+is, and stored results can be extended.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ that keep the label, and the pages of older results say so.
 
 
 class StoreError(Exception):
-    """What is on disk does not fit the run; the message names the file and what to do."""
+    """Raised if files on disk do not fit the run; the message names the file and what to do."""
 
 
 class Configuration(Protocol):
@@ -50,10 +50,10 @@ Kind = TypeVar("Kind", bound=Configuration)
 
 
 def on_first(function: Callable[[], int]) -> int:
-    """Run a function on process 0 alone, and give its result (at least 0) to all.
+    """Run a function on process 0 alone, and return its result (at least 0) on all.
 
     Raises:
-      Exception: what it raised, on process 0; ``StoreError`` on the others, so that none waits for one that gave up.
+      Exception: that of the function, on process 0; ``StoreError`` on others, so that none waits for one that gave up.
     """
     error, value = None, -1
     if jax.process_index() == 0:
@@ -92,12 +92,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def as_dict(config: Configuration) -> dict[str, Any]:
-    """The configuration as JSON knows it (tuples are lists there)."""
+    """Convert a configuration to JSON's types (tuples are lists there)."""
     return json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
 
 
 def from_dict(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """The inverse of :func:`as_dict`.
+    """Build a configuration of class ``kind`` from values of :func:`as_dict`.
 
     Raises:
       KeyError: if ``kind`` has no such field.
@@ -111,10 +111,10 @@ def from_dict(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
 
 
 def config_hash(config: Configuration, numerics: int = NUMERICS) -> str:
-    """Hash of everything that decides a row: not of where it is written, nor of which others there are.
+    """Hash the options that decide a row: not its path, nor the choice of other rows.
 
     Args:
-      config: resolved. Options that have their defaults do not count.
+      config: resolved configuration. Options that have their defaults do not count.
       numerics: version of the computations.
     """
     identity = {"numerics": numerics, "options": _chosen(config, deciding(config))}
@@ -122,12 +122,12 @@ def config_hash(config: Configuration, numerics: int = NUMERICS) -> str:
 
 
 def deciding(config: Configuration) -> dict[str, Any]:
-    """Options that decide a row, and their values, as JSON knows them."""
+    """Return the options that decide a row, and their values in JSON's types."""
     return {name: value for name, value in as_dict(config).items() if name not in config.NOT_HASHED}
 
 
 def _chosen(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a dataclass's values that are not its defaults."""
+    """Return those of a dataclass's values that differ from its defaults."""
     chosen: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         if field.name not in values:
@@ -146,7 +146,7 @@ def _chosen(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """``name: old -> new`` for every option that differs."""
+    """List ``name: old -> new`` for every option that differs."""
     found = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
@@ -160,7 +160,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def environment() -> dict[str, Any]:
-    """Versions and devices, for the record beside the results."""
+    """Return versions and devices, for the record beside the results."""
     kind = jax.devices()[0].device_kind
     cores = f" of {os.cpu_count()} cores" if kind == "cpu" else ""
     versions = {name: importlib.metadata.version(name) for name in ("jaxlib", "flax", "optax", "numpy")}
@@ -181,12 +181,12 @@ def open_run(
 
     Args:
       directory: made if absent.
-      kind: of configurations.
-      config: resolved; ``None`` for whichever run is there.
+      kind: class of the configuration.
+      config: resolved configuration; ``None`` for whichever run is there.
       about: versions and devices, for a new run.
 
     Returns:
-      What ``run.json`` holds.
+      The content of ``run.json``.
 
     Raises:
       StoreError: if the directory belongs to another configuration, or is not a run's; nothing is written then.
@@ -220,7 +220,7 @@ def open_run(
         )
     device, devices = (about or {}).get("device"), run["environment"].get("device", "")
     if device and device not in devices.split(", "):
-        # A run that goes on elsewhere: its rates are of both.
+        # The run goes on on another device: its rates are those of both.
         run["environment"]["device"] = ", ".join(filter(None, [devices, device]))
         write_text(path, json.dumps(run, indent=2) + "\n")
     return run

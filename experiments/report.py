@@ -1,4 +1,4 @@
-"""From stored rows to what a person reads: tables on the terminal, ``table.md``, ``index.html`` and its figures."""
+"""Turn stored rows into tables on the terminal, ``table.md``, ``index.html`` and its figures."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ def render(store: Store, command: str) -> str:
 
     Args:
       store: the run.
-      command: that made it, for the page.
+      command: command that made it, for the page.
 
     Returns:
       The tables as Markdown, with where the page is.
@@ -51,13 +51,13 @@ def render(store: Store, command: str) -> str:
 
 
 def command_of(store: Store) -> str:
-    """The command that made a run, as it was recorded."""
+    """Return the recorded command that made a run."""
     path = store.directory / "command.txt"
     return path.read_text(encoding="utf-8").strip() if path.exists() else "python -m experiments evaluate"
 
 
 def _models(store: Store) -> str:
-    """Accuracies of the models, from their cards, as far as they were measured, and the kinks that were allowed."""
+    """Format the models' accuracies from their cards, as far as measured, and the kinks that were allowed."""
     lines = ["| model | accuracy | under PGD, l-infinity |", "| --- | --: | --: |"]
     lines += [
         f"| {name} | {100 * card['accuracy']:.1f} % | {100 * card['pgd_accuracy']:.1f} %"
@@ -70,7 +70,7 @@ def _models(store: Store) -> str:
 
 
 def _not_smooth(store: Store) -> str:
-    """A warning of networks whose kinks were allowed; empty where all are smooth."""
+    """Return a warning of networks whose kinks were allowed; empty where all are smooth."""
     directory = store.directory / "models"
     counts = {name: networks.count_kinks(directory / name) for name in networks.cards(directory)}
     rough = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
@@ -83,7 +83,7 @@ def _not_smooth(store: Store) -> str:
 
 
 def _figures(store: Store, samples: pl.DataFrame) -> list[tuple[str, str, bytes]]:
-    """(name, kind, PNG) of every figure."""
+    """Draw every figure as (name, kind, PNG)."""
     scatter = figures.scatter(samples, "Bound against the strongest attack")
     histogram = figures.histogram(samples, "Gap between bound and strongest attack")
     found = [
@@ -106,14 +106,14 @@ def _page(store: Store, command: str, tables: str, drawn: list[tuple[str, str, b
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     timings = store.directory / "timings.json"
-    # How each model was trained, instead of what the command line asked for.
+    # The page shows how each model was trained, instead of what the command line asked for.
     cards = networks.cards(store.directory / "models")
     training = {name: card["config"]["training"] for name, card in cards.items() if "config" in card}
     return environment.get_template("page.html.j2").render(
         config=store.config,
         environment=store.run["environment"],
         hash=store.hash,
-        # How each model was trained, instead of what the command line asked for.
+        # These settings are those of the trained models, instead of those that the command line asked for.
         settings=_flat({**deciding(store.config), "training": training}),
         timings=json.loads(timings.read_text(encoding="utf-8")) if timings.exists() else {},
         command=command,
@@ -131,7 +131,7 @@ def _section(text: str) -> dict[str, Any]:
 
 
 def _parse(text: str) -> list[list[str]]:
-    """Cells of a Markdown table, without its rule."""
+    """Split a Markdown table into its cells, without its rule."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for i, line in enumerate(lines) if i != 1]
 

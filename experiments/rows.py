@@ -1,4 +1,4 @@
-"""From what the program returns for a batch to rows: one per (sample, radius, bound or attack and restart)."""
+"""Turn a program's results for a batch into rows: one per (sample, radius, bound or attack and restart)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ _BOUND = {
     "confidence": pl.Float32,
     "active": pl.String,
 }
-# Of the main bound only.
+# Columns of the main bound only.
 _MAIN = {
     "corrected": pl.Float32,
     "corrected_degrees": pl.Float32,
@@ -64,7 +64,7 @@ _KEY_TYPES = {
 }
 SCHEMA = pl.Schema({**_KEY_TYPES, **_VALUES, **_BOUND, **_MAIN, **_ATTACK})
 REQUIRED = (*_KEY_TYPES, "kind", "method", "restart")
-"""Columns that say what a row is of. Every other one may be absent from a stored part, and is null there."""
+"""Key columns of a row. Every other one may be absent from a stored part, and is null there."""
 
 
 def batch_rows(
@@ -76,7 +76,7 @@ def batch_rows(
     result: Mapping[str, Any],
     config: Config,
 ) -> pl.DataFrame:
-    """All rows of a batch, ordered by position, radius and method.
+    """Build all rows of a batch, ordered by position, radius and method.
 
     Args:
       cell: the columns that are the same in every row (model, attribution, norm, hashes).
@@ -84,14 +84,14 @@ def batch_rows(
       where: positions of the batch's samples in the run.
       samples: their indices in the test split.
       labels: their classes.
-      result: what the programs returned, stacked over the samples, and how long they took (NaN where not known).
+      result: results of the programs, stacked over the samples, and their seconds (NaN where not known).
       config: the run.
     """
     n = where.stop - where.start
     radii = len(epsilons)
 
     def frame(values: Mapping[str, np.ndarray | str | int | bool], methods: int) -> pl.DataFrame:
-        """Rows of arrays that broadcast to (samples, radii, methods)."""
+        """Build rows from arrays that broadcast to (samples, radii, methods)."""
         shape = (n, radii, methods)
         keys = {
             "epsilon": np.asarray(epsilons)[None, :, None],
@@ -130,7 +130,7 @@ def batch_rows(
 
 
 def _typed(part: pl.DataFrame) -> pl.DataFrame:
-    """All columns of the schema, null where this kind of row has no value."""
+    """Select all columns of the schema, null where this kind of row has no value."""
     return part.select(
         pl.col(name).cast(dtype) if name in part.columns else pl.lit(None, dtype).alias(name)
         for name, dtype in SCHEMA.items()

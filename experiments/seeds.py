@@ -1,4 +1,4 @@
-"""``python -m experiments seeds``: the same run with several seeds, and what differs by more than chance.
+"""``python -m experiments seeds``: repeat a run with several seeds, and tell differences from chance.
 
     DIRECTORY/seed-0, seed-1, ...   a run of ``evaluate`` each, with training, attacks and bounds of that seed
     DIRECTORY/table.md, seeds.csv   means over the seeds with their standard errors
@@ -24,7 +24,7 @@ from experiments.table import with_ball
 
 GROUP = ("attribution", "ball", "model")
 
-# What a defense is for: the column, the way that is better, and how it is said.
+# The goals of a defense: column, sign of an improvement, and title.
 EXPECTED = (("bound", -1, "bound T_e"), ("bound_degrees_all", -1, "angle T_c"), ("kendall", 1, "Kendall"))
 
 _COLUMNS = {
@@ -43,7 +43,7 @@ def run(config: Config, seeds: int) -> str:
 
     Args:
       config: resolved; its own seeds are replaced.
-      seeds: how many, from 0 on.
+      seeds: number of seeds, from 0 on.
 
     Returns:
       The tables as Markdown.
@@ -68,7 +68,7 @@ def run(config: Config, seeds: int) -> str:
 
 
 def of_store(store: Store) -> pl.DataFrame:
-    """One line per model, attribution and radius of a run, with the model's accuracies."""
+    """Return one line per model, attribution and radius of a run, with the model's accuracies."""
     cards = [
         {"model": name, "accuracy": card["accuracy"], "pgd_accuracy": card["pgd_accuracy"]}
         for name, card in networks.cards(store.directory / "models").items()
@@ -78,7 +78,7 @@ def of_store(store: Store) -> pl.DataFrame:
 
 
 def markdown(values: pl.DataFrame) -> str:
-    """Two tables per attribution and radius: the means, and each model against ``natural``, seed by seed.
+    """Format two tables per attribution and radius: the means, and each model against ``natural``, seed by seed.
 
     Args:
       values: lines of :func:`of_store`, with a column ``seed``.

@@ -1,11 +1,11 @@
-"""Rows on disk: Parquet parts per cell, under one configuration, so that a killed run can go on.
+"""Store rows on disk as Parquet parts per cell, under one configuration, so that a killed run can go on.
 
     DIRECTORY/run.json                                  the resolved configuration, its hash, versions, device
     DIRECTORY/rows/MODEL/ATTRIBUTION/NORM/BEGIN-END.parquet   one part per batch
     DIRECTORY/pictures/MODEL-ATTRIBUTION-NORM-BEGIN.npz   images and maps of the first samples
 
-A part appears under its name only when it is complete. Nothing that is not the run's own is overwritten. What lies
-between parts is computed by the next command; a cell is locked while its rows are computed.
+A part appears under its name only when it is complete. Nothing that is not the run's own is overwritten. The next
+command computes the gaps between parts; a cell is locked while its rows are computed.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ class Cell:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes away: a lock of the operating system, which ends with the process.
+        """Lock the cell against other processes, by a lock of the operating system, which ends with the process.
 
         Raises:
           StoreError: if another process has it.
@@ -61,7 +61,7 @@ class Cell:
             yield
 
     def missing(self, samples: Sequence[int]) -> list[slice]:
-        """Positions that are not stored, after a check of every part.
+        """Return the positions that are not stored, after a check of every part.
 
         Args:
           samples: their indices in the test split, of all positions of the run.
@@ -91,7 +91,7 @@ class Cell:
                         f" {_ADVICE}"
                     )
             held = dict(rows.select("position", "sample").unique().iter_rows())
-            # Those beyond `samples` are of an earlier command that asked for more.
+            # Positions beyond `samples` are those of an earlier command that asked for more.
             if sorted(held) != list(range(begin, end_of_part)) or any(
                 samples[position] != sample for position, sample in held.items() if position < len(samples)
             ):
@@ -112,10 +112,10 @@ _DAMAGED = f"{_ADVICE} To go on without its samples, pass `--skip-damaged`."
 
 
 def read_part(path: Path, skip_damaged: bool = False) -> pl.DataFrame | None:
-    """The rows of a part; ``None`` for one that cannot be read, where these are skipped.
+    """Read the rows of a part; ``None`` for one that cannot be read, if such parts are skipped.
 
     Raises:
-      StoreError: if it cannot be read, lacks a column that says what a row is of, or has columns of other types.
+      StoreError: if it cannot be read, lacks a key column, or has columns of other types.
     """
     try:
         rows = pl.read_parquet(path)
@@ -130,7 +130,7 @@ def read_part(path: Path, skip_damaged: bool = False) -> pl.DataFrame | None:
     if other or absent or rows.is_empty():
         found = f"columns {absent} are absent" if absent else f"{other} are of other types" if other else "it is empty"
         raise StoreError(f"{path} does not hold rows of a run: {found}. {_ADVICE}")
-    # Columns that came later are null in earlier parts; those that are not known any more are left alone.
+    # Columns that came later are null in earlier parts; columns that are not known any more are left alone.
     return rows.with_columns(pl.lit(None, SCHEMA[name]).alias(name) for name in SCHEMA if name not in rows.columns)
 
 
@@ -139,9 +139,9 @@ class Store:
 
     Args:
       directory: made if absent.
-      config: resolved. ``None`` to take over what the directory was made with (``report``).
+      config: resolved configuration. ``None`` to take over that of the directory (``report``).
       environment: versions and devices, for a new run.
-      skip_damaged: go on without the parts that cannot be read, where no configuration says so.
+      skip_damaged: whether to leave out the parts that cannot be read, if no configuration is given.
 
     Raises:
       StoreError: if the directory belongs to another configuration, or is not a run's.
@@ -168,7 +168,7 @@ class Store:
         self.hash: str = self.run["hash"]
 
     def cell(self, model: str, weights: str, attribution: str, norm: str) -> Cell:
-        """The rows of one model, attribution and norm."""
+        """Return the cell of one model, attribution and norm."""
         columns = {"config": self.hash, "weights": weights, "model": model, "attribution": attribution, "norm": norm}
         return Cell(self.directory / "rows" / model / attribution / norm, columns, self.skip_damaged)
 
@@ -177,7 +177,7 @@ class Store:
         return any((self.directory / "rows").rglob("*.parquet"))
 
     def rows(self) -> pl.DataFrame:
-        """All rows that are stored.
+        """Read all rows that are stored.
 
         Raises:
           StoreError: if there are none, a part is damaged, two overlap, or rows of different hashes lie in one cell.
@@ -211,7 +211,7 @@ class Store:
         write_atomic(path, write)
 
     def pictures(self, model: str, attribution: str, norm: str) -> dict[str, np.ndarray]:
-        """Images and maps of a cell's first samples, stacked; empty where there are none."""
+        """Load images and maps of a cell's first samples, stacked; empty where there are none."""
         found: dict[str, list[np.ndarray]] = {}
         for path in sorted((self.directory / "pictures").glob(f"{model}-{attribution}-{norm}-*.npz")):
             with np.load(path, allow_pickle=False) as archive:

@@ -1,4 +1,4 @@
-"""From rows to one line per model, norm, radius and attribution: every number that the tables show."""
+"""Aggregate rows to one line per model, norm, radius and attribution: every number that the tables show."""
 
 import polars as pl
 
@@ -38,7 +38,7 @@ def summarize(rows: pl.DataFrame, small_remainder: float) -> pl.DataFrame:
 
 
 def per_sample(rows: pl.DataFrame) -> pl.DataFrame:
-    """Per sample: the main bound's columns, the mean of the paper's attack, and the strongest deviation found."""
+    """Return per sample the main bound's columns, the mean of the paper's attack, and the strongest deviation found."""
     rows = rows.with_columns(pl.col(pl.Float32).cast(pl.Float64).fill_nan(None))
     bounds = rows.filter(pl.col("kind") == "bound", pl.col("main"))
     return bounds.join(_strength(rows.filter(pl.col("kind") == "attack")), on=_SAMPLE)
@@ -75,13 +75,13 @@ def _of_bounds(bounds: pl.DataFrame) -> pl.DataFrame:
 
 
 def _of_each_bound(rows: pl.DataFrame) -> pl.DataFrame:
-    """Means of the single l-infinity bounds, and how often which one was the smallest."""
+    """Average the single l-infinity bounds, and count how often which one was the smallest."""
     bounds = rows.filter(pl.col("kind") == "bound")
 
     def mean(method: str) -> pl.Expr:
         return pl.col("euclidean").filter(pl.col("method") == method).mean()
 
-    # The furthest that the linear model is known to go without regard to the box.
+    # The largest deviation that the linear model is known to attain, without regard to the box.
     corners = (
         bounds.filter(pl.col("method") != "semidefinite_box")
         .group_by(_SAMPLE)
@@ -104,7 +104,7 @@ def _paper_attack() -> pl.Expr:
 
 
 def _strength(attacks: pl.DataFrame) -> pl.DataFrame:
-    """Per sample: means over restarts, and the strongest of all attacks."""
+    """Return per sample the means over restarts, and the strongest of all attacks."""
     deviation = pl.col("euclidean")
 
     def mean(method: str, column: str = "euclidean") -> pl.Expr:
@@ -115,7 +115,7 @@ def _strength(attacks: pl.DataFrame) -> pl.DataFrame:
         paper_kept=deviation.filter(_paper_attack() & pl.col("label_kept")).mean(),
         paper_max=deviation.filter(_paper_attack()).max(),
         paper_degrees=pl.col("degrees").filter(_paper_attack()).mean(),
-        # Points that a bound names are no attacks that take any time: theirs is the bound's.
+        # Points that a bound names take no time of an attack: theirs is the bound's.
         attack_seconds=pl.col("seconds").mean() * pl.len() / (pl.col("method") != "attained").sum(),
         pgd=mean("pgd"),
         ifia=mean("ifia"),
@@ -146,7 +146,7 @@ def _of_attacks(attacks: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
     limit = pl.when(pl.col("norm") == "l2").then(pl.col("corrected")).otherwise(pl.col("euclidean"))
 
     def quantiles(attack: str) -> pl.Expr:
-        """Of the gap relative to the bound: as many numbers as there are levels, in words, for a CSV."""
+        """Compute quantiles of the gap relative to the bound, one per level, as text for a CSV."""
         gap = 1 - pl.col(attack) / limit
         gap = gap.filter(gap.is_finite())
         found = pl.concat_list(gap.quantile(level, "nearest") for level in LEVELS)
@@ -154,7 +154,7 @@ def _of_attacks(attacks: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
 
     return joined.group_by(GROUP).agg(
         *[pl.col(name).mean() for name in values if name != "attack_seconds"],
-        # Of the samples that the mean angle of the bound is of.
+        # These means cover the same samples as the mean angle of the bound.
         *[pl.col(name).filter(~pl.col("vacuous")).mean().alias(f"{name}_bounded") for name in _BESIDE_ANGLES],
         attack_seconds=pl.col("attack_seconds").median(),
         r=(limit - pl.col("paper")).min(),
@@ -166,14 +166,14 @@ def _of_attacks(attacks: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
 
 
 def _violations(attacks: pl.DataFrame, bounds: pl.DataFrame, small_remainder: float) -> pl.DataFrame:
-    """Shares of attacks outside T_e and T'_e, and the largest excess, over all samples and those nearly linear."""
+    """Find shares of attacks outside T_e and T'_e, and the largest excess, over all samples and those nearly linear."""
     columns = [*_SAMPLE, pl.col("euclidean").alias("bound"), "corrected", "remainder"]
     joined = (
         attacks.drop("corrected", "remainder")
         .join(bounds.select(columns), on=_SAMPLE)
         .with_columns(small=pl.col("remainder") < small_remainder, paper=_paper_attack())
     )
-    # An attack without a number was not seen to stay within.
+    # An attack without a number was not seen to stay within the bound.
     found = {"attacks": pl.len(), "attacks_not_finite": pl.col("euclidean").is_null().sum()}
     for name, limit in (("outside", "bound"), ("outside_corrected", "corrected")):
         excess = pl.col("euclidean") / pl.col(limit) - 1

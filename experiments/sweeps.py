@@ -1,7 +1,7 @@
-"""What the figures of Wang and Kong 2023 need beside rows of bounds and attacks, from a few samples of each model.
+"""Compute what figures of Wang and Kong 2023 need beside rows of bounds and attacks, from a few samples of each model.
 
-Each is one CSV file in the directory of the run, to which models are added; a killed command loses those that it was
-at (minutes).
+Each sweep is one CSV file in the directory of the run, to which models are added; a killed command loses the models in
+progress (minutes).
 """
 
 import dataclasses
@@ -31,10 +31,10 @@ WINDOW = 100
 
 
 def compute(name: str, store: Store, config: Config) -> None:
-    """Make one of :data:`SWEEPS`, or what the run lacks of it."""
+    """Compute one of :data:`SWEEPS`, or the models that the run lacks in it."""
     there = read(name, store)
     samples = min(SAMPLES, config.num_samples or SAMPLES)
-    # Of too few samples, or of a command that asked for fewer.
+    # Drop lines of too few samples, or of a command that asked for fewer.
     kept = None if there is None else there.filter(pl.col("n") >= samples)
     done = () if kept is None else kept["model"].unique().to_list()
     lacking = tuple(defense for defense in config.defenses if defense not in done)
@@ -45,7 +45,7 @@ def compute(name: str, store: Store, config: Config) -> None:
 
 
 def read(name: str, store: Store) -> pl.DataFrame | None:
-    """What :func:`compute` has made of the run's models, if anything: one line per model and value, of n samples.
+    """Read the results of :func:`compute` for the run's models, if any: one line per model and value, of n samples.
 
     Raises:
       StoreError: if it cannot be read.
@@ -56,7 +56,7 @@ def read(name: str, store: Store) -> pl.DataFrame | None:
     weights = {model: card["weights"] for model, card in networks.cards(store.directory / "models").items()}
     try:
         lines = pl.read_csv(path)
-        # Lines of weights that were there before say nothing of those that are there now.
+        # Lines of earlier weights say nothing about the current ones.
         current = pl.col("weights") == pl.col("model").replace_strict(weights, default=None, return_dtype=pl.String)
         lines = lines.filter(current & (pl.col("n") > 0))
     except pl.exceptions.PolarsError as error:
@@ -65,7 +65,7 @@ def read(name: str, store: Store) -> pl.DataFrame | None:
 
 
 def linearity(store: Store, config: Config) -> list[dict[str, Any]]:
-    """How far a map is from its linear model along the worst direction, by radius (Wang and Kong 2023, Appendix B)."""
+    """Measure how far a map is from its linear model along the worst direction (Wang and Kong 2023, Appendix B)."""
     attribute = attribution("integrated_gradients", config)
     radii = np.asarray(RADII) * _main_radius(config)
 
@@ -89,7 +89,7 @@ def linearity(store: Store, config: Config) -> list[dict[str, Any]]:
 
 
 def beta(store: Store, config: Config) -> list[dict[str, Any]]:
-    """The same weights with a softer or sharper softplus: accuracy, map, l2 bound and remainder."""
+    """Measure accuracy, map, l2 bound and remainder of the same weights with a softer or sharper softplus."""
     data = test_data(config)
     watched = ja.training.Batch(data.x[:1000], data.label[:1000])
 
@@ -126,11 +126,11 @@ def beta(store: Store, config: Config) -> list[dict[str, Any]]:
 
 
 def jacobian(store: Store, config: Config) -> list[dict[str, Any]]:
-    """Absolute entries of one sample's IG Jacobian around the middle of the image (Wang and Kong 2023, Figure 1b).
+    """Compute absolute entries of a sample's IG Jacobian around the image's middle (Wang and Kong 2023, Figure 1b).
 
-    The paper shows the first features of a color image; those of MNIST are black corners. Beside them ``dominant``, of
-    more samples: the share of the rows of ``P = J^T J`` (those that are not zero) in which the diagonal outweighs the
-    sum of all others, which is what the paper has the figure for.
+    The paper shows the first features of a color image; those of MNIST are black corners. Beside them, ``dominant`` is
+    the share, over more samples, of the rows of ``P = J^T J`` (those that are not zero) in which the diagonal outweighs
+    the sum of all others, which the paper's figure is to show.
     """
     attribute = attribution("integrated_gradients", config)
 
@@ -140,7 +140,7 @@ def jacobian(store: Store, config: Config) -> list[dict[str, Any]]:
         diagonal, sums = jnp.diag(gram), jnp.sum(gram, axis=1)
         live = sums > 0
         dominant = jnp.sum((2 * diagonal >= sums) & live) / jnp.maximum(jnp.sum(live), 1)
-        # What is shown alone leaves the program: whole matrices of color images are 38 MB a sample.
+        # The program returns the shown part alone: whole matrices of color images are 38 MB a sample.
         begin, size = _window(len(matrix))
         shown = jnp.abs(matrix[begin : begin + size, begin : begin + size])
         return {"shown": shown / jnp.maximum(jnp.max(jnp.abs(matrix)), 1e-30), "dominant": dominant}
@@ -156,13 +156,13 @@ def jacobian(store: Store, config: Config) -> list[dict[str, Any]]:
 
 
 def _window(features: int) -> tuple[int, int]:
-    """First and number of the features in the middle that are shown."""
+    """Return the first and the number of the features in the middle that are shown."""
     size = min(WINDOW, features)
     return (features - size) // 2, size
 
 
 def dominance(store: Store) -> dict[str, dict[str, float]]:
-    """``dominant`` of each model and of how many samples, n, from :func:`jacobian`, as far as it was computed."""
+    """Return ``dominant`` of each model, and its number of samples, n, from :func:`jacobian`, as far as computed."""
     values = read("1b", store)
     if values is None:
         return {}
@@ -187,9 +187,9 @@ def _main_radius(config: Config) -> float:
 def _over_models(
     program: Callable[..., Any], store: Store, config: Config, beta: float | None = None
 ) -> Iterator[tuple[dict[str, Any], Any]]:
-    """What a line is of (model, weights, n), and a program's results for the first n correct samples of each model.
+    """Yield key columns (model, weights, n), and a program's results for the first n correct samples of each model.
 
-    Which samples these are is decided by the model as it was trained, also where another beta is asked for.
+    The model as it was trained decides which samples these are, also where another beta is asked for.
     """
     data = test_data(config)
     for defense in config.defenses:

@@ -1,4 +1,4 @@
-"""The summary of a run as Markdown tables: plain words with the paper's symbols, no number typed by hand."""
+"""Format a run's summary as Markdown tables: plain words with the paper's symbols, no number typed by hand."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ def _significant(value: Any) -> str:
 def _percent(value: Any) -> str:
     if value is None:
         return ""
-    # A share that is not zero does not read as zero.
+    # A share above zero must not read as zero.
     return "<0.1 %" if 0 < value < 0.0005 else f"{100 * value:.1f} %"
 
 
@@ -136,14 +136,14 @@ def with_ball(summary: pl.DataFrame) -> pl.DataFrame:
 
 
 def radius(epsilon: float) -> str:
-    """A radius as people write it: shares of 255 as such, unless they have a short decimal."""
+    """Format a radius as people write it: as a share of 255, unless it has a short decimal."""
     levels = round(255 * epsilon)
     short = round(epsilon, 4) == round(epsilon, 9)
     return f"{levels}/255" if levels and not short and abs(255 * epsilon - levels) < 1e-3 else f"{epsilon:.3g}"
 
 
 def markdown(summary: pl.DataFrame, small_remainder: float) -> str:
-    """All tables of a run, as Markdown.
+    """Format all tables of a run as Markdown.
 
     Args:
       summary: one line per (model, norm, radius, attribution), from :func:`experiments.summary.summarize`.

@@ -20,7 +20,7 @@ RESULTS = Path("results/accelerator")
 README = Path("benchmarks/README.md")
 BEGIN, END = "<!-- accelerator: begin -->", "<!-- accelerator: end -->"
 SUFFIX = "_paper"
-"""Of the names of networks that were trained with the papers' settings."""
+"""Suffix of the names of networks that were trained with the papers' settings."""
 
 _HEAD = """# On an accelerator
 
@@ -42,10 +42,10 @@ def take_in(
 
     Args:
       output: folder of results, or of archives of them.
-      results: where the records and their page go.
-      readme: whose generated part is written anew; None for none.
-      zoo: where networks go; by default ``jaxattr/zoo`` of the package in use.
-      data_dir: where data sets are, to measure weights that have to be rounded.
+      results: directory of the records and their page.
+      readme: README whose generated part is written anew; None for none.
+      zoo: directory of networks; by default ``jaxattr/zoo`` of the package in use.
+      data_dir: directory of data sets, to measure weights that have to be rounded.
 
     Returns:
       One line for everything that was done, or left out with the reason.
@@ -72,7 +72,7 @@ def take_in(
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The records of all jobs, those of the measurements first."""
+    """Read the records of all jobs, those of the measurements first."""
     found = {}
     for path in folder.glob("*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -111,7 +111,7 @@ def _network(run: Path, zoo: Path | None, data_dir: str | None) -> str:
     if there and not better(card, ja.zoo.load(name, zoo).card):
         return f"{name}: left out, the one that is there is as good"
     with tempfile.TemporaryDirectory() as copy:
-        # What another command would find there, and no log of another machine.
+        # Copy the files that another command would find there, and no log of another machine.
         folder = Path(copy) / run.name
         folder.mkdir()
         for part in ("run.json", f"{NAME}.npz", f"{NAME}.json"):
@@ -126,7 +126,7 @@ def _network(run: Path, zoo: Path | None, data_dir: str | None) -> str:
 def better(card: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether a network is better by its card: more accurate on the mean of clean samples and attacked ones.
 
-    Of different attacks or data nothing is said, and the network that is there stays.
+    Cards of different attacks or data are not compared, and the network that is there stays.
 
     Example:
       >>> card = {"pgd": {"epsilon": 0.1}, "accuracy": 0.9, "pgd_accuracy": 0.8}

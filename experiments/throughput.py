@@ -1,4 +1,4 @@
-"""What bounds and attacks cost: measured rates, and the hours that they make of the preset ``paper``."""
+"""Compute the cost of bounds and attacks: measured rates, and the hours of the preset ``paper`` at these rates."""
 
 import polars as pl
 
@@ -28,13 +28,13 @@ LEGEND = (
 
 
 def costs(record: Record) -> list[list[str]]:
-    """Measured rates, and what they make of the preset ``paper`` and of the paper's own attacks."""
+    """List measured rates, and the hours at these rates for the preset ``paper`` and for the paper's own attacks."""
     paper, config = fill_in(PRESETS["paper"][1], "paper"), record.config
     found = []
     for row in rates(record.lines).iter_rows(named=True):
         if None in (row["bounds_per_second"], row["attacks_per_second"]):
             continue
-        # Measured; those of the preset `paper`; and the paper's, PGD for l2 and IFIA for l-infinity.
+        # Three sets of attacks: measured, of the preset `paper`, and the paper's, PGD for l2 and IFIA for l-infinity.
         climb, push = (_gradients(kind, row["attribution"], paper) for kind in ("ifia", "pgd"))
         here, there = (_average(row["attribution"], each) for each in (config, paper))
         seconds = 1 / (here * row["attacks_per_second"])
@@ -48,7 +48,7 @@ def costs(record: Record) -> list[list[str]]:
 
 
 def _gradients(kind: str, attribution: str, config: Config) -> float:
-    """Gradients of the network for one attack; that of an attribution costs two for each point of its path."""
+    """Count gradients of the network for one attack; that of an attribution costs two for each point of its path."""
     points = config.ig_steps if attribution == "integrated_gradients" else 1
     return float(config.pgd_steps if kind == "pgd" else config.ifia_steps * points * 2)
 
@@ -60,7 +60,7 @@ def _average(attribution: str, config: Config) -> float:
 
 
 def rates(ours: pl.DataFrame) -> pl.DataFrame:
-    """Bounds and attacks per second, by device, norm and attribution: inverse means over models and radii."""
+    """Compute bounds and attacks per second by device, norm and attribution: inverse means over models and radii."""
     return (
         ours.group_by("device", "attribution", "norm")
         .agg(

@@ -1,4 +1,4 @@
-"""Tasks on several processes: on CPU cores, most of a short run is tracing and compiling, which use one core each.
+"""Run tasks on several processes: on CPU cores, a short run mostly traces and compiles, which use one core each.
 
 Processes and not threads: XLA's CPU client shares one pool of threads among all programs of a process, and two
 programs that run at the same time can wait for each other forever.
@@ -18,7 +18,7 @@ _stop: Any = None
 
 
 def stopped() -> bool:
-    """Whether another task has failed, or who waits for them is gone, so that this one should end at its next batch."""
+    """Whether this task should end at its next batch: another one failed, or the parent process is gone."""
     parent = multiprocessing.parent_process()
     return (_stop is not None and _stop.is_set()) or (parent is not None and not parent.is_alive())
 
@@ -87,7 +87,7 @@ def log_to_stderr(began: float | None = None) -> None:
 
 
 def _began() -> float:
-    """When this process began to log."""
+    """Return the time at which this process began to log."""
     record = logging.makeLogRecord({})
     return record.created - record.relativeCreated / 1000
 

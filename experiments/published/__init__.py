@@ -1,4 +1,4 @@
-"""What Wang and Kong 2023 print: Tables 2 to 5, transcribed, under the names that our own results have.
+"""Tables 2 to 5 of Wang and Kong 2023, transcribed, under the names that our own results have.
 
 Columns are those of :func:`experiments.summary.summarize`: ``paper`` is the mean deviation of the paper's attack, in
 degrees ``paper_degrees``; shares are fractions. For l-infinity Table 2 says 0.25 in the text and 0.1 by its entries,
@@ -12,7 +12,7 @@ import polars as pl
 
 KEYS = ("dataset", "norm", "epsilon", "attribution", "model")
 TABLES = (2, 3, 4, 5)
-# Ours, in the order of the paper, and what it calls them.
+# Our names of models, in the order of the paper, and its names.
 NAMES = {
     "adversarial": "AT",
     "ig_norm": "IG-NORM",
@@ -22,13 +22,13 @@ NAMES = {
     "trades_igr": "TRADES+IGR",
 }
 MODELS = tuple(NAMES)
-# CIFAR-10 by another name; others of ours are in no table of the paper.
+# This copy of CIFAR-10 has another name; other data sets of ours are in no table of the paper.
 _SAME = {"cifar10_jpeg": "cifar10"}
 
 
 @functools.cache
 def table(number: int) -> pl.DataFrame:
-    """One of the paper's tables, one line per data set, norm, radius, attribution and model.
+    """Read one of the paper's tables, one line per data set, norm, radius, attribution and model.
 
     Raises:
       ValueError: if the paper has no such table of results.
@@ -43,12 +43,12 @@ def table(number: int) -> pl.DataFrame:
 
 
 def place(model: str) -> int:
-    """Of a model's rows: those that the paper does not have come first."""
+    """Return the sort position of a model's rows: models that the paper does not have come first."""
     return MODELS.index(model) if model in MODELS else -1
 
 
 def dataset(name: str) -> str:
-    """A data set of ours as the paper's tables have it, if they do."""
+    """Return the name of a data set of ours in the paper's tables, if they have it."""
     return _SAME.get(name, name)
 
 
