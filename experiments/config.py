@@ -62,6 +62,7 @@ class Config:
     ig_steps: int = 50
     """Steps of integrated gradients."""
     ig_rule: Rule = "midpoint"
+    """Quadrature rule of integrated gradients; with gauss_legendre few steps are enough on a smooth network."""
     restarts: int = 5
     """Random starts of every attack."""
     ifia_restarts: int | None = None
@@ -75,9 +76,11 @@ class Config:
     top_k: int | None = None
     """Size k of the top-k set of a map, in IFIA and in the metric."""
     top_k_map: Literal["pixel", "feature"] | None = None
+    """Whether the top of a color map counts pixels (sums over channels) or features."""
     sigma_method: Literal["lanczos", "dense"] = "lanczos"
     """Method for the largest singular value: lanczos (products with J), or dense (an SVD: exact, and slow on CPUs)."""
     lanczos_steps: int = 40
+    """Krylov steps for the largest singular value: as many products with J, or twice as many where J is not symmetric."""
     confidence: float = 0.999
     """Probability with which the Lanczos bound holds."""
     dense_up_to: int = 784
@@ -103,6 +106,7 @@ class Config:
     pictures: int = 4
     """Number of first samples per model, attribution and norm that are stored for the heat maps."""
     seed: int = 0
+    """Seed of the keys of bounds and attacks, one for each sample."""
     training: Training = dataclasses.field(default_factory=Training)
 
 

@@ -35,6 +35,7 @@ class Training(Hyperparameters):
     batch_size: int | None = None
     """Number of samples per step."""
     optimizer: Literal["adam", "sgd"] | None = None
+    """Optimizer: adam or sgd."""
     momentum: float | None = None
     """Momentum of SGD."""
     nesterov: bool | None = None
@@ -60,6 +61,7 @@ class Training(Hyperparameters):
     pgd_epsilon: float | None = None
     """l-infinity radius of that attack; default: that of training if one is given, or else the data set's."""
     seed: int = 0
+    """Seed of the initial weights, of the order of samples and of the attacks of training."""
 
 
 def resolve(dataset: str, defense: str, given: Training) -> Training:
