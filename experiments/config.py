@@ -80,7 +80,7 @@ class Config:
     sigma_method: Literal["lanczos", "dense"] = "lanczos"
     """Method for the largest singular value: lanczos (products with J), or dense (an SVD: exact, and slow on CPUs)."""
     lanczos_steps: int = 40
-    """Krylov steps for the largest singular value: as many products with J, or twice as many where J is not symmetric."""
+    """Krylov steps for the largest singular value: one product with J each, two where J is not symmetric."""
     confidence: float = 0.999
     """Probability with which the Lanczos bound holds."""
     dense_up_to: int = 784
