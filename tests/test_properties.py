@@ -304,14 +304,18 @@ def perturbed_loss(name, logits_fn, x, label, key):
     return run(name, logits_fn, x, label, key, EPSILON).euclidean
 
 
+@functools.cache
+def gradient(name):
+    return jit(jax.grad(functools.partial(perturbed_loss, name), argnums=(0, 1)))
+
+
 @pytest.mark.parametrize("name", names("attribution", "bound"))
 def test_gradients_by_weights_and_input_are_finite(name):
     """For bounds where they have one: the largest singular value is a norm, with a kink at J = 0."""
-    gradient = jit(jax.grad(functools.partial(perturbed_loss, name), argnums=(0, 1)))
     networks = ["softplus", "linear", "saturated"] if METHODS[name].kind == "attribution" else ["softplus"]
     for network in networks:
         m = model(network)
-        by_weights, by_input = gradient(m.logits_fn, m.xs[1], m.labels[1], KEYS[0])
+        by_weights, by_input = gradient(name)(m.logits_fn, m.xs[1], m.labels[1], KEYS[0])
         for leaf in jax.tree.leaves((by_weights, by_input)):
             assert np.all(np.isfinite(leaf)), network
         if network == "softplus":
@@ -324,8 +328,7 @@ def test_gradients_of_bounds_are_finite_where_the_krylov_space_is_exhausted(name
     m = model("softplus")
     (weights,) = m.logits_fn.args
     only = jax.tree_util.Partial(m.logits_fn.func, {**weights, "V": weights["V"] * (jnp.arange(5) == 0)})
-    gradient = jit(jax.grad(functools.partial(perturbed_loss, name), argnums=(0, 1)))
-    for leaf in jax.tree.leaves(gradient(only, m.xs[0], m.labels[0], KEYS[0])):
+    for leaf in jax.tree.leaves(gradient(name)(only, m.xs[0], m.labels[0], KEYS[0])):
         assert np.all(np.isfinite(leaf))
 
 
@@ -358,13 +361,13 @@ def test_gradients_of_attack_objectives_are_finite(dissimilarity):
     objective = ja.attacks.deviation(ja.attributions.saliency(), made)
 
     @jit
-    def gradient(logits_fn, x, z, label):
+    def by_point(logits_fn, x, z, label):
         return objective(logits_fn, x, label).merit_and_gradient(z)[1]
 
     for network in ("softplus", "linear", "saturated"):
         m = model(network)
         for z in (m.xs[1], m.xs[0]):
-            assert np.all(np.isfinite(gradient(m.logits_fn, m.xs[1], z, m.labels[1]))), network
+            assert np.all(np.isfinite(by_point(m.logits_fn, m.xs[1], z, m.labels[1]))), network
 
 
 @pytest.mark.parametrize("rule", ["left", "right", "midpoint", "trapezoid", "gauss_legendre"])
