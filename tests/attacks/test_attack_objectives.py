@@ -82,7 +82,7 @@ def test_the_ratio_has_no_scale_and_no_offset():
 
 def test_where_the_three_largest_are_equal_the_ratio_is_a_number():
     tied = Partial(shifted, (np.eye(5, 4, dtype=np.float32), np.array([0, 0, 0, -1, -1], np.float32)))
-    merit, gradient = climbing("difference_of_logits_ratio")(tied, X, 0, jnp.full(4, 0.5))["with gradient"]
+    merit, gradient = climbing("difference_of_logits_ratio")(tied, X, 0, jnp.full(4, 0.5, jnp.float32))["with gradient"]
     assert float(merit) == 0
     assert np.all(np.isfinite(gradient))
     assert float(jnp.max(jnp.abs(gradient))) > 0
