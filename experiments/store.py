@@ -10,7 +10,6 @@ command computes the gaps between parts; a cell is locked while its rows are com
 
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import logging
 import re
@@ -18,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import polars as pl
 
@@ -48,17 +48,20 @@ class Cell:
           StoreError: if another process has it.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / _LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StoreError(
-                    f"another process computes the rows of {self.directory}. Wait for it or stop it, or choose another"
-                    " directory with `--output`."
-                ) from error
-            except OSError as error:
-                log.warning("%s cannot be locked (%s): let no other process compute its rows", self.directory, error)
+        lock = filelock.FileLock(self.directory / _LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout as error:
+            raise StoreError(
+                f"another process computes the rows of {self.directory}. Wait for it or stop it, or choose another"
+                " directory with `--output`."
+            ) from error
+        except (OSError, NotImplementedError) as error:
+            log.warning("%s cannot be locked (%s): let no other process compute its rows", self.directory, error)
+        try:
             yield
+        finally:
+            lock.release()
 
     def missing(self, samples: Sequence[int]) -> list[slice]:
         """Return the positions that are not stored, after a check of every part.
