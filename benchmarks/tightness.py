@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 import jaxattr as ja
-from jaxattr.bounds.sign_form import SignForm, ascend_signs
+from jaxattr.bounds._sign_form import SignForm, ascend_signs
 
 ATTRIBUTIONS = {
     "integrated gradients, 20 steps": ja.attributions.integrated_gradients(20),

@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxattr import _numerics
-from jaxattr.krylov import Bidiagonal, Tridiagonal, negligible
+from jaxattr._krylov import Bidiagonal, Tridiagonal, negligible
 
 
 def upper_edge(

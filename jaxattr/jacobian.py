@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxattr import _checks, _numerics
-from jaxattr.chunking import map_over
+from jaxattr._chunking import map_over
 from jaxattr.gradient_attribution import GradientAttribution
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks

@@ -13,7 +13,7 @@ with polynomials p_j of degree j. They are orthonormal, so that for the unit eig
 For s uniform on the sphere ``Pr[|<u, s>| < delta] = I_{delta^2}(1/2, (d-1)/2)``; outside of that event
 ``sum_j p_j(lambda_max)^2 <= 1/delta^2``. Beyond the largest Ritz value every p_j^2 increases, so that lambda_max is at
 most the root of ``sum_j p_j(t)^2 = 1/delta^2``. With the Ritz values theta_i, the last components w_i of their
-eigenvectors and the residual norms beta_j (see :class:`jaxattr.krylov.Tridiagonal`),
+eigenvectors and the residual norms beta_j (see :class:`jaxattr._krylov.Tridiagonal`),
 
     sum_{j<k} p_j(t)^2 = prod_i (t - theta_i)^2 / prod_{j<k} beta_j^2 * sum_i w_i^2 / (t - theta_i)^2,
     p_k(t)^2 = prod_i (t - theta_i)^2 / prod_{j<=k} beta_j^2,
@@ -34,7 +34,7 @@ both ends of a symmetric operator (u belongs to the eigenvalue of largest size, 
 one u) and for Golub-Kahan, which is Lanczos on ``J^T J`` from the same s. The test for the end only decides
 about K, so that its own rounding cannot make a value wrong.
 
-Krylov runs and their guards are in :mod:`jaxattr.krylov`, the root and its bisection in :mod:`jaxattr._ritz`.
+Krylov runs and their guards are in :mod:`jaxattr._krylov`, the root and its bisection in :mod:`jaxattr._ritz`.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ import scipy.special
 from jax import Array
 
 from jaxattr import _checks, _numerics, _ritz
-from jaxattr.krylov import Matvec, golub_kahan, lanczos
+from jaxattr._krylov import Matvec, golub_kahan, lanczos
 
 
 class Extreme(NamedTuple):

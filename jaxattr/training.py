@@ -25,6 +25,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from jaxattr import _identity, _training_data, parallel
+from jaxattr._history import History
 from jaxattr.evaluation import (
     ApplyFn,
     Batch,
@@ -33,7 +34,6 @@ from jaxattr.evaluation import (
     accuracy,
     robust_accuracy,
 )
-from jaxattr.history import History
 
 if TYPE_CHECKING:
     from jaxattr.checkpoints import Checkpoints, Preemption

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxattr.chunking import map_over, sum_over
+from jaxattr._chunking import map_over, sum_over
 
 CHUNKS = [1, 2, 3, 7, 10, 11, 100, None]
 

@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 from oracles import with_spectrum
 
+from jaxattr._krylov import golub_kahan, lanczos
 from jaxattr._ritz import upper_edge
-from jaxattr.krylov import golub_kahan, lanczos
 from jaxattr.spectral import (
     Extreme,
     largest_eigenvalue,

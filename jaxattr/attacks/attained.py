@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr import _checks
-from jaxattr.attacks.ascent import AttackResult, finish, predict
+from jaxattr.attacks._ascent import AttackResult, finish, predict
 from jaxattr.balls import Ball, require
 from jaxattr.method import Method
 from jaxattr.metrics import euclidean

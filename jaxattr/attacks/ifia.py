@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxattr.attacks.ascent import AttackResult, projected_ascent
+from jaxattr.attacks._ascent import AttackResult, projected_ascent
 from jaxattr.attacks.dissimilarity import Dissimilarity, top_k
 from jaxattr.attacks.objectives import deviation
 from jaxattr.balls import Ball

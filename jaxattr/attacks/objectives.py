@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks, _logits
-from jaxattr.attacks.ascent import Climb, Objective
+from jaxattr.attacks._ascent import Climb, Objective
 from jaxattr.attacks.dissimilarity import Dissimilarity
 from jaxattr.jacobian import unchecked_jacobian
 from jaxattr.programs import guard

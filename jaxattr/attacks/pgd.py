@@ -3,7 +3,7 @@
 from typing import Any
 
 from jaxattr import _checks
-from jaxattr.attacks.ascent import AttackResult, Keep, Objective, projected_ascent
+from jaxattr.attacks._ascent import AttackResult, Keep, Objective, projected_ascent
 from jaxattr.attacks.objectives import cross_entropy, require_objective
 from jaxattr.balls import Ball
 from jaxattr.method import Method

@@ -3,7 +3,7 @@
 import jax
 
 from jaxattr import _checks
-from jaxattr.attacks.ascent import AttackResult
+from jaxattr.attacks._ascent import AttackResult
 from jaxattr.method import Method
 from jaxattr.types import Attack
 

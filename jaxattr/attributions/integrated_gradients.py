@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxattr import _checks
+from jaxattr._chunking import sum_over
 from jaxattr.attributions.saliency import gradient_of_output
-from jaxattr.chunking import sum_over
 from jaxattr.gradient_attribution import GradientAttribution, broadcast_baseline
 
 Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre"]

@@ -1,5 +1,7 @@
 """Bound attribution deviations from above: ``bound(logits_fn, x, label, key) -> DeviationBound``, one file each."""
 
+from jaxattr.bounds._result import DeviationBound as DeviationBound
+from jaxattr.bounds._result import cosine_from_euclidean as cosine_from_euclidean
 from jaxattr.bounds.corrected import CorrectedBound as CorrectedBound
 from jaxattr.bounds.corrected import corrected as corrected
 from jaxattr.bounds.entrywise import entrywise as entrywise
@@ -13,8 +15,6 @@ from jaxattr.bounds.norm_relaxation import norm_relaxation as norm_relaxation
 from jaxattr.bounds.radius import largest_epsilon as largest_epsilon
 from jaxattr.bounds.ranks import RankGuarantee as RankGuarantee
 from jaxattr.bounds.ranks import rank_guarantee as rank_guarantee
-from jaxattr.bounds.result import DeviationBound as DeviationBound
-from jaxattr.bounds.result import cosine_from_euclidean as cosine_from_euclidean
 from jaxattr.bounds.semidefinite import semidefinite as semidefinite
 from jaxattr.bounds.singular_value import singular_value as singular_value
 from jaxattr.bounds.smallest import smallest as smallest

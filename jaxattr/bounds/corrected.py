@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks, _numerics
-from jaxattr.bounds.result import DeviationBound, cosine_from_euclidean, require_result
+from jaxattr.bounds._result import DeviationBound, cosine_from_euclidean, require_result
 from jaxattr.method import Calling, Method
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks

@@ -6,10 +6,10 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxattr import _checks, _numerics
+from jaxattr._chunking import map_over
 from jaxattr.balls import Ball, LInf
-from jaxattr.bounds.result import DeviationBound, require_ball
-from jaxattr.bounds.sign_form import SignForm, ascend_signs
-from jaxattr.chunking import map_over
+from jaxattr.bounds._result import DeviationBound, require_ball
+from jaxattr.bounds._sign_form import SignForm, ascend_signs
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method
 from jaxattr.programs.guard import Kinks
@@ -38,7 +38,7 @@ def entrywise(
     = 3 I - ones`` in three dimensions 12 against 9, the maximum being 8). Take :func:`~jaxattr.bounds.smallest` of
     both, or :func:`~jaxattr.bounds.semidefinite`, whose optimum is below both.
 
-    Within the box, P is that of ``[J diag(h), J c]`` (:mod:`jaxattr.bounds.sign_form`): never a larger bound, since
+    Within the box, P is that of ``[J diag(h), J c]`` (:mod:`jaxattr.bounds._sign_form`): never a larger bound, since
     ``h_i + |c_i| <= epsilon``.
 
     Args:

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks, _numerics, spectral
+from jaxattr._chunking import map_over
 from jaxattr.balls import L2, Ball, require
-from jaxattr.bounds.half_spaces import Coordinates, best_dual, climb, dense_upper_value, upper_value
+from jaxattr.bounds._half_spaces import Coordinates, best_dual, climb, dense_upper_value, upper_value
+from jaxattr.bounds._result import DeviationBound, cosine_from_euclidean, require_result
 from jaxattr.bounds.label_constraint import LabelRegion, label_region
 from jaxattr.bounds.norm_relaxation import norm_relaxation
-from jaxattr.bounds.result import DeviationBound, cosine_from_euclidean, require_result
 from jaxattr.bounds.singular_value import singular_value
-from jaxattr.chunking import map_over
 from jaxattr.jacobian import AttributionJacobian, attribution_jacobian
 from jaxattr.method import Calling, Method
 from jaxattr.programs.guard import Kinks
@@ -81,7 +81,7 @@ def label_constrained(
 
     Of a maximizer over the ball and its negative, one half-space excludes at most one, which is why the constraint of
     Wang and Kong 2023 (Section 4.3) does not change their bounds. Two half-spaces can exclude both. The bound is then
-    smaller: by the products of half-spaces of :mod:`jaxattr.bounds.half_spaces`, whose multipliers are chosen in the
+    smaller: by the products of half-spaces of :mod:`jaxattr.bounds._half_spaces`, whose multipliers are chosen in the
     span of the normals and of a Krylov space of J. Any choice of multipliers gives a valid bound. The final eigenvalue
     is an upper value for the full operator, not for the subspace.
 

@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxattr import _checks
-from jaxattr.chunking import map_over
+from jaxattr._chunking import map_over
 from jaxattr.types import LogitsFn
 
 

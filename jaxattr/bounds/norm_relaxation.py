@@ -4,8 +4,8 @@ import jax.numpy as jnp
 
 from jaxattr import _checks, _numerics
 from jaxattr.balls import Ball, LInf
-from jaxattr.bounds.result import DeviationBound, require_ball
-from jaxattr.bounds.sign_form import SignForm, ascend_signs
+from jaxattr.bounds._result import DeviationBound, require_ball
+from jaxattr.bounds._sign_form import SignForm, ascend_signs
 from jaxattr.bounds.singular_value import Algorithm, SigmaOptions
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method

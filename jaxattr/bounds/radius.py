@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks
-from jaxattr.bounds.result import DeviationBound
+from jaxattr.bounds._result import DeviationBound
 
 
 def largest_epsilon(

@@ -9,8 +9,8 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jaxattr import _checks
+from jaxattr._chunking import map_over
 from jaxattr.balls import L2, Ball, LInf, require
-from jaxattr.chunking import map_over
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method
 from jaxattr.metrics import top_k_indices

@@ -8,10 +8,10 @@ from jax import Array
 
 from jaxattr import _checks, _numerics
 from jaxattr.balls import Ball, LInf
-from jaxattr.bounds import relaxation
+from jaxattr.bounds import _relaxation
+from jaxattr.bounds._result import DeviationBound, require_ball
+from jaxattr.bounds._sign_form import SignForm
 from jaxattr.bounds.entrywise import absolute_row_sums
-from jaxattr.bounds.result import DeviationBound, require_ball
-from jaxattr.bounds.sign_form import SignForm
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method
 from jaxattr.programs.guard import Kinks
@@ -59,7 +59,7 @@ def semidefinite(
     and an exact certificate then cost none, and both other bounds are always among the candidates. Which way was taken
     is in the result: its ``methods`` are ``("semidefinite",)`` or ``("semidefinite_dense",)``.
 
-    The box needs no other mathematics: ``[J diag(h), J c]`` takes the place of J (:mod:`jaxattr.bounds.sign_form`).
+    The box needs no other mathematics: ``[J diag(h), J c]`` takes the place of J (:mod:`jaxattr.bounds._sign_form`).
 
     Args:
       attribute: ``(logits_fn, x, label) -> map``.
@@ -131,28 +131,28 @@ def semidefinite(
         else:
             products, fixed, apply = jnp.zeros((), jnp.int32), None, lambda v: form.matvec(v).ravel()
         if dense and fixed is not None:
-            operator = relaxation.of_matrix(fixed)
+            operator = _relaxation.of_matrix(fixed)
         else:
             matvec = _numerics.constant(form.matvec, jax.ShapeDtypeStruct((form.size,), dtype))
             rmatvec = _numerics.constant(form.rmatvec, jacobian.value)
             certainty = 1 - (1 - confidence) / certificates
-            operator = relaxation.of_products(matvec, rmatvec, num_steps, certainty, certificate_tolerance)
+            operator = _relaxation.of_products(matvec, rmatvec, num_steps, certainty, certificate_tolerance)
 
         with jax.default_matmul_precision("highest"):
             rows = jax.random.normal(key_rows, (search.rank, form.size), dtype)
-            best = relaxation.start(relaxation.unit_columns(rows), products)
+            best = _relaxation.start(_relaxation.unit_columns(rows), products)
             for name, key_one in zip(names, keys[cycles:], strict=True):
                 weights, limit = _dual_of(name, fixed, form.size, dtype, chunk)
-                best = relaxation.consider(operator, best, weights, key_one)
+                best = _relaxation.consider(operator, best, weights, key_one)
                 best = best._replace(upper=jnp.minimum(best.upper, limit))
 
-            def cycle(best: relaxation.Best) -> relaxation.Best:
+            def cycle(best: _relaxation.Best) -> _relaxation.Best:
                 key_one = jax.random.fold_in(key_corners, best.cycle)
-                best, weights = relaxation.ascend(operator, best, search.rounds, corner_steps, key_one, chunk)
-                best = relaxation.consider(operator, best, weights, keys[best.cycle])
+                best, weights = _relaxation.ascend(operator, best, search.rounds, corner_steps, key_one, chunk)
+                best = _relaxation.consider(operator, best, weights, keys[best.cycle])
                 return best._replace(cycle=best.cycle + 1)
 
-            def going(best: relaxation.Best) -> Array:
+            def going(best: _relaxation.Best) -> Array:
                 return (best.cycle < cycles) & ~(best.upper <= (1 + tolerance) * best.attained)
 
             best = cycle(best) if cycles == 1 else jax.lax.while_loop(going, cycle, best)
@@ -162,7 +162,7 @@ def semidefinite(
             values = jax.vmap(apply)(jnp.stack([best.vector / jnp.sqrt(best.weights), best.signs]))
             reached = _numerics.norm(values[0]) * jnp.sqrt(jnp.sum(best.weights))
             attained = _numerics.norm(values[1])
-        excess = jax.lax.stop_gradient(best.upper / relaxation.nonzero(reached))
+        excess = jax.lax.stop_gradient(best.upper / _relaxation.nonzero(reached))
         slope = _numerics.with_derivative(best.upper, reached * excess)
         return DeviationBound.from_slope(
             "semidefinite_dense" if dense else "semidefinite",
@@ -206,7 +206,7 @@ def _dual_of(name: str, matrix: Array | None, size: int, dtype: Any, chunk: int 
     if name == "norm_relaxation" or matrix is None:
         return jnp.ones(size, dtype), jnp.inf
     # A row sum of P squares J: divide by the largest entry first.
-    largest = relaxation.nonzero(jnp.max(jnp.abs(matrix)))
+    largest = _relaxation.nonzero(jnp.max(jnp.abs(matrix)))
     sums = absolute_row_sums(matrix / largest, chunk)
     return sums, largest * jnp.sqrt(jnp.sum(sums)) * (1 + _numerics.rounding(size, dtype))
 

@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxattr import _checks, _numerics, spectral
 from jaxattr.balls import L2, Ball
-from jaxattr.bounds.result import DeviationBound, require_ball
+from jaxattr.bounds._result import DeviationBound, require_ball
 from jaxattr.jacobian import AttributionJacobian, attribution_jacobian
 from jaxattr.method import Method
 from jaxattr.programs.guard import Kinks

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr import _checks
-from jaxattr.bounds.result import DeviationBound, require_result
+from jaxattr.bounds._result import DeviationBound, require_result
 from jaxattr.method import Calling, Method
 from jaxattr.types import Bound
 

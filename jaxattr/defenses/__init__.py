@@ -4,11 +4,11 @@ All are ``objective(apply_fn, variables, batch, key) -> (loss, aux)``, and :func
 minimizes them.
 """
 
+from jaxattr.defenses._attacked import AttackedObjective as AttackedObjective
 from jaxattr.defenses.aat import aat as aat
 from jaxattr.defenses.aat import adv_aat as adv_aat
 from jaxattr.defenses.adversarial import adversarial as adversarial
 from jaxattr.defenses.art import art as art
-from jaxattr.defenses.attacked import AttackedObjective as AttackedObjective
 from jaxattr.defenses.ig_norm import ig_norm as ig_norm
 from jaxattr.defenses.ig_norm import ig_sum_norm as ig_sum_norm
 from jaxattr.defenses.igr import igr as igr

@@ -3,7 +3,7 @@
 from jaxattr import _checks
 from jaxattr.attacks import Dissimilarity, cross_entropy, deviation, pearson, pgd, weighted_sum
 from jaxattr.balls import Ball
-from jaxattr.defenses.attacked import AttackedObjective, pearson_distance, penalized
+from jaxattr.defenses._attacked import AttackedObjective, pearson_distance, penalized
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attribution

@@ -1,7 +1,7 @@
 """Train on adversarial examples: adversarial training (AT)."""
 
 from jaxattr import _checks
-from jaxattr.defenses.attacked import AttackedObjective, correct, cross_entropy
+from jaxattr.defenses._attacked import AttackedObjective, correct, cross_entropy
 from jaxattr.types import Attack
 
 

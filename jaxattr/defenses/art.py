@@ -9,10 +9,10 @@ from jax.lax import stop_gradient
 
 from jaxattr import _checks
 from jaxattr.attacks import Climb, pgd
-from jaxattr.attacks.ascent import Objective
+from jaxattr.attacks._ascent import Objective
 from jaxattr.attributions import saliency
 from jaxattr.balls import Ball
-from jaxattr.defenses.attacked import AttackedObjective, cosine_distance, penalized
+from jaxattr.defenses._attacked import AttackedObjective, cosine_distance, penalized
 from jaxattr.metrics import top_k_indices
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks

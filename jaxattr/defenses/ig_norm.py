@@ -4,11 +4,11 @@ import jax.numpy as jnp
 
 from jaxattr import _checks, outputs
 from jaxattr.attacks import Climb, cross_entropy, pgd, weighted_sum
-from jaxattr.attacks.ascent import Objective
+from jaxattr.attacks._ascent import Objective
 from jaxattr.attributions import integrated_gradients
 from jaxattr.attributions.integrated_gradients import Rule
 from jaxattr.balls import Ball
-from jaxattr.defenses.attacked import AttackedObjective, penalized
+from jaxattr.defenses._attacked import AttackedObjective, penalized
 from jaxattr.jacobian import unchecked_jacobian
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks

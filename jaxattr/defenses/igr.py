@@ -3,7 +3,7 @@
 import dataclasses
 
 from jaxattr import _checks
-from jaxattr.defenses.attacked import AttackedObjective, cosine_distance, over_batch
+from jaxattr.defenses._attacked import AttackedObjective, cosine_distance, over_batch
 from jaxattr.evaluation import Objective
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks

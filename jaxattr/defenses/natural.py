@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr import _checks
-from jaxattr.defenses.attacked import check_inputs, correct, cross_entropy
+from jaxattr.defenses._attacked import check_inputs, correct, cross_entropy
 from jaxattr.evaluation import ApplyFn, Batch, Objective
 
 

@@ -5,7 +5,7 @@ import jax
 from jaxattr import _checks, _logits
 from jaxattr.attacks import kl_divergence, pgd
 from jaxattr.balls import Ball
-from jaxattr.defenses.attacked import AttackedObjective, correct, cross_entropy
+from jaxattr.defenses._attacked import AttackedObjective, correct, cross_entropy
 
 
 def trades(ball: Ball, beta: float = 6.0, *, num_steps: int = 10, step_size: float | None = None) -> AttackedObjective:

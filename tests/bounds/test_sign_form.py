@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from oracles import largest_at_corner
 
-from jaxattr.bounds.sign_form import ascend_signs
+from jaxattr.bounds._sign_form import ascend_signs
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -9,7 +9,7 @@ import pytest
 from oracles import corners, network
 
 import jaxattr as ja
-from jaxattr.bounds.sign_form import SignForm
+from jaxattr.bounds._sign_form import SignForm
 
 KEY = jax.random.key(3)
 IG = ja.attributions.integrated_gradients(4, chunk=2)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _numerics, spectral
-from jaxattr.chunking import map_over
+from jaxattr._chunking import map_over
 
 # Add this share to all weights: zero columns of B (dead pixels) would divide by zero, and it costs 0.05 %.
 _LIFT = 1e-3
