@@ -16,7 +16,6 @@ from jax import Array
 
 import jaxattr as ja
 from experiments.config import Config
-from jaxattr.attacks.dissimilarity import Compared
 
 # pgd: on the cross-entropy, the paper's attack on l2 bounds; it wants another label. ifia: on the top-k set, the
 # paper's attack on l-infinity bounds. ascent: IFIA on the deviation itself, which is what the bounds bound. attained:
@@ -280,7 +279,7 @@ def _either(condition: Array, first: ja.attacks.Dissimilarity, second: ja.attack
 
     def compare(reference):
         a, b = first.compare(reference), second.compare(reference)
-        return Compared(
+        return ja.attacks.Compared(
             score=lambda other: jnp.where(condition, a.score(other), b.score(other)),
             measure=lambda other: jnp.where(condition, a.measure(other), b.measure(other)),
         )

@@ -4,6 +4,7 @@ from jaxattr.attacks._ascent import AttackResult as AttackResult
 from jaxattr.attacks._ascent import Climb as Climb
 from jaxattr.attacks.attained import attained as attained
 from jaxattr.attacks.dissimilarity import DISSIMILARITIES as DISSIMILARITIES
+from jaxattr.attacks.dissimilarity import Compared as Compared
 from jaxattr.attacks.dissimilarity import Dissimilarity as Dissimilarity
 from jaxattr.attacks.dissimilarity import cosine as cosine
 from jaxattr.attacks.dissimilarity import euclidean as euclidean

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxattr import _checks, _numerics
 from jaxattr.balls import Ball, LInf
 from jaxattr.bounds._result import DeviationBound, require_ball
+from jaxattr.bounds._sigma import Algorithm, SigmaOptions
 from jaxattr.bounds._sign_form import SignForm, ascend_signs
-from jaxattr.bounds.singular_value import Algorithm, SigmaOptions
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method
 from jaxattr.programs.guard import Kinks
