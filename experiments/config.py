@@ -11,8 +11,7 @@ from experiments.datasets import fill, known
 from experiments.networks import TrainConfig
 from experiments.objectives import DEFENSES
 from experiments.recipes import Training
-
-Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre"]
+from jaxattr.attributions.integrated_gradients import Rule
 
 
 @dataclasses.dataclass(frozen=True)

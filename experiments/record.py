@@ -23,6 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import jaxattr as ja
+from jaxattr._files import write_atomic
 
 NUMERICS = 1
 """Version of the computations. Raise it when the same configuration would give other numbers than stored rows have.
@@ -68,17 +69,6 @@ def on_first(function: Callable[[], int]) -> int:
     if value < 0:
         raise StoreError("process 0 gave up; its message says why.")
     return value
-
-
-def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file, then give it its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from jaxattr._files import write_atomic
+
 
 class History:
     """A recorder of a training run: rows in memory, JSON Lines, TensorBoard, and a line on the screen.
@@ -78,10 +80,7 @@ class History:
             for line in log.read_text().split("\n")[:-1]:
                 if not _is_row(line):
                     raise ValueError(f"{log} is no log of training: {line[:60]!r}.")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        temporary = log.with_name(f".{log.name}.tmp")
-        temporary.write_text("".join(map(_to_line, self.rows)))
-        temporary.replace(log)
+        write_atomic(log, lambda temporary: temporary.write_text("".join(map(_to_line, self.rows))))
 
     def close(self) -> None:
         """Finish the curves; the log is complete after every line."""

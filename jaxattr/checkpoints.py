@@ -14,6 +14,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 
+from jaxattr._files import write_atomic
+
 _PARTS = {"state", "meta", "_CHECKPOINT_METADATA", "commit_success.txt"}
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
@@ -262,14 +264,13 @@ def save_variables(path: str | os.PathLike, variables: Mapping[str, Any], *, ove
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{'/'.join(keys)} has dtype {array.dtype}, which .npz files cannot hold.")
         leaves["/".join(keys)] = array
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+
+    def write(temporary: Path) -> None:
+        # Given a name, NumPy would add a suffix to it.
         with temporary.open("wb") as file:
             np.savez_compressed(file, **leaves)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_atomic(path, write)
 
 
 def load_variables(path: str | os.PathLike) -> dict[str, Any]:
