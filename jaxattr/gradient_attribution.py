@@ -21,6 +21,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxattr import _checks
+from jaxattr._spec import Spec
 from jaxattr.types import LogitsFn
 
 
@@ -35,7 +36,12 @@ class GradientAttribution:
       complete: whether the map sums to ``f(x) - f(baseline)``, up to quadrature.
       output: from logits function to the function that is explained; ``None`` for the logits themselves. ``field`` has
         it applied already: checks of the explained function read ``output``.
+
+    Attributes:
+      spec: how it was built, where a constructor of this library has built it.
     """
+
+    spec: Spec | None = None
 
     def __init__(
         self,
@@ -49,7 +55,7 @@ class GradientAttribution:
         self.output = output
 
     def __repr__(self):
-        return f"{type(self).__name__}({self.name!r})"
+        return f"{type(self).__name__}({self.name!r})" if self.spec is None else str(self.spec)
 
     @property
     def symmetric(self) -> bool:

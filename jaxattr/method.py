@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 from jax import Array
 
 from jaxattr import _checks, _given
+from jaxattr._spec import Spec
 from jaxattr.balls import Ball
 from jaxattr.types import LogitsFn
 
@@ -28,12 +29,17 @@ class Method(Generic[R]):
       name: as given.
       ball: as given.
       needs_key: as given.
+      spec: how it was built, where a constructor of this library has built it.
     """
+
+    spec: Spec | None = None
 
     def __init__(self, name: str, function: Callable[..., R], ball: Ball | None = None, *, needs_key: bool = True):
         self.name, self._function, self.ball, self.needs_key = name, function, ball, needs_key
 
     def __repr__(self) -> str:
+        if self.spec is not None:
+            return str(self.spec)
         return f"<jaxattr method {self.name}{'' if self.ball is None else f' over {self.ball!r}'}>"
 
     def __call__(self, logits_fn: LogitsFn, x: Array, label: Any, key: Array | None = None) -> R:

@@ -22,6 +22,7 @@ from jax.tree_util import Partial
 
 from jaxattr import _checks, _logits, networks
 from jaxattr._activations import sigmoid
+from jaxattr._spec import described
 from jaxattr.gradient_attribution import GradientAttribution
 from jaxattr.types import Attribution, LogitsFn
 
@@ -139,6 +140,7 @@ REGISTRY: dict[str, Output] = {
 }
 
 
+@described
 def explaining(attribute: Attribution, output: Output) -> Attribution:
     """Build the attribution of another output than the logit.
 

@@ -195,7 +195,7 @@ def linear(x):
         (lambda x: jnp.asarray([float(x[0, 0]), 0.0]), "JAX can trace"),
         (lambda x: x[0] if x[0, 0] > 0 else x[1], "JAX can trace"),
         (lambda xs: jnp.einsum("nij->ni", xs), r"failed on ONE input.*takes a batch.*f\(x\[None\]\)\[0\]"),
-        (SALIENCY, r"got the method GradientAttribution.*goes first: `over_samples\(method, logits_fn\)`"),
+        (SALIENCY, r"got the method saliency\(\)\. The method goes first: `over_samples\(method, logits_fn\)`"),
         (ja.models.MLP, "the class MLP: build one"),
         (ja.attributions.saliency, "the constructor `saliency`, whose parentheses are missing"),
         (tables, "`logits_fn` must be callable on one input, got module"),

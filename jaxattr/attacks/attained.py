@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr import _checks
+from jaxattr._spec import described
 from jaxattr.attacks._ascent import AttackResult, finish, predict
 from jaxattr.balls import Ball, require
 from jaxattr.method import Method
@@ -11,6 +12,7 @@ from jaxattr.metrics import euclidean
 from jaxattr.types import Attribution, Bound
 
 
+@described
 def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bool = True) -> Method[AttackResult]:
     """Take the point ``x +- epsilon * direction`` of a bound, clipped to the box, that moves the attribution more.
 

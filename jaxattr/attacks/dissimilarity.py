@@ -39,6 +39,9 @@ class Dissimilarity(NamedTuple):
     compare: Callable[[Array], Compared]
     even: bool = False
 
+    def __repr__(self) -> str:
+        return f"<dissimilarity {self.name}>"
+
 
 def _as_map(kind: Map, attribution: Array) -> Array:
     """Return a non-negative map of mean 1, per pixel or per feature."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxattr._spec import described
 from jaxattr.attacks._ascent import AttackResult, projected_ascent
 from jaxattr.attacks.dissimilarity import Dissimilarity, top_k
 from jaxattr.attacks.objectives import deviation
@@ -11,6 +12,7 @@ from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attribution
 
 
+@described
 def ifia(
     ball: Ball,
     attribute: Attribution,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks, _logits
+from jaxattr._spec import described
 from jaxattr.attacks._ascent import Climb, Objective
 from jaxattr.attacks.dissimilarity import Dissimilarity
 from jaxattr.jacobian import unchecked_jacobian
@@ -16,6 +17,7 @@ from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attribution, LogitsFn
 
 
+@described
 def cross_entropy() -> Objective:
     """Build the cross-entropy of the label, ``-log softmax(f(x'))_y``, which attacks the prediction.
 
@@ -51,6 +53,7 @@ def cross_entropy() -> Objective:
     return objective
 
 
+@described
 def margin() -> Objective:
     """Build the lead of the best other class, ``max_{j != y} f_j(x') - f_y(x')``; positive where it is predicted.
 
@@ -82,6 +85,7 @@ def margin() -> Objective:
     return objective
 
 
+@described
 def difference_of_logits_ratio() -> Objective:
     """Build the DLR loss ``(max_{j != y} f_j - f_y) / (f_(1) - f_(3))``, ``f_(1) >= f_(2) >= ...`` the ordered logits.
 
@@ -118,6 +122,7 @@ def difference_of_logits_ratio() -> Objective:
     return objective
 
 
+@described
 def kl_divergence() -> Objective:
     """Build ``KL(p(x) || p(x'))`` of the predicted probabilities, the inner objective of TRADES (Zhang et al. 2019).
 
@@ -163,6 +168,7 @@ def kl_divergence() -> Objective:
     return objective
 
 
+@described
 def weighted_sum(terms: Sequence[tuple[float, Objective]]) -> Objective:
     """Build ``sum_i weight_i * objective_i``, which attacks prediction and explanation at once.
 
@@ -218,6 +224,7 @@ def weighted_sum(terms: Sequence[tuple[float, Objective]]) -> Objective:
     return objective
 
 
+@described
 def deviation(
     attribute: Attribution, dissimilarity: Dissimilarity, *, kinks: Kinks = "refuse", method: str = "deviation"
 ) -> Objective:

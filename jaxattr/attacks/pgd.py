@@ -3,12 +3,14 @@
 from typing import Any
 
 from jaxattr import _checks
+from jaxattr._spec import described
 from jaxattr.attacks._ascent import AttackResult, Keep, Objective, projected_ascent
 from jaxattr.attacks.objectives import cross_entropy, require_objective
 from jaxattr.balls import Ball
 from jaxattr.method import Method
 
 
+@described
 def pgd(
     ball: Ball,
     *,

@@ -3,11 +3,13 @@
 import jax
 
 from jaxattr import _checks
+from jaxattr._spec import described
 from jaxattr.attacks._ascent import AttackResult
 from jaxattr.method import Method
 from jaxattr.types import Attack
 
 
+@described
 def restarts(attack: Attack, num_restarts: int) -> Method[AttackResult]:
     """Run an attack from several random starts, by ``vmap`` over keys.
 

@@ -1,9 +1,11 @@
 """Explain predictions by input x gradient."""
 
+from jaxattr._spec import described
 from jaxattr.attributions.saliency import gradient_of_output
 from jaxattr.gradient_attribution import GradientAttribution
 
 
+@described
 def input_x_gradient() -> GradientAttribution:
     """Build input x gradient, ``g(x) = x * grad f_y(x)``, entry by entry.
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxattr import _checks
 from jaxattr._chunking import sum_over
+from jaxattr._spec import described
 from jaxattr.attributions.saliency import gradient_of_output
 from jaxattr.gradient_attribution import GradientAttribution, broadcast_baseline
 
@@ -36,6 +37,7 @@ def quadrature(rule: Rule, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
     return (nodes + 1) / 2, weights / 2
 
 
+@described
 def integrated_gradients(
     num_steps: int = 50,
     rule: Rule = "midpoint",

@@ -3,6 +3,7 @@
 import jax
 
 from jaxattr import _checks
+from jaxattr._spec import described
 from jaxattr.gradient_attribution import GradientAttribution
 
 
@@ -11,6 +12,7 @@ def gradient_of_output(logits_fn, x, label):
     return jax.grad(lambda z: _checks.of_class(logits_fn(z), label))(x)
 
 
+@described
 def saliency() -> GradientAttribution:
     """Build the saliency map, ``g(x) = grad f_y(x)``, with its sign.
 

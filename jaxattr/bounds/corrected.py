@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks, _numerics
+from jaxattr._spec import described
 from jaxattr.bounds._result import DeviationBound, cosine_from_euclidean, require_result
 from jaxattr.method import Calling, Method
 from jaxattr.programs import guard
@@ -41,6 +42,7 @@ class CorrectedBound(NamedTuple):
     remainder: Array
 
 
+@described
 def corrected(bound: Bound, attribute: Attribution, *, kinks: Kinks = "refuse") -> Method[CorrectedBound]:
     """Multiply a bound by the constant measured along its direction, ``T'_e = c * T_e`` (Wang and Kong 2023, Eq. 11).
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from jaxattr import _checks, _numerics
 from jaxattr._chunking import map_over
+from jaxattr._spec import described
 from jaxattr.balls import Ball, LInf
 from jaxattr.bounds._result import DeviationBound, require_ball
 from jaxattr.bounds._sign_form import SignForm, ascend_signs
@@ -16,6 +17,7 @@ from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attribution
 
 
+@described
 def entrywise(
     attribute: Attribution,
     ball: Ball,

@@ -10,6 +10,7 @@ from jax import Array
 
 from jaxattr import _checks, _numerics, spectral
 from jaxattr._chunking import map_over
+from jaxattr._spec import described
 from jaxattr.balls import L2, Ball, require
 from jaxattr.bounds._half_spaces import Coordinates, best_dual, climb, dense_upper_value, upper_value
 from jaxattr.bounds._result import DeviationBound, cosine_from_euclidean, require_result
@@ -61,6 +62,7 @@ class _Options(NamedTuple):
     kinks: Kinks
 
 
+@described
 def label_constrained(
     attribute: Attribution,
     ball: Ball,

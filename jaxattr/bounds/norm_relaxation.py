@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from jaxattr import _checks, _numerics
+from jaxattr._spec import described
 from jaxattr.balls import Ball, LInf
 from jaxattr.bounds._result import DeviationBound, require_ball
 from jaxattr.bounds._sigma import Algorithm, SigmaOptions
@@ -13,6 +14,7 @@ from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attribution
 
 
+@described
 def norm_relaxation(
     attribute: Attribution,
     ball: Ball,

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from jaxattr import _checks
 from jaxattr._chunking import map_over
+from jaxattr._spec import described
 from jaxattr.balls import L2, Ball, LInf, require
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method
@@ -47,6 +48,7 @@ class RankGuarantee(NamedTuple):
     kinks: Array
 
 
+@described
 def rank_guarantee(
     attribute: Attribution,
     ball: Ball,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks, _numerics
+from jaxattr._spec import described
 from jaxattr.balls import Ball, LInf
 from jaxattr.bounds import _relaxation
 from jaxattr.bounds._result import DeviationBound, require_ball
@@ -21,6 +22,7 @@ Algorithm = Literal["products", "dense"]
 Include = Literal["norm_relaxation", "entrywise"]
 
 
+@described
 def semidefinite(
     attribute: Attribution,
     ball: Ball,

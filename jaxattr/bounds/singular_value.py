@@ -1,6 +1,7 @@
 """Bound the deviation over a Euclidean ball by the largest singular value of J (Wang and Kong 2023, Theorem 1)."""
 
 from jaxattr import _checks
+from jaxattr._spec import described
 from jaxattr.balls import L2, Ball
 from jaxattr.bounds._result import DeviationBound, require_ball
 from jaxattr.bounds._sigma import Algorithm, SigmaOptions
@@ -10,6 +11,7 @@ from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attribution
 
 
+@described
 def singular_value(
     attribute: Attribution,
     ball: Ball,

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr import _checks
+from jaxattr._spec import described
 from jaxattr.bounds._result import DeviationBound, require_result
 from jaxattr.method import Calling, Method
 from jaxattr.types import Bound
 
 
+@described
 def smallest(*bounds: Bound) -> Method[DeviationBound]:
     """Take the smallest of several bounds of the same attribution over the same ball, and which one it was.
 
