@@ -10,6 +10,7 @@ import pytest
 import scipy.special
 
 import jaxattr as ja
+from jaxattr.defenses import _attacked
 from jaxattr.evaluation import Batch
 from tests.defenses.cases import BALL, KEY, OBJECTIVES, batch, linear, run, symmetric
 
