@@ -1,9 +1,11 @@
 """What every metric of two maps has in common."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 
 from jaxattr import metrics
 
@@ -51,10 +53,17 @@ def test_float64_agrees(compiled):
     np.testing.assert_allclose(single, double, rtol=1e-5)
 
 
-def test_nan_in_nan_out(compiled):
-    a, b = (jnp.asarray(x[0], jnp.float32) for x in pairs())
-    assert jnp.isnan(compiled(a.at[2, 3, 0].set(jnp.nan), b))
-    assert jnp.isnan(compiled(a, b.at[2, 3, 0].set(jnp.nan)))
+class TestVariants(chex.TestCase):
+    """With and without jit; such tests are methods, and take their parameters from absl."""
+
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.named_parameters(*((name, metric) for name, metric in sorted(metrics.REGISTRY.items())))
+    def test_nan_in_nan_out(self, metric):
+        a, b = (jnp.asarray(x[0], jnp.float32) for x in pairs())
+        run = self.variant(metric)
+        assert jnp.isfinite(run(a, b))
+        assert jnp.isnan(run(a.at[2, 3, 0].set(jnp.nan), b))
+        assert jnp.isnan(run(a, b.at[2, 3, 0].set(jnp.nan)))
 
 
 def test_bad_input(metric):
