@@ -4,7 +4,8 @@ A directory belongs to one configuration. Whatever else it holds is left as it i
 
 A hash tells rows of one configuration from those of another. It covers the options that decide a row and differ from
 their defaults, and :data:`NUMERICS`. So a new option whose default keeps the earlier behavior leaves every hash as it
-is, and stored results can be extended.
+is, and stored results can be extended. A default that changes, or an option that goes, needs new hashes in the stored
+records: they hold all options, from which :func:`config_hash` makes them.
 """
 
 import dataclasses
