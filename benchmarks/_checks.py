@@ -15,10 +15,14 @@ from benchmarks._queue import Context
 
 ROOT = Path(__file__).parents[1]
 FILES = (
-    *("tests/models/test_convolution.py", "tests/models/test_pooling.py", "tests/test_jacobian.py"),
+    *("tests/models/test_convolutions.py", "tests/models/test_pooling.py", "tests/test_jacobian.py"),
     *("tests/test_spectral.py", "tests/attacks/test_pgd.py", "tests/attacks/test_ifia.py"),
-    *("tests/bounds/test_singular_value.py", "tests/bounds/test_linf.py", "tests/bounds/test_semidefinite.py"),
-    *("tests/metrics/test_kendall.py", "tests/metrics/test_distance.py", "tests/metrics/test_topk.py"),
+    *(
+        "tests/bounds/test_singular_value.py",
+        "tests/bounds/test_norm_relaxation.py",
+        "tests/bounds/test_semidefinite.py",
+    ),
+    *("tests/metrics/test_rank.py", "tests/metrics/test_distance.py", "tests/metrics/test_topk.py"),
     *("tests/attributions/test_saliency.py", "tests/attributions/test_integrated_gradients.py"),
     *("tests/test_parallel.py", "tests/test_numerics.py", "tests/bounds/test_ranks.py", "tests/test_properties.py"),
 )

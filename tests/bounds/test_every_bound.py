@@ -192,7 +192,7 @@ def test_sixteen_bits(dtype):
     assert found.bound.euclidean.dtype == jnp.float32
     assert jax.eval_shape(lambda z: ranks(LOGITS_FN, z, 0), X.astype(dtype)).kendall_tau.dtype == jnp.float32
     for method in (constrained, ranks):
-        with pytest.raises(TypeError, match=f"computes in {jnp.dtype(dtype).name} at .*test_evidence.py:.*narrow"):
+        with pytest.raises(TypeError, match=f"computes in {jnp.dtype(dtype).name} at .*test_every_bound.py:.*narrow"):
             jax.eval_shape(lambda z, method=method: method(narrow, z, 0, KEY), X)
 
 
