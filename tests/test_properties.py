@@ -362,7 +362,7 @@ def test_gradients_of_attack_objectives_are_finite(dissimilarity):
 
     @jit
     def by_point(logits_fn, x, z, label):
-        return objective(logits_fn, x, label).merit_and_gradient(z)[1]
+        return objective(logits_fn, x, label).value_and_grad(z)[1]
 
     for network in ("softplus", "linear", "saturated"):
         m = model(network)

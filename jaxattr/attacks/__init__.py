@@ -1,7 +1,8 @@
 """Attack explanations and predictions: ``attack(logits_fn, x, label, key) -> AttackResult``, one file each."""
 
+from jaxattr.attacks._ascent import AttackObjective as AttackObjective
 from jaxattr.attacks._ascent import AttackResult as AttackResult
-from jaxattr.attacks._ascent import Climb as Climb
+from jaxattr.attacks._ascent import PointObjective as PointObjective
 from jaxattr.attacks.attained import attained as attained
 from jaxattr.attacks.dissimilarity import DISSIMILARITIES as DISSIMILARITIES
 from jaxattr.attacks.dissimilarity import Compared as Compared

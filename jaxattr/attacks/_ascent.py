@@ -19,28 +19,28 @@ from jaxattr.types import LogitsFn
 Keep = Literal["last", "best", "best_label_kept"]
 
 
-class Climb(NamedTuple):
+class PointObjective(NamedTuple):
     """Functions of an objective at one sample.
 
     Attributes:
-      merit: ``x' -> scalar``, by which iterates are compared; larger is a stronger attack.
-      merit_and_gradient: ``x' -> (merit, direction of ascent)``. The gradient may be that of a smooth stand-in.
+      value: ``x' -> scalar``, by which iterates are compared; larger is a stronger attack.
+      value_and_grad: ``x' -> (value, direction of ascent)``. The gradient may be that of a smooth stand-in.
       steer: ``x' -> (score, direction)`` for loops that compare and normalize anyway: an increasing function of the
-        merit and a positive multiple of the gradient, neither of which vanishes where a confident network makes
-        those of ``merit_and_gradient`` underflow. ``None`` takes the latter.
+        value and a positive multiple of the gradient, neither of which vanishes where a confident network makes
+        those of ``value_and_grad`` underflow. ``None`` takes the latter.
       even: whether ``x - d`` is as good as ``x + d`` to leading order, as for a distance between attributions.
       kinks: how many operations of the network are not twice differentiable, where that was asked and allowed.
     """
 
-    merit: Callable[[Array], Array]
-    merit_and_gradient: Callable[[Array], tuple[Array, Array]]
+    value: Callable[[Array], Array]
+    value_and_grad: Callable[[Array], tuple[Array, Array]]
     steer: Callable[[Array], tuple[Array, Array]] | None = None
     even: bool = False
     kinks: int = 0
 
 
-Objective = Callable[[LogitsFn, Array, Any], Climb]
-"""An objective is ``objective(logits_fn, x, label) -> Climb``; x is the clean sample."""
+AttackObjective = Callable[[LogitsFn, Array, Any], PointObjective]
+"""An objective is ``objective(logits_fn, x, label) -> PointObjective``; x is the clean sample."""
 
 
 class AttackResult(NamedTuple):
@@ -120,11 +120,11 @@ class _Walk(NamedTuple):
     stalled: Array
 
 
-def _require_climb(climb: Any) -> Climb:
-    if not isinstance(climb, Climb):
+def _require_functions(climb: Any) -> PointObjective:
+    if not isinstance(climb, PointObjective):
         raise TypeError(
-            f"`objective` must return a `jaxattr.attacks.Climb` for one sample, got {type(climb).__name__}. Accepted"
-            " are objectives such as `jaxattr.attacks.cross_entropy()`, with parentheses."
+            f"`objective` must return a `jaxattr.attacks.PointObjective` for one sample, got {type(climb).__name__}."
+            " Accepted are objectives such as `jaxattr.attacks.cross_entropy()`, with parentheses."
         )
     return climb
 
@@ -138,7 +138,7 @@ def _start(ball: Ball, x: Array, random_start: bool | float, key: Any) -> Array:
 
 
 def projected_ascent(
-    objective: Objective,
+    objective: AttackObjective,
     ball: Ball,
     *,
     num_steps: int,
@@ -179,8 +179,8 @@ def projected_ascent(
     def attack(logits_fn: LogitsFn, x: Array, label: Any, key: Array | None) -> AttackResult:
         x = _checks.sample(x)
         label = _checks.label(logits_fn, x, label)
-        climb = _require_climb(objective(logits_fn, x, label))
-        steer = climb.merit_and_gradient if climb.steer is None else climb.steer
+        climb = _require_functions(objective(logits_fn, x, label))
+        steer = climb.value_and_grad if climb.steer is None else climb.steer
         clean_label = predict(logits_fn, x)
         length = jnp.asarray(step_size, x.dtype)
         # Logits may have another precision than x: compare scores in the finer one of x's and the default precision.
@@ -228,6 +228,6 @@ def projected_ascent(
             walk = _Walk(x, x, nothing, x, jnp.zeros((), bool), jnp.ones((), bool))
             walk = jax.lax.fori_loop(0, num_steps + 2, best_step, walk, unroll=unroll)
             chosen = walk.chosen
-        return finish(logits_fn, ball, x, chosen, climb.merit, stalled=walk.stalled, kinks=climb.kinks)
+        return finish(logits_fn, ball, x, chosen, climb.value, stalled=walk.stalled, kinks=climb.kinks)
 
     return Method(name, attack, ball, needs_key=random_start is not False)

@@ -9,7 +9,7 @@ from jax import Array
 
 from jaxattr import _checks, _logits
 from jaxattr._spec import described
-from jaxattr.attacks._ascent import Climb, Objective
+from jaxattr.attacks._ascent import AttackObjective, PointObjective
 from jaxattr.attacks.dissimilarity import Dissimilarity
 from jaxattr.jacobian import unchecked_jacobian
 from jaxattr.programs import guard
@@ -18,7 +18,7 @@ from jaxattr.types import Attribution, LogitsFn
 
 
 @described
-def cross_entropy() -> Objective:
+def cross_entropy() -> AttackObjective:
     """Build the cross-entropy of the label, ``-log softmax(f(x'))_y``, which attacks the prediction.
 
     It does not stand still on confident samples. ``CE = softplus(-o_y)`` with the log-odds ``o_y = f_y - log sum_{j !=
@@ -34,27 +34,27 @@ def cross_entropy() -> Objective:
     Example:
       >>> import jax.numpy as jnp
       >>> import jaxattr as ja
-      >>> climb = ja.attacks.cross_entropy()(lambda x: x, jnp.zeros(2), 0)
-      >>> climb.merit_and_gradient(jnp.zeros(2))[1].tolist()
+      >>> objective = ja.attacks.cross_entropy()(lambda x: x, jnp.zeros(2), 0)
+      >>> objective.value_and_grad(jnp.zeros(2))[1].tolist()
       [-0.5, 0.5]
     """
 
     def objective(logits_fn, x, label):
         _at_least(2, logits_fn, x, "cross_entropy")
 
-        def merit(z):
+        def value(z):
             return _logits.cross_entropy(logits_fn(z), label)
 
         def log_odds_against(z):
             return -_logits.log_odds_of(logits_fn(z), label)
 
-        return Climb(merit, jax.value_and_grad(merit), jax.value_and_grad(log_odds_against))
+        return PointObjective(value, jax.value_and_grad(value), jax.value_and_grad(log_odds_against))
 
     return objective
 
 
 @described
-def margin() -> Objective:
+def margin() -> AttackObjective:
     """Build the lead of the best other class, ``max_{j != y} f_j(x') - f_y(x')``; positive where it is predicted.
 
     Its gradient does not depend on how confident the network is, and looks at one rival at a time (the untargeted form
@@ -69,24 +69,24 @@ def margin() -> Objective:
     Example:
       >>> import jax.numpy as jnp
       >>> import jaxattr as ja
-      >>> climb = ja.attacks.margin()(lambda x: x, jnp.zeros(3), 0)
-      >>> climb.merit_and_gradient(jnp.array([5.0, 1.0, 2.0]))
+      >>> objective = ja.attacks.margin()(lambda x: x, jnp.zeros(3), 0)
+      >>> objective.value_and_grad(jnp.array([5.0, 1.0, 2.0]))
       (Array(-3., dtype=float32), Array([-1.,  0.,  1.], dtype=float32))
     """
 
     def objective(logits_fn, x, label):
         _at_least(2, logits_fn, x, "margin")
 
-        def merit(z):
+        def value(z):
             return _lead(logits_fn(z), label)
 
-        return Climb(merit, jax.value_and_grad(merit))
+        return PointObjective(value, jax.value_and_grad(value))
 
     return objective
 
 
 @described
-def difference_of_logits_ratio() -> Objective:
+def difference_of_logits_ratio() -> AttackObjective:
     """Build the DLR loss ``(max_{j != y} f_j - f_y) / (f_(1) - f_(3))``, ``f_(1) >= f_(2) >= ...`` the ordered logits.
 
     The untargeted "difference of logits ratio" of Croce and Hein 2020, "Reliable evaluation of adversarial robustness
@@ -103,27 +103,27 @@ def difference_of_logits_ratio() -> Objective:
     Example:
       >>> import jax.numpy as jnp
       >>> import jaxattr as ja
-      >>> climb = ja.attacks.difference_of_logits_ratio()(lambda x: x, jnp.zeros(4), 0)
-      >>> float(climb.merit(jnp.array([6.0, 1.0, 3.0, 2.0])))  # (3 - 6) / (6 - 2)
+      >>> objective = ja.attacks.difference_of_logits_ratio()(lambda x: x, jnp.zeros(4), 0)
+      >>> float(objective.value(jnp.array([6.0, 1.0, 3.0, 2.0])))  # (3 - 6) / (6 - 2)
       -0.75
     """
 
     def objective(logits_fn, x, label):
         _at_least(3, logits_fn, x, "difference_of_logits_ratio")
 
-        def merit(z):
+        def value(z):
             logits = logits_fn(z)
             largest = jax.lax.top_k(logits, 3)[0]
             spread = largest[0] - largest[2]
             return _lead(logits, label) / jnp.where(spread > 0, spread, 1)
 
-        return Climb(merit, jax.value_and_grad(merit))
+        return PointObjective(value, jax.value_and_grad(value))
 
     return objective
 
 
 @described
-def kl_divergence() -> Objective:
+def kl_divergence() -> AttackObjective:
     """Build ``KL(p(x) || p(x'))`` of the predicted probabilities, the inner objective of TRADES (Zhang et al. 2019).
 
     It is 0 with gradient 0 at x, so that an attack on it has to start somewhere else. By the logits its gradient is
@@ -139,8 +139,8 @@ def kl_divergence() -> Objective:
     Example:
       >>> import jax.numpy as jnp
       >>> import jaxattr as ja
-      >>> climb = ja.attacks.kl_divergence()(lambda x: x, jnp.zeros(2), 0)
-      >>> round(float(climb.merit(jnp.array([0.0, 1.0]))), 4)  # (log((1 + e)^2 / e) - log 4) / 2
+      >>> objective = ja.attacks.kl_divergence()(lambda x: x, jnp.zeros(2), 0)
+      >>> round(float(objective.value(jnp.array([0.0, 1.0]))), 4)  # (log((1 + e)^2 / e) - log 4) / 2
       0.1201
     """
 
@@ -148,7 +148,7 @@ def kl_divergence() -> Objective:
         _at_least(2, logits_fn, x, "kl_divergence")
         clean = _logits.log_softmax(logits_fn(x))
 
-        def merit(z):
+        def value(z):
             return _logits.divergence(clean, _logits.log_softmax(logits_fn(z)))
 
         def steer(z):
@@ -163,13 +163,13 @@ def kl_divergence() -> Objective:
             (gradient,) = pullback(jnp.where(leads, -jnp.sum(others), others))
             return _logits.divergence(clean, moved), gradient
 
-        return Climb(merit, jax.value_and_grad(merit), steer)
+        return PointObjective(value, jax.value_and_grad(value), steer)
 
     return objective
 
 
 @described
-def weighted_sum(terms: Sequence[tuple[float, Objective]]) -> Objective:
+def weighted_sum(terms: Sequence[tuple[float, AttackObjective]]) -> AttackObjective:
     """Build ``sum_i weight_i * objective_i``, which attacks prediction and explanation at once.
 
     A term of weight 0 is left out.
@@ -188,7 +188,7 @@ def weighted_sum(terms: Sequence[tuple[float, Objective]]) -> Objective:
       >>> import jax.numpy as jnp
       >>> import jaxattr as ja
       >>> twice = ja.attacks.weighted_sum([(2.0, ja.attacks.cross_entropy())])
-      >>> twice(lambda x: x, jnp.zeros(2), 0).merit_and_gradient(jnp.zeros(2))[1].tolist()
+      >>> twice(lambda x: x, jnp.zeros(2), 0).value_and_grad(jnp.zeros(2))[1].tolist()
       [-1.0, 1.0]
     """
     terms = tuple(terms)
@@ -198,28 +198,28 @@ def weighted_sum(terms: Sequence[tuple[float, Objective]]) -> Objective:
     terms = tuple(term for term in terms if not (_checks.is_concrete(term[0]) and term[0] == 0)) or terms
 
     def objective(logits_fn, x, label):
-        climbs = [(weight, term(logits_fn, x, label)) for weight, term in terms]
-        kinks = max(climb.kinks for _, climb in climbs)
+        parts = [(weight, term(logits_fn, x, label)) for weight, term in terms]
+        kinks = max(part.kinks for _, part in parts)
 
-        def merit(z):
-            return jnp.sum(jnp.stack([weight * climb.merit(z) for weight, climb in climbs]))
+        def value(z):
+            return jnp.sum(jnp.stack([weight * part.value(z) for weight, part in parts]))
 
-        def merit_and_gradient(z):
-            merits, gradients = zip(*[climb.merit_and_gradient(z) for _, climb in climbs], strict=True)
-            weights = jnp.asarray([weight for weight, _ in climbs], z.dtype)
-            return weights @ jnp.stack(merits), jnp.tensordot(weights, jnp.stack(gradients), axes=1)
+        def value_and_grad(z):
+            values, gradients = zip(*[part.value_and_grad(z) for _, part in parts], strict=True)
+            weights = jnp.asarray([weight for weight, _ in parts], z.dtype)
+            return weights @ jnp.stack(values), jnp.tensordot(weights, jnp.stack(gradients), axes=1)
 
         # A sum of several terms keeps their scales, and a gradient that underflows hardly counts in it.
-        weight, first = climbs[0]
+        weight, first = parts[0]
         alone = first.steer
-        if len(climbs) > 1 or alone is None:
-            return Climb(merit, merit_and_gradient, kinks=kinks)
+        if len(parts) > 1 or alone is None:
+            return PointObjective(value, value_and_grad, kinks=kinks)
 
         def steer(z):
             score, direction = alone(z)
             return weight * score, weight * direction
 
-        return Climb(merit, merit_and_gradient, steer, kinks=kinks)
+        return PointObjective(value, value_and_grad, steer, kinks=kinks)
 
     return objective
 
@@ -227,7 +227,7 @@ def weighted_sum(terms: Sequence[tuple[float, Objective]]) -> Objective:
 @described
 def deviation(
     attribute: Attribution, dissimilarity: Dissimilarity, *, kinks: Kinks = "refuse", method: str = "deviation"
-) -> Objective:
+) -> AttackObjective:
     """Build the dissimilarity of the attributions of x and x', which attacks the explanation.
 
     The gradient of ``score(g(x'))`` is one product with the transposed attribution Jacobian at x', forward over
@@ -251,8 +251,8 @@ def deviation(
       >>> import jax.numpy as jnp
       >>> import jaxattr as ja
       >>> objective = ja.attacks.deviation(ja.attributions.saliency(), ja.attacks.euclidean())
-      >>> climb = objective(lambda x: jnp.stack([x @ x / 2, 0.0]), jnp.zeros(2), 0)  # g(x) = x
-      >>> climb.merit(jnp.array([3.0, 4.0])).tolist()
+      >>> at_sample = objective(lambda x: jnp.stack([x @ x / 2, 0.0]), jnp.zeros(2), 0)  # g(x) = x
+      >>> at_sample.value(jnp.array([3.0, 4.0])).tolist()
       5.0
     """
     _checks.attribution(attribute)
@@ -266,20 +266,20 @@ def deviation(
         found = guard.check(attribute, logits_fn, x, kinks, method=method)
         compared = dissimilarity.compare(attribute(logits_fn, x, label))
 
-        def merit(z):
+        def value(z):
             return compared.measure(attribute(logits_fn, z, label))
 
-        def merit_and_gradient(z):
+        def value_and_grad(z):
             jacobian = unchecked_jacobian(attribute, logits_fn, z, label, linearize=False)
             slope = jax.grad(compared.score)(jacobian.value)
             return compared.measure(jacobian.value), jacobian.rmatvec(slope)
 
-        return Climb(merit, merit_and_gradient, even=dissimilarity.even, kinks=found)
+        return PointObjective(value, value_and_grad, even=dissimilarity.even, kinks=found)
 
     return objective
 
 
-OBJECTIVES: dict[str, Callable[..., Objective]] = {
+OBJECTIVES: dict[str, Callable[..., AttackObjective]] = {
     "cross_entropy": cross_entropy,
     "margin": margin,
     "difference_of_logits_ratio": difference_of_logits_ratio,

@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxattr import _checks
 from jaxattr._spec import described
-from jaxattr.attacks._ascent import AttackResult, Keep, Objective, projected_ascent
+from jaxattr.attacks._ascent import AttackObjective, AttackResult, Keep, projected_ascent
 from jaxattr.attacks.objectives import cross_entropy, require_objective
 from jaxattr.balls import Ball
 from jaxattr.method import Method
@@ -16,7 +16,7 @@ def pgd(
     *,
     num_steps: int = 20,
     step_size: Any = None,
-    objective: Objective | None = None,
+    objective: AttackObjective | None = None,
     random_start: bool | float = True,
     keep: Keep = "last",
     unroll: int = 1,

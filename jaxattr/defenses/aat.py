@@ -61,8 +61,8 @@ def aat(
     """
     _checks.attribution(attribute)
     _checks.non_negative("strength", strength)
-    climbed = deviation(attack_attribute or attribute, dissimilarity or pearson(), kinks=kinks, method="aat")
-    attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
+    objective = deviation(attack_attribute or attribute, dissimilarity or pearson(), kinks=kinks, method="aat")
+    attack = pgd(ball, objective=objective, num_steps=num_steps, step_size=step_size)
 
     loss = penalized("clean", _distance(attribute, kinks, "aat"), strength, "pearson_distance")
     return AttackedObjective(attack, loss, explains=True)
@@ -117,7 +117,7 @@ def adv_aat(
     """
     _checks.attribution(attribute)
     _checks.non_negative("strength", strength)
-    climbed = weighted_sum(
+    objective = weighted_sum(
         [
             (1.0, cross_entropy()),
             (
@@ -126,7 +126,7 @@ def adv_aat(
             ),
         ]
     )
-    attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
+    attack = pgd(ball, objective=objective, num_steps=num_steps, step_size=step_size)
 
     loss = penalized("adversaries", _distance(attribute, kinks, "adv_aat"), strength, "pearson_distance")
     return AttackedObjective(attack, loss, explains=True)

@@ -8,8 +8,7 @@ import numpy as np
 from jax.lax import stop_gradient
 
 from jaxattr import _checks
-from jaxattr.attacks import Climb, pgd
-from jaxattr.attacks._ascent import Objective
+from jaxattr.attacks import AttackObjective, PointObjective, pgd
 from jaxattr.attributions import saliency
 from jaxattr.balls import Ball
 from jaxattr.defenses._attacked import AttackedObjective, cosine_distance, penalized
@@ -20,7 +19,7 @@ from jaxattr.programs.guard import Kinks
 _gradient = saliency()
 
 
-def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0, *, kinks: Kinks = "refuse") -> Objective:
+def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0, *, kinks: Kinks = "refuse") -> AttackObjective:
     """Build the soft-margin triplet loss of one image, as an objective for :func:`jaxattr.attacks.pgd`.
 
     ``log(1 + exp(d_p - d_n))``, with ``d_p = 1 - cos(x, grad f_y(x))``, ``d_n = 1 - cos(x, grad f_j(x))`` and j the
@@ -45,16 +44,16 @@ def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0, *, kinks
             top = top_k_indices(jnp.abs(_gradient(logits_fn, x, label)).ravel(), k)
             moved = jnp.zeros(x.size, x.dtype).at[top].set(1).reshape(x.shape)
 
-        def merit(z):
+        def value(z):
             positive, negative = _pair(logits_fn, z, label, std)
             image = (z - mean) / std
             return jax.nn.softplus(cosine_distance(image, positive) - cosine_distance(image, negative))
 
-        def merit_and_gradient(z):
-            value, gradient = jax.value_and_grad(merit)(z)
-            return value, gradient * moved
+        def value_and_grad(z):
+            distance, gradient = jax.value_and_grad(value)(z)
+            return distance, gradient * moved
 
-        return Climb(merit, merit_and_gradient, kinks=found)
+        return PointObjective(value, value_and_grad, kinks=found)
 
     return objective
 

@@ -3,8 +3,7 @@
 import jax.numpy as jnp
 
 from jaxattr import _checks, outputs
-from jaxattr.attacks import Climb, cross_entropy, pgd, weighted_sum
-from jaxattr.attacks._ascent import Objective
+from jaxattr.attacks import AttackObjective, PointObjective, cross_entropy, pgd, weighted_sum
 from jaxattr.attributions import integrated_gradients
 from jaxattr.attributions.integrated_gradients import Rule
 from jaxattr.balls import Ball
@@ -22,7 +21,7 @@ def path_norm(
     *,
     kinks: Kinks = "refuse",
     method: str = "path_norm",
-) -> Objective:
+) -> AttackObjective:
     """Build ``|| IG(x -> x') ||_1`` of the cross-entropy, as an objective for :func:`jaxattr.attacks.pgd`.
 
     ``IG_i(x -> x') = (x'_i - x_i) * integral_0^1 d_i CE(x + t (x' - x), y) dt``: integrated gradients of the loss of
@@ -41,8 +40,8 @@ def path_norm(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> climb = path_norm(num_steps=100)(lambda x: x, jnp.zeros(2), 0)
-      >>> round(float(climb.merit(jnp.array([0.0, 1.0]))), 2)  # log(1 + e) - log(2), and the sum's error
+      >>> norm = path_norm(num_steps=100)(lambda x: x, jnp.zeros(2), 0)
+      >>> round(float(norm.value(jnp.array([0.0, 1.0]))), 2)  # log(1 + e) - log(2), and the sum's error
       0.62
     """
     integrated_gradients(num_steps, rule, chunk=chunk)  # refuses invalid options before tracing
@@ -52,14 +51,14 @@ def path_norm(
         attribute = outputs.explaining(path, outputs.loss)
         found = guard.check(attribute, logits_fn, x, kinks, method=method)
 
-        def merit(z):
+        def value(z):
             return jnp.sum(jnp.abs(attribute(logits_fn, z, label)))
 
-        def merit_and_gradient(z):
+        def value_and_grad(z):
             jacobian = unchecked_jacobian(attribute, logits_fn, z, label, linearize=not rematerialize)
             return jnp.sum(jnp.abs(jacobian.value)), jacobian.rmatvec(jnp.sign(jacobian.value))
 
-        return Climb(merit, merit_and_gradient, kinks=found)
+        return PointObjective(value, value_and_grad, kinks=found)
 
     return objective
 
@@ -122,8 +121,8 @@ def ig_norm(
       0.105
     """
     _checks.non_negative("strength", strength)
-    climbed = path_norm(attack_path_steps, rule, chunk, rematerialize, kinks=kinks, method="ig_norm")
-    attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
+    objective = path_norm(attack_path_steps, rule, chunk, rematerialize, kinks=kinks, method="ig_norm")
+    attack = pgd(ball, objective=objective, num_steps=num_steps, step_size=step_size)
     path = path_norm(path_steps, rule, chunk, rematerialize, kinks=kinks, method="ig_norm")
     loss = penalized("clean", _norm(path), strength, "ig_norm")
     return AttackedObjective(attack, loss, explains=True)
@@ -183,15 +182,15 @@ def ig_sum_norm(
     """
     _checks.non_negative("strength", strength)
     path = path_norm(attack_path_steps, rule, chunk, rematerialize, kinks=kinks, method="ig_sum_norm")
-    climbed = weighted_sum([(1.0, cross_entropy()), (strength, path)])
-    attack = pgd(ball, objective=climbed, num_steps=num_steps, step_size=step_size)
+    objective = weighted_sum([(1.0, cross_entropy()), (strength, path)])
+    attack = pgd(ball, objective=objective, num_steps=num_steps, step_size=step_size)
     path = path_norm(path_steps, rule, chunk, rematerialize, kinks=kinks, method="ig_sum_norm")
     loss = penalized("adversaries", _norm(path), strength, "ig_norm")
     return AttackedObjective(attack, loss, explains=True)
 
 
-def _norm(objective: Objective):
+def _norm(objective: AttackObjective):
     def norm(logits_fn, x, label, adversary):
-        return objective(logits_fn, x, label).merit(adversary)
+        return objective(logits_fn, x, label).value(adversary)
 
     return norm

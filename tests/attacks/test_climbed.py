@@ -19,23 +19,23 @@ def logits_fn():
 
 def test_kl_divergence_and_its_gradient_against_scipy():
     """The gradient of KL(p || softmax(W z)) is W^T (q - p)."""
-    climb = ja.attacks.kl_divergence()(logits_fn(), X, 0)
+    objective = ja.attacks.kl_divergence()(logits_fn(), X, 0)
     p, q = (scipy.special.softmax(W.astype(float) @ x) for x in (X, Z))
-    merit, gradient = jax.jit(climb.merit_and_gradient)(Z)
+    merit, gradient = jax.jit(objective.value_and_grad)(Z)
     assert float(merit) == pytest.approx(scipy.special.rel_entr(p, q).sum(), rel=1e-4)
-    assert float(climb.merit(jnp.asarray(Z))) == pytest.approx(float(merit), rel=1e-6)
+    assert float(objective.value(jnp.asarray(Z))) == pytest.approx(float(merit), rel=1e-6)
     np.testing.assert_allclose(gradient, W.T @ (q - p), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(climb.merit_and_gradient(jnp.asarray(X))[1], 0, atol=1e-6)
+    np.testing.assert_allclose(objective.value_and_grad(jnp.asarray(X))[1], 0, atol=1e-6)
 
 
 def test_a_weighted_sum_is_one_in_merit_and_gradient():
     parts = [(2.0, ja.attacks.cross_entropy()), (-0.5, ja.attacks.kl_divergence())]
-    climb = ja.attacks.weighted_sum(parts)(logits_fn(), X, 1)
-    merit, gradient = climb.merit_and_gradient(jnp.asarray(Z))
+    objective = ja.attacks.weighted_sum(parts)(logits_fn(), X, 1)
+    merit, gradient = objective.value_and_grad(jnp.asarray(Z))
     p, q = (scipy.special.softmax(W.astype(float) @ x) for x in (X, Z))
     expected = -2 * np.log(q[1]) - 0.5 * scipy.special.rel_entr(p, q).sum()
     assert float(merit) == pytest.approx(expected, rel=1e-5)
-    assert float(climb.merit(jnp.asarray(Z))) == pytest.approx(expected, rel=1e-5)
+    assert float(objective.value(jnp.asarray(Z))) == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(gradient, W.T @ (2 * (q - np.eye(3)[1]) - 0.5 * (q - p)), rtol=1e-4, atol=1e-6)
 
 

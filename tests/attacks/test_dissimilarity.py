@@ -118,9 +118,7 @@ def test_the_ascent_direction_through_the_attribution_equals_finite_differences(
 
         @jax.jit
         def gradient_and_merit(x, z):
-            merit, gradient = objective(
-                Partial(lambda w, x: jax.nn.softplus(w @ x.ravel()), W), x, 0
-            ).merit_and_gradient(z)
+            merit, gradient = objective(Partial(lambda w, x: jax.nn.softplus(w @ x.ravel()), W), x, 0).value_and_grad(z)
             return gradient, merit
 
         def g(z):

@@ -28,11 +28,11 @@ def climbing(name):
 
     @jax.jit
     def run(logits_fn, x, label, z):
-        climb = OF_CLASSES[name]()(logits_fn, x, label)
+        objective = OF_CLASSES[name]()(logits_fn, x, label)
         return {
-            "merit": climb.merit(z),
-            "with gradient": climb.merit_and_gradient(z),
-            "steer": climb.steer and climb.steer(z),
+            "merit": objective.value(z),
+            "with gradient": objective.value_and_grad(z),
+            "steer": objective.steer and objective.steer(z),
         }
 
     return run
@@ -220,7 +220,7 @@ def test_networks_with_too_few_logits_are_refused(name):
         with pytest.raises(ValueError, match=r"compares the 3 largest logits, but the network has 2.*margin\(\)"):
             ja.attacks.pgd(ja.LInf(0.1), objective=OF_CLASSES[name]())(two, X, 0, KEY)
     else:
-        assert np.isfinite(float(OF_CLASSES[name]()(two, X, 0).merit(Z)))
+        assert np.isfinite(float(OF_CLASSES[name]()(two, X, 0).value(Z)))
 
 
 def test_attacks_on_explanations_of_one_logit_are_refused():
@@ -282,9 +282,9 @@ def test_what_is_no_objective_is_refused_where_the_attack_is_built(given):
         ja.attacks.weighted_sum([(1.0, given)])
 
 
-def test_an_objective_that_makes_no_climb_is_refused():
+def test_an_objective_that_makes_no_functions_is_refused():
     attack = ja.attacks.pgd(ja.LInf(0.1), objective=lambda logits_fn, x, label: logits_fn(x)[label])
-    with pytest.raises(TypeError, match=r"must return a `jaxattr.attacks.Climb` for one sample, got"):
+    with pytest.raises(TypeError, match=r"must return a `jaxattr.attacks.PointObjective` for one sample, got"):
         attack(Partial(linear, W), X, 0, KEY)
 
 

@@ -45,10 +45,10 @@ def test_loss_against_cosines_in_numpy():
 
 def test_the_attack_climbs_the_misalignment_of_one_image():
     x, y = SAMPLES.x[0].astype(np.float64), SAMPLES.label[0]
-    climb = misalignment(mean=MEAN, std=STD)(one_quadratic, jnp.asarray(SAMPLES.x[0]), y)
+    objective = misalignment(mean=MEAN, std=STD)(one_quadratic, jnp.asarray(SAMPLES.x[0]), y)
     unit = (x - MEAN) / STD
     expected = np.log1p(np.exp(cosine(unit, STD * (PARAMS[rival(x, y)] @ x)) - cosine(unit, STD * (PARAMS[y] @ x))))
-    np.testing.assert_allclose(climb.merit(jnp.asarray(SAMPLES.x[0])), expected, rtol=1e-5)
+    np.testing.assert_allclose(objective.value(jnp.asarray(SAMPLES.x[0])), expected, rtol=1e-5)
     higher = ja.attacks.pgd(BALL, objective=misalignment(mean=MEAN, std=STD), num_steps=10, random_start=False)
     found = jax.jit(lambda x, key: higher(one_quadratic, x, y, key).objective)(SAMPLES.x[0], jax.random.key(0))
     assert found > expected + 0.01
@@ -56,7 +56,7 @@ def test_the_attack_climbs_the_misalignment_of_one_image():
 
 def test_only_the_features_of_the_largest_gradient_are_climbed():
     x, y = jnp.asarray(SAMPLES.x[0]), SAMPLES.label[0]
-    _, gradient = misalignment(k=2)(one_quadratic, x, y).merit_and_gradient(x)
+    _, gradient = misalignment(k=2)(one_quadratic, x, y).value_and_grad(x)
     largest = np.argsort(-np.abs(PARAMS[y] @ SAMPLES.x[0]))[:2]
     assert set(np.flatnonzero(gradient)) == set(largest)
 

@@ -30,7 +30,7 @@ def test_on_one_layer_it_is_adversarial_training():
     norm = path_norm(12, "gauss_legendre")
 
     def at_corners(x, label):
-        merit = norm(lambda x: x @ W, x, label).merit
+        merit = norm(lambda x: x @ W, x, label).value
         return jax.vmap(lambda corner: merit(x + corner))(corners)
 
     norms = jax.jit(jax.vmap(at_corners))(*SAMPLES)
@@ -85,11 +85,11 @@ def test_the_attack_climbs_by_the_gradient_of_the_norm():
     """The product with the Jacobian, against reverse mode through the whole norm."""
     params, samples = symmetric(), batch()
     logits_fn = lambda x: quadratic({"params": params}, x[None])[0][0]  # noqa: E731
-    climb = path_norm(num_steps=4, chunk=3)(logits_fn, jnp.asarray(samples.x[0]), 1)
+    objective = path_norm(num_steps=4, chunk=3)(logits_fn, jnp.asarray(samples.x[0]), 1)
     z = jnp.asarray(samples.x[0] + 0.3)
-    value, gradient = jax.jit(climb.merit_and_gradient)(z)
-    np.testing.assert_allclose(value, climb.merit(z), rtol=1e-6)
-    np.testing.assert_allclose(gradient, jax.jit(jax.grad(climb.merit))(z), rtol=1e-4, atol=1e-6)
+    value, gradient = jax.jit(objective.value_and_grad)(z)
+    np.testing.assert_allclose(value, objective.value(z), rtol=1e-6)
+    np.testing.assert_allclose(gradient, jax.jit(jax.grad(objective.value))(z), rtol=1e-4, atol=1e-6)
 
 
 def test_rematerialized_gradients_are_the_same():
