@@ -196,6 +196,33 @@ def test_an_attack_stays_where_logits_are_finite():
     assert int(result.label) >= 0
 
 
+def test_kl_divergence_and_its_gradient_against_scipy():
+    """The gradient of KL(p || softmax(W z)) is W^T (q - p)."""
+    objective = ja.attacks.kl_divergence()(Partial(linear, W), X, 0)
+    p, q = (scipy.special.softmax(W.astype(float) @ np.asarray(x, float)) for x in (X, Z))
+    merit, gradient = jax.jit(objective.value_and_grad)(Z)
+    assert float(merit) == pytest.approx(scipy.special.rel_entr(p, q).sum(), rel=1e-4)
+    assert float(objective.value(jnp.asarray(Z))) == pytest.approx(float(merit), rel=1e-6)
+    np.testing.assert_allclose(gradient, W.T @ (q - p), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(objective.value_and_grad(jnp.asarray(X))[1], 0, atol=1e-6)
+
+
+def test_a_weighted_sum_is_one_in_merit_and_gradient():
+    parts = [(2.0, ja.attacks.cross_entropy()), (-0.5, ja.attacks.kl_divergence())]
+    objective = ja.attacks.weighted_sum(parts)(Partial(linear, W), X, 1)
+    merit, gradient = objective.value_and_grad(jnp.asarray(Z))
+    p, q = (scipy.special.softmax(W.astype(float) @ np.asarray(x, float)) for x in (X, Z))
+    expected = -2 * np.log(q[1]) - 0.5 * scipy.special.rel_entr(p, q).sum()
+    assert float(merit) == pytest.approx(expected, rel=1e-5)
+    assert float(objective.value(jnp.asarray(Z))) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(gradient, W.T @ (2 * (q - np.eye(5)[1]) - 0.5 * (q - p)), rtol=1e-4, atol=1e-6)
+
+
+def test_a_sum_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="`terms` needs at least one pair"):
+        ja.attacks.weighted_sum([])
+
+
 def test_a_sum_of_one_term_is_that_term():
     """A term of weight 0 is not there: a confident cross-entropy alone keeps its direction."""
     weights = (W, np.array([500, 0, 0, 0, 0], np.float32))
