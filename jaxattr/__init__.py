@@ -20,6 +20,9 @@ from jaxattr import bounds as bounds
 from jaxattr import metrics as metrics
 from jaxattr import outputs as outputs
 from jaxattr import parallel as parallel
+from jaxattr._build import Call as Call
+from jaxattr._build import build as build
+from jaxattr._build import parse as parse
 from jaxattr.balls import L2 as L2
 from jaxattr.balls import LInf as LInf
 from jaxattr.jacobian import AttributionJacobian as AttributionJacobian

@@ -50,7 +50,7 @@ def described(constructor: Callable[P, T]) -> Callable[P, T]:
                 required += given.get(name, ())
             elif parameter.default is inspect.Parameter.empty:
                 required.append(given[name])
-            elif name in given and not _same(given[name], parameter.default):
+            elif name in given and not same(given[name], parameter.default):
                 options[name] = given[name]
         built.spec = Spec(constructor.__name__, tuple(required), options)  # pyright: ignore[reportAttributeAccessIssue]
         return built
@@ -58,7 +58,7 @@ def described(constructor: Callable[P, T]) -> Callable[P, T]:
     return build
 
 
-def _same(value: Any, default: Any) -> bool:
+def same(value: Any, default: Any) -> bool:
     """Return whether a value is the default; arrays, which have no single answer, are not."""
     if value is default or type(value) is not type(default):
         return value is default

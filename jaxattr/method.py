@@ -24,6 +24,7 @@ class Method(Generic[R]):
       function: ``(logits_fn, x, label, key) -> result``.
       ball: the threat model, or ``None`` where there is none.
       needs_key: whether the result depends on the key; a method that does not may be called without one.
+      gradients: ``size -> number``, see :meth:`gradients`; ``None`` where the cost is not known.
 
     Attributes:
       name: as given.
@@ -34,13 +35,34 @@ class Method(Generic[R]):
 
     spec: Spec | None = None
 
-    def __init__(self, name: str, function: Callable[..., R], ball: Ball | None = None, *, needs_key: bool = True):
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., R],
+        ball: Ball | None = None,
+        *,
+        needs_key: bool = True,
+        gradients: Callable[[int], int | None] | None = None,
+    ):
         self.name, self._function, self.ball, self.needs_key = name, function, ball, needs_key
+        self._gradients = gradients
 
     def __repr__(self) -> str:
         if self.spec is not None:
             return str(self.spec)
         return f"<jaxattr method {self.name}{'' if self.ball is None else f' over {self.ball!r}'}>"
+
+    def gradients(self, size: int) -> int | None:
+        """Return the number of gradients of the network that one sample costs, ``None`` where it is not known.
+
+        It counts what the iterations take, for comparisons of methods: gradient steps of an attack, products with a
+        Jacobian (two gradients of the attribution each) of a bound, which takes so many at most. A few evaluations at
+        the beginning and at the end are not counted.
+
+        Args:
+          size: number of features of the input.
+        """
+        return None if self._gradients is None else self._gradients(size)
 
     def __call__(self, logits_fn: LogitsFn, x: Array, label: Any, key: Array | None = None) -> R:
         """Compute the result for one sample.
