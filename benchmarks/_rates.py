@@ -171,7 +171,7 @@ def _one(method: _Method, logits_fn: Any, x: Any, key: Any) -> Any:
 def steps(context: Context) -> dict[str, Any]:
     """Measure training steps a second of every objective of ``benchmarks.training``, at its batch size."""
     from benchmarks import training  # noqa: PLC0415
-    from jaxattr.evaluation import Batch  # noqa: PLC0415 (Flax)
+    from jaxattr.labeled import Batch  # noqa: PLC0415
 
     model, variables = random_network()
     optimizer = optax.adam(1e-4)

@@ -20,7 +20,7 @@ import optax
 
 import jaxattr as ja
 from benchmarks.spine import random_network, seconds
-from jaxattr.evaluation import Batch
+from jaxattr.labeled import Batch
 
 EPSILON = 0.1
 PATH, STEPS, PGD_STEPS = 10, 7, 10

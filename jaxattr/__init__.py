@@ -36,10 +36,12 @@ from jaxattr.samples import map_samples as map_samples
 from jaxattr.samples import over_samples as over_samples
 
 if TYPE_CHECKING:
+    from jaxattr import accuracy as accuracy
+    from jaxattr import apply_fn as apply_fn
     from jaxattr import checkpoints as checkpoints
     from jaxattr import data as data
     from jaxattr import defenses as defenses
-    from jaxattr import evaluation as evaluation
+    from jaxattr import labeled as labeled
     from jaxattr import models as models
     from jaxattr import training as training
     from jaxattr import zoo as zoo
@@ -50,7 +52,7 @@ __version__ = "0.1.0"
 _xla.avoid_crashes()
 
 # Modules that need Flax, Orbax or TFDS are imported on first use: bounds of a model from elsewhere need none of them.
-_LAZY_MODULES = ("checkpoints", "data", "defenses", "evaluation", "models", "training", "zoo")
+_LAZY_MODULES = ("accuracy", "apply_fn", "checkpoints", "data", "defenses", "labeled", "models", "training", "zoo")
 
 
 def __getattr__(name: str):

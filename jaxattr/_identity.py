@@ -12,7 +12,8 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from jaxattr import _fingerprint
-from jaxattr.evaluation import Batch, Variables
+from jaxattr.apply_fn import Variables
+from jaxattr.labeled import Batch
 
 logger = logging.getLogger("jaxattr.training")
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxattr import _checks
-from jaxattr.evaluation import ApplyFn, Objective, Variables, arrays, check_labels
+from jaxattr.apply_fn import ApplyFn, TrainingObjective, Variables
+from jaxattr.labeled import check_labels, samples_and_labels
 
 logger = logging.getLogger("jaxattr.training")
 
@@ -35,7 +36,7 @@ def require_arguments(variables: Variables, n: int, batch_size: int, epochs: int
 
 
 def samples(
-    objective: Objective, apply_fn: ApplyFn, variables: Variables, data: Any, batch_size: int
+    objective: TrainingObjective, apply_fn: ApplyFn, variables: Variables, data: Any, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs and labels on the host, and refuse invalid ones here, where values are known.
 
@@ -43,7 +44,7 @@ def samples(
       TypeError: if inputs are not floating-point numbers.
       ValueError: if inputs are not finite or outside of the box of the objective's attack, or labels do not exist.
     """
-    xs, labels = arrays(data)
+    xs, labels = samples_and_labels(data)
     _checks.sample(xs[:1])
     # Convert as JAX would: without 64-bit mode, float64 inputs become float32.
     xs, labels = (a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in (xs, labels))

@@ -127,14 +127,11 @@ class Batches:
         size = self._fit(total, executable)
         report = _reporter(self._progress, start, total)
         run = executable(size)
-        for begin in range(start, total, size):
-            end = min(begin + size, total)
-            # Fill the last batch up with its first sample: one shape takes one compilation.
-            chosen = np.concatenate([np.arange(begin, end), np.full(size - (end - begin), begin)])
-            out = run(*arguments(chosen))
-            part = jax.tree.map(lambda leaf, n=end - begin: parallel.to_host(leaf)[:n], out)
-            report(end)
-            yield slice(begin, end), part
+        for which, rows in full_batches(start, total, size):
+            out = run(*arguments(rows))
+            part = jax.tree.map(lambda leaf, n=which.stop - which.start: parallel.to_host(leaf)[:n], out)
+            report(which.stop)
+            yield which, part
 
     def _fit(self, total: int, executable: Callable[[int], Any]) -> int:
         """Return the batch size: as given, or as large as the memory budget allows."""
@@ -158,6 +155,27 @@ class Batches:
             # Shrink in proportion, and at least by half: each try is a compilation.
             size = rounded(min(size / 2, 0.9 * size * self._memory / needed))
         return size
+
+
+def full_batches(start: int, total: int, size: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield batches of one size: one shape takes one compilation.
+
+    Args:
+      start: the first sample.
+      total: the number of samples.
+      size: samples of a batch.
+
+    Yields:
+      ``(slice, rows)``: which samples the batch adds, and ``size`` rows to compute. The rows of the last batch are
+      filled up with its first sample.
+
+    Example:
+      >>> [(which, rows.tolist()) for which, rows in full_batches(0, 5, 3)]
+      [(slice(0, 3, None), [0, 1, 2]), (slice(3, 5, None), [3, 4, 3])]
+    """
+    for begin in range(start, total, size):
+        end = min(begin + size, total)
+        yield slice(begin, end), np.concatenate([np.arange(begin, end), np.full(size - (end - begin), begin)])
 
 
 def host_arrays(tree: Any, name: str) -> Any:

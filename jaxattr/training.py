@@ -26,14 +26,9 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from jaxattr import _identity, _training_data, parallel
 from jaxattr._history import History
-from jaxattr.evaluation import (
-    ApplyFn,
-    Batch,
-    Objective,
-    Variables,
-    accuracy,
-    robust_accuracy,
-)
+from jaxattr.accuracy import accuracy, robust_accuracy
+from jaxattr.apply_fn import ApplyFn, TrainingObjective, Variables
+from jaxattr.labeled import Batch
 
 if TYPE_CHECKING:
     from jaxattr.checkpoints import Checkpoints, Preemption
@@ -85,7 +80,7 @@ class _State(NamedTuple):
 
 
 def fit(
-    objective: Objective,
+    objective: TrainingObjective,
     apply_fn: ApplyFn,
     variables: Variables,
     data: Any,
@@ -260,7 +255,7 @@ def _variables(state: _State, on: Mesh) -> dict[str, Any]:
     return parallel.local({"params": state.params, **state.collections}, on)
 
 
-def _gradient(objective: Objective, apply_fn: ApplyFn, key_impl: Any) -> Callable[..., Any]:
+def _gradient(objective: TrainingObjective, apply_fn: ApplyFn, key_impl: Any) -> Callable[..., Any]:
     """Return a function that computes ``((loss, aux), gradient of the parameters)`` of a batch at a step."""
 
     def gradient(params, collections, step, batch: Batch, key_data: Array):

@@ -11,18 +11,9 @@ import numpy as np
 import pytest
 
 import jaxattr as ja
-from jaxattr.evaluation import (
-    Batch,
-    accuracy,
-    arrays,
-    check_classes,
-    check_labels,
-    frozen,
-    mixed_precision,
-    predicted,
-    robust_accuracy,
-    robustness,
-)
+from jaxattr.accuracy import accuracy, predicted, robust_accuracy, robustness
+from jaxattr.apply_fn import as_classifier, check_classes, mixed_precision
+from jaxattr.labeled import Batch, check_labels
 
 
 class Result(NamedTuple):
@@ -86,16 +77,6 @@ def test_robust_accuracy_has_a_key_per_sample():
         assert robust == pytest.approx(expected)
 
 
-def test_equal_networks_are_one_structure():
-    assert jax.tree.structure(frozen(linear, EYE)) == jax.tree.structure(frozen(linear, EYE))
-
-
-@pytest.mark.parametrize("label", [np.arange(2), np.zeros(3), np.zeros((3, 1), int)], ids=["number", "float", "shape"])
-def test_samples_without_their_labels_are_refused(label):
-    with pytest.raises(ValueError, match=r"one integer `label` each \(n,\), got x \(3, 3\)"):
-        arrays(Batch(np.eye(3), label))
-
-
 def test_samples_of_integers_are_refused():
     with pytest.raises(TypeError, match=r"floating-point numbers, got dtype uint8.*/ 255"):
         accuracy(linear, EYE, Batch(np.eye(3, dtype=np.uint8), np.arange(3)))
@@ -116,7 +97,7 @@ def test_no_accuracy_counts_logits_that_are_not_finite(label, caplog):
         return xs[:, :2] * jnp.nan, {}
 
     data = Batch(np.full((4, 3), 0.5, np.float32), np.full(4, label))
-    with caplog.at_level(logging.WARNING, "jaxattr.evaluation"):
+    with caplog.at_level(logging.WARNING, "jaxattr.accuracy"):
         assert accuracy(nan, EYE, data) == 0
     assert "logits of 4 of 4 samples are not finite" in caplog.text
     found = robustness(nan, EYE, data, ja.attacks.pgd(ja.LInf(0.1), num_steps=2), jax.random.key(0))
@@ -149,7 +130,7 @@ def test_an_attack_goes_along_where_one_entry_of_the_gradient_is_nan(keep, rando
 def test_an_attack_moves_the_pixels_that_it_can(random_start):
     """Where the radius is enough, the same samples fall."""
     wide = ja.attacks.pgd(ja.LInf(0.1), num_steps=3, random_start=random_start)
-    result = ja.over_samples(wide, frozen(flat_patch, {"params": {}}), batch_size=8, devices=jax.devices()[:1])(
+    result = ja.over_samples(wide, as_classifier(flat_patch, {"params": {}}), batch_size=8, devices=jax.devices()[:1])(
         PATCH, np.ones(4, int), jax.random.key(0)
     )
     assert np.all(np.isfinite(result.x))
@@ -166,7 +147,7 @@ def test_samples_that_an_attack_could_not_try_are_counted_apart(caplog):
     x = np.array([[0.9, 0, 0], [0, 0.9, 0], [0, 0, 0.9], [0.9, 0, 0]], np.float32)
     data = Batch(x, np.array([0, 1, 2, 1]))
     attack = ja.attacks.pgd(ja.LInf(0.1), num_steps=2)
-    with caplog.at_level(logging.WARNING, "jaxattr.evaluation"):
+    with caplog.at_level(logging.WARNING, "jaxattr.accuracy"):
         found = robustness(steps, EYE, data, attack, jax.random.key(0))
     assert found == (0.75, 0.0, 3, 0, 4)
     assert "of 4 samples the attack could not try 3" in caplog.text
@@ -232,11 +213,6 @@ def test_a_network_of_one_logit_is_refused_with_its_cure():
         accuracy(one, EYE, data)
     assert accuracy(two, EYE, data) == 1
     assert check_classes(two, EYE, data.x) == 2
-
-
-def test_a_network_of_single_samples_is_refused():
-    with pytest.raises(ValueError, match=r"must return logits \(n, classes\).*returned logits \(3,\)"):
-        check_classes(lambda _, xs: (xs[0], {}), EYE, np.eye(3, dtype=np.float32))
 
 
 # Memory

@@ -10,8 +10,9 @@ from jax import Array
 from jax.lax import stop_gradient
 
 from jaxattr import _checks, _logits, metrics
+from jaxattr.apply_fn import ApplyFn, Variables, as_classifier, full_precision
 from jaxattr.balls import Ball
-from jaxattr.evaluation import ApplyFn, Batch, Variables, frozen, full_precision, predicted
+from jaxattr.labeled import Batch
 from jaxattr.types import Attack
 
 Loss = Callable[[ApplyFn, Variables, Batch, Array, Array], tuple[Array, Mapping[str, Any]]]
@@ -56,7 +57,7 @@ class AttackedObjective:
         """Attack the batch, and return the adversarial inputs as constants."""
         check_inputs(batch.x, self.ball)
         network = full_precision(apply_fn) if self.explains else apply_fn
-        logits_fn = frozen(network, jax.tree.map(stop_gradient, variables))
+        logits_fn = as_classifier(network, jax.tree.map(stop_gradient, variables))
         keys = jax.random.split(key, len(batch.label))
 
         def attacked(x, label, key):
@@ -94,7 +95,7 @@ def over_batch(function: Callable[..., Array], apply_fn: ApplyFn, variables: Var
     It serves attributions inside of a loss: in evaluation mode, so that one sample's explanation does not depend on the
     rest of the batch and no statistics change, and in full precision.
     """
-    logits_fn = frozen(full_precision(apply_fn), variables)
+    logits_fn = as_classifier(full_precision(apply_fn), variables)
     return jax.vmap(lambda *sample: function(logits_fn, *sample))(*arrays)
 
 
@@ -110,7 +111,7 @@ def cross_entropy(logits: Array, label: Any) -> Array:
 
 def correct(logits: Array, label: Any) -> Array:
     """Return the fraction of a batch that is classified correctly; logits that are not finite predict no class."""
-    return (predicted(logits) == label).mean()
+    return (_logits.predicted(logits) == label).mean()
 
 
 def check_inputs(xs: Any, ball: Ball | None = None) -> None:

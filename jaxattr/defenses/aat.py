@@ -51,7 +51,7 @@ def aat(
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
-      >>> from jaxattr.evaluation import Batch
+      >>> from jaxattr.labeled import Batch
       >>> linear = lambda variables, xs, *, train=False, key=None: (xs @ variables["params"], {})
       >>> batch = Batch(jnp.array([[0.5, 0.5]]), jnp.array([0]))
       >>> objective = aat(ja.attributions.saliency(), ja.LInf(0.1))
@@ -107,7 +107,7 @@ def adv_aat(
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
-      >>> from jaxattr.evaluation import Batch
+      >>> from jaxattr.labeled import Batch
       >>> linear = lambda variables, xs, *, train=False, key=None: (xs @ variables["params"], {})
       >>> batch = Batch(jnp.array([[0.5, 0.5]]), jnp.array([0]))
       >>> objective = adv_aat(ja.attributions.saliency(), ja.LInf(0.1))

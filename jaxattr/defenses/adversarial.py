@@ -29,7 +29,7 @@ def adversarial(attack: Attack) -> AttackedObjective:
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
-      >>> from jaxattr.evaluation import Batch
+      >>> from jaxattr.labeled import Batch
       >>> objective = adversarial(ja.attacks.pgd(ja.LInf(0.1), num_steps=2))
       >>> linear = lambda variables, xs, *, train=False, key=None: (xs @ variables["params"], {})
       >>> batch = Batch(jnp.array([[0.5, 0.5]]), jnp.array([0]))

@@ -104,7 +104,7 @@ def art(
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
-      >>> from jaxattr.evaluation import Batch
+      >>> from jaxattr.labeled import Batch
       >>> linear = lambda variables, xs, *, train=False, key=None: (xs @ variables["params"], {})
       >>> batch = Batch(jnp.array([[1.0, 0.0]]), jnp.array([0]))
       >>> loss, aux = art(ja.LInf(0.0))(linear, {"params": jnp.eye(2)}, batch, jax.random.key(0))

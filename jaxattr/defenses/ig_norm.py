@@ -112,7 +112,7 @@ def ig_norm(
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
-      >>> from jaxattr.evaluation import Batch
+      >>> from jaxattr.labeled import Batch
       >>> linear = lambda variables, xs, *, train=False, key=None: (xs @ variables["params"], {})
       >>> batch = Batch(jnp.array([[0.5, 0.5]]), jnp.array([0]))
       >>> objective = ig_norm(ja.LInf(0.1), num_steps=5)
@@ -172,7 +172,7 @@ def ig_sum_norm(
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
-      >>> from jaxattr.evaluation import Batch
+      >>> from jaxattr.labeled import Batch
       >>> linear = lambda variables, xs, *, train=False, key=None: (xs @ variables["params"], {})
       >>> batch = Batch(jnp.array([[0.5, 0.5]]), jnp.array([0]))
       >>> objective = ig_sum_norm(ja.LInf(0.1), strength=0.0, num_steps=5)

@@ -3,15 +3,15 @@
 import dataclasses
 
 from jaxattr import _checks
+from jaxattr.apply_fn import TrainingObjective
 from jaxattr.defenses._attacked import AttackedObjective, cosine_distance, over_batch
-from jaxattr.evaluation import Objective
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attack, Attribution
 
 
 def igr(
-    base: Objective,
+    base: TrainingObjective,
     attribute: Attribution,
     strength: float = 1.0,
     *,
@@ -48,7 +48,7 @@ def igr(
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
-      >>> from jaxattr.evaluation import Batch
+      >>> from jaxattr.labeled import Batch
       >>> linear = lambda variables, xs, *, train=False, key=None: (xs @ variables["params"], {})
       >>> batch = Batch(jnp.array([[0.5, 0.5]]), jnp.array([0]))
       >>> base = ja.defenses.adversarial(ja.attacks.pgd(ja.LInf(0.1), num_steps=2))
@@ -80,7 +80,7 @@ def igr(
     return dataclasses.replace(attacked_base, loss=loss)
 
 
-def _without_adversaries(base: Objective):
+def _without_adversaries(base: TrainingObjective):
     def loss(apply_fn, variables, batch, adversaries, key):
         del adversaries
         return base(apply_fn, variables, batch, key)

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr import _checks
+from jaxattr.apply_fn import ApplyFn, TrainingObjective
 from jaxattr.defenses._attacked import check_inputs, correct, cross_entropy
-from jaxattr.evaluation import ApplyFn, Batch, Objective
+from jaxattr.labeled import Batch
 
 
-def natural(l1: float = 0.0) -> Objective:
+def natural(l1: float = 0.0) -> TrainingObjective:
     r"""Build the objective of training without a defense.
 
     .. math:: \min_\theta \tfrac{1}{n} \sum_i \mathrm{CE}(f_\theta(x_i), y_i) + \lambda ||\theta||_1

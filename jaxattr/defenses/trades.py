@@ -33,7 +33,7 @@ def trades(ball: Ball, beta: float = 6.0, *, num_steps: int = 10, step_size: flo
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxattr as ja
-      >>> from jaxattr.evaluation import Batch
+      >>> from jaxattr.labeled import Batch
       >>> linear = lambda variables, xs, *, train=False, key=None: (xs @ variables["params"], {})
       >>> batch = Batch(jnp.array([[0.5, 0.5]]), jnp.array([0]))
       >>> objective = trades(ja.LInf(0.1), beta=1.0)

@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import PRNGKeyArray
 
-from jaxattr.evaluation import Variables, frozen
+from jaxattr.apply_fn import Variables, as_classifier
 
 # Modules use one of these names for the switch between training and evaluation; the value is that of training.
 _SWITCHES = {
@@ -105,7 +105,7 @@ def logits_fn(model: nn.Module, variables: Variables) -> Partial:
             "`variables` must be a dictionary with 'params' (and 'batch_stats' where the network "
             f"has them), got {given}."
         )
-    return frozen(apply_fn(model), variables)
+    return as_classifier(apply_fn(model), variables)
 
 
 def apply_fn(model: nn.Module) -> _Batched:

@@ -18,8 +18,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxattr import _fingerprint, models
+from jaxattr.apply_fn import ApplyFn
 from jaxattr.checkpoints import load_variables
-from jaxattr.evaluation import ApplyFn
 
 
 class Pretrained(NamedTuple):

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxattr as ja
-from jaxattr.evaluation import mixed_precision
+from jaxattr.apply_fn import mixed_precision
 from jaxattr.training import Batch
 from tests.defenses.cases import KEY, OBJECTIVES
 

@@ -11,7 +11,7 @@ import scipy.special
 
 import jaxattr as ja
 from jaxattr.defenses import _attacked
-from jaxattr.evaluation import Batch
+from jaxattr.labeled import Batch
 from tests.defenses.cases import BALL, KEY, OBJECTIVES, batch, linear, run, symmetric
 
 EXPLAINING = {

@@ -18,7 +18,8 @@ from training_runs import ADVERSARIAL, comparable, first_weight, free_port, init
 
 import jaxattr as ja
 from jaxattr import parallel, training
-from jaxattr.evaluation import Batch, frozen
+from jaxattr.apply_fn import as_classifier
+from jaxattr.labeled import Batch
 
 # Not Adam: the bias before batch normalization has gradient zero, and Adam makes steps of its rounding errors.
 RUN = {"objective": ADVERSARIAL, "epochs": None, "log_every": 1, "optimizer": optax.sgd(0.3, momentum=0.9)}
@@ -118,7 +119,7 @@ def explained(apply_fn, variables, batch, key):
     """How far an attack moves integrated gradients: three loops around convolutions, differentiated again."""
     attribute = ja.attributions.integrated_gradients(num_steps=3)
     attack = ja.attacks.ifia(ja.LInf(0.1), attribute, ja.attacks.euclidean(), num_steps=2)
-    constant, logits_fn = frozen(apply_fn, jax.lax.stop_gradient(variables)), frozen(apply_fn, variables)
+    constant, logits_fn = as_classifier(apply_fn, jax.lax.stop_gradient(variables)), as_classifier(apply_fn, variables)
 
     def distance(x, label, key):
         attacked = jax.lax.stop_gradient(attack(constant, x, label, key).x)
