@@ -23,6 +23,9 @@ from jaxattr import parallel as parallel
 from jaxattr._build import Call as Call
 from jaxattr._build import build as build
 from jaxattr._build import parse as parse
+from jaxattr._spec import described as described
+from jaxattr.attribution import Attribution as Attribution
+from jaxattr.attribution import as_attribution as as_attribution
 from jaxattr.balls import L2 as L2
 from jaxattr.balls import LInf as LInf
 from jaxattr.jacobian import AttributionJacobian as AttributionJacobian
@@ -32,6 +35,7 @@ from jaxattr.programs.kinks import kinks as kinks
 from jaxattr.programs.smooth import SmoothMatch as SmoothMatch
 from jaxattr.programs.smooth import smooth as smooth
 from jaxattr.programs.smooth import smooth_match as smooth_match
+from jaxattr.method import Method as Method
 from jaxattr.samples import map_samples as map_samples
 from jaxattr.samples import over_samples as over_samples
 
@@ -43,7 +47,9 @@ if TYPE_CHECKING:
     from jaxattr import defenses as defenses
     from jaxattr import labeled as labeled
     from jaxattr import models as models
+    from jaxattr import preemption as preemption
     from jaxattr import training as training
+    from jaxattr import weights as weights
     from jaxattr import zoo as zoo
     from jaxattr.training import fit as fit
 
@@ -52,7 +58,10 @@ __version__ = "0.1.0"
 _xla.avoid_crashes()
 
 # Modules that need Flax, Orbax or TFDS are imported on first use: bounds of a model from elsewhere need none of them.
-_LAZY_MODULES = ("accuracy", "apply_fn", "checkpoints", "data", "defenses", "labeled", "models", "training", "zoo")
+_LAZY_MODULES = (
+    *("accuracy", "apply_fn", "checkpoints", "data", "defenses", "labeled", "models", "preemption"),
+    *("training", "weights", "zoo"),
+)
 
 
 def __getattr__(name: str):

@@ -1,4 +1,4 @@
-"""Write files in one step, so that a process that is killed leaves no half of one."""
+"""Write files in one step, so that a process that is killed leaves no half of one, and spare the files of others."""
 
 import os
 from collections.abc import Callable
@@ -27,3 +27,31 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def foreign_names(directory: Path, marker: str) -> list[str]:
+    """Return the names of what a directory holds, none if a file ``marker`` says that the directory is ours.
+
+    Args:
+      directory: may be absent, and then holds nothing.
+      marker: name of a file that we write into each directory of ours.
+
+    Raises:
+      FileExistsError: if ``directory`` is a file.
+
+    Example:
+      >>> import tempfile
+      >>> directory = Path(tempfile.mkdtemp())
+      >>> (directory / "thesis.tex").touch()
+      >>> foreign_names(directory, ".ours")
+      ['thesis.tex']
+      >>> (directory / ".ours").touch()
+      >>> foreign_names(directory, ".ours")
+      []
+    """
+    if not directory.exists() or (directory / marker).exists():
+        return []
+    if not directory.is_dir():
+        raise FileExistsError(f"{directory} is a file; choose another directory.")
+    # Another process may have written the marker just now.
+    return sorted(path.name for path in directory.iterdir() if path.name != marker)

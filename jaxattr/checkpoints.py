@@ -1,23 +1,16 @@
-"""Store training states and weights on disk, and notice preemption; no other module names Orbax."""
+"""Store the states of a training run with Orbax, which no other module names."""
 
 import os
-import signal
-import threading
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
-import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.experimental import multihost_utils
 
-from jaxattr._files import write_atomic
+from jaxattr import _files
 
-_PARTS = {"state", "meta", "_CHECKPOINT_METADATA", "commit_success.txt"}
-_TEMPORARY = ".orbax-checkpoint-tmp"
+_MARKER = ".jaxattr-checkpoints"
 
 
 class Checkpoints:
@@ -47,13 +40,7 @@ class Checkpoints:
         if max_to_keep < 1:
             raise ValueError(f"`max_to_keep` is {max_to_keep}; keep at least one checkpoint.")
         self.directory = Path(directory).absolute()
-        foreign = _foreign(self.directory)
-        if foreign:
-            raise FileExistsError(
-                f"{self.directory} is to hold checkpoints and nothing else, but it has "
-                f"{', '.join(foreign)}; choose another directory, or move these away."
-            )
-        self.directory.mkdir(parents=True, exist_ok=True)
+        _take(self.directory)
         ocp = _orbax()
         self._manager = ocp.CheckpointManager(
             self.directory,
@@ -157,52 +144,6 @@ class Checkpoints:
         self.close()
 
 
-class Preemption:
-    """A context in which SIGTERM, with which clusters announce the end, is noticed.
-
-    In one process it is a signal handler, set in the main thread only (Python allows it nowhere else) and only where
-    SIGTERM is not ignored. With several processes it is JAX's preemption service, which
-    ``jax.distributed.initialize`` starts: a signal to any one process lets all of them stop after the same step.
-
-    Attributes:
-      received: whether this process has noticed SIGTERM or agreed with others to stop.
-    """
-
-    def __init__(self):
-        self.received = False
-        self._before: Any = None
-
-    def __enter__(self) -> "Preemption":
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        # A handler that was not set from Python (None) could not be put back.
-        if (
-            jax.process_count() == 1
-            and in_main_thread
-            and signal.getsignal(signal.SIGTERM) not in (None, signal.SIG_IGN)
-        ):
-            self._before = signal.signal(signal.SIGTERM, self._notice)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _notice(self, number: int, frame: Any) -> None:
-        del number, frame
-        self.received = True
-
-    def after(self, step: int) -> bool:
-        """Return whether to stop after this step; every process calls it once a step."""
-        if jax.process_count() > 1 and getattr(jax.config, "jax_enable_preemption_service", False):
-            self.received |= multihost_utils.reached_preemption_sync_point(step)
-        return self.received
-
-    def pass_on(self) -> None:
-        """Call the handler that was there before, such as one that puts the job back into the queue."""
-        if callable(self._before):
-            self._before(signal.SIGTERM, None)
-
-
 def _orbax() -> Any:
     """Import Orbax, which is slow to import, and which weights in a file do not need."""
     try:
@@ -212,91 +153,26 @@ def _orbax() -> Any:
     return ocp
 
 
-def _foreign(directory: Path) -> list[str]:
-    if not directory.exists():
-        return []
-    if not directory.is_dir():
-        return [f"a file of that name ({directory.name})"]
-
-    def ours(path: Path) -> bool:
-        if _TEMPORARY in path.name:
-            return True
-        return (
-            path.name.isdecimal()
-            and path.is_dir()
-            and all(part.name in _PARTS or _TEMPORARY in part.name for part in path.iterdir())
+def _take(directory: Path) -> None:
+    """Mark a directory as one of checkpoints; refuse it if it holds something else."""
+    foreign = [name for name in _files.foreign_names(directory, _MARKER) if not _is_checkpoint(directory / name)]
+    if foreign:
+        raise FileExistsError(
+            f"{directory} is to hold checkpoints and nothing else, but it has {', '.join(foreign)}; choose another"
+            " directory, or move these away."
         )
+    directory.mkdir(parents=True, exist_ok=True)
+    # An empty file is there at once, or not at all: several processes may make it at the same time.
+    (directory / _MARKER).touch()
 
-    return sorted(path.name for path in directory.iterdir() if not ours(path))
 
+def _is_checkpoint(path: Path) -> bool:
+    """Return whether a folder is a checkpoint, complete or left by a process that was killed while it saved.
 
-def save_variables(path: str | os.PathLike, variables: Mapping[str, Any], *, overwrite: bool = False) -> None:
-    """Write weights as a compressed NumPy archive, one array per leaf, named by its path of keys.
-
-    The format holds arrays only: reading it runs no code.
-
-    Args:
-      path: ends in ``.npz``.
-      variables: nested dictionaries of arrays, as in ``{"params": {"Dense_0": {"kernel": ...}}}``.
-      overwrite: replace a file of this name.
-
-    Raises:
-      FileExistsError: if there is such a file and ``overwrite`` is False.
-      TypeError: if a leaf is not a real or boolean array, or has a dtype that NumPy lacks (cast
-        bfloat16 first).
-      ValueError: if the path has another suffix, or a key is not a string without a slash.
-
-    Example:
-      >>> import tempfile
-      >>> path = Path(tempfile.mkdtemp()) / "weights.npz"
-      >>> save_variables(path, {"params": {"Dense_0": {"bias": np.zeros(2, np.float32)}}})
-      >>> np.load(path).files
-      ['params/Dense_0/bias']
+    This recognizes the directories of runs that were begun before directories had a marker.
     """
-    path = _npz(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it, or choose another name.")
-    leaves = {}
-    for keys, leaf in flatten_dict(dict(variables)).items():
-        if not all(isinstance(key, str) and key and "/" not in key for key in keys):
-            raise ValueError(f"keys have to be non-empty strings without a slash, got {keys}.")
-        array = np.asarray(leaf)
-        if array.dtype.kind not in "fiub":
-            raise TypeError(f"{'/'.join(keys)} has dtype {array.dtype}, which .npz files cannot hold.")
-        leaves["/".join(keys)] = array
-
-    def write(temporary: Path) -> None:
-        # Given a name, NumPy would add a suffix to it.
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **leaves)
-
-    write_atomic(path, write)
-
-
-def load_variables(path: str | os.PathLike) -> dict[str, Any]:
-    """Read weights written by :func:`save_variables`, as nested dictionaries of NumPy arrays.
-
-    Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if it is damaged or not an archive of arrays.
-    """
-    path = _npz(path)
-    with path.open("rb") as file:
-        # NumPy would try anything but a zip archive as a single array, or as a pickle.
-        if not zipfile.is_zipfile(file):
-            raise ValueError(f"{path} is damaged, or no archive of arrays.")
-        file.seek(0)
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                leaves = {tuple(name.split("/")): archive[name] for name in archive.files}
-            return unflatten_dict(leaves)
-        # Damage shows as nearly any type of exception, depending on the byte.
-        except Exception as error:
-            raise ValueError(f"{path} is damaged, or no archive of arrays: {error}") from error
-
-
-def _npz(path: str | os.PathLike) -> Path:
-    path = Path(path)
-    if path.suffix != ".npz":
-        raise ValueError(f"weights are stored in .npz files, got {path.name!r}.")
-    return path
+    step, _, rest = path.name.partition(".")
+    if not (step.isdecimal() and path.is_dir()):
+        return False
+    # Orbax adds to the number until a checkpoint is complete; it then has the two items that `save` names.
+    return bool(rest) or {"state", "meta"} <= {part.name for part in path.iterdir()}

@@ -29,9 +29,10 @@ from jaxattr._history import History
 from jaxattr.accuracy import accuracy, robust_accuracy
 from jaxattr.apply_fn import ApplyFn, TrainingObjective, Variables
 from jaxattr.labeled import Batch
+from jaxattr.preemption import Preemption
 
 if TYPE_CHECKING:
-    from jaxattr.checkpoints import Checkpoints, Preemption
+    from jaxattr.checkpoints import Checkpoints
 
 __all__ = ["Batch", "FitResult", "Interrupted", "accuracy", "fit", "robust_accuracy"]
 
@@ -185,7 +186,7 @@ def fit(
     with ExitStack() as stack:
         checkpoints, preemption, identity, meta = None, None, {}, {}
         if checkpoint_dir is not None:
-            from jaxattr.checkpoints import Checkpoints, Preemption  # noqa: PLC0415  (Orbax is slow to import)
+            from jaxattr.checkpoints import Checkpoints  # noqa: PLC0415  (Orbax is slow to import)
 
             checkpoints = stack.enter_context(Checkpoints(checkpoint_dir))
             preemption = stack.enter_context(Preemption())
@@ -331,7 +332,7 @@ def _means(pending: list[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: np.mean([metrics[name] for metrics in values]) for name in values[0]}
 
 
-def _leave(checkpoints: "Checkpoints", preemption: "Preemption") -> NoReturn:
+def _leave(checkpoints: "Checkpoints", preemption: Preemption) -> NoReturn:
     step = checkpoints.latest_step() or 0
     path = checkpoints.path(step)
     if jax.process_index() == 0:

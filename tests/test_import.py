@@ -14,7 +14,10 @@ FOREIGN = (
     *("flax", "equinox", "haiku", "orbax", "chex", "beartype"),
     *("tensorflow_datasets", "tensorflow", "torch", "matplotlib", "sklearn", "polars", "pandas", "pyarrow"),
 )
-LAZY = ("checkpoints", "data", "defenses", "models", "training", "zoo")
+LAZY = (
+    *("accuracy", "apply_fn", "checkpoints", "data", "defenses", "labeled", "models", "preemption"),
+    *("training", "weights", "zoo"),
+)
 
 
 def fresh(code: str) -> str:

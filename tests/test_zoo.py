@@ -97,7 +97,7 @@ def test_an_unknown_name_lists_what_there_is(folder):
 def test_half_precision_is_read_as_float32(folder):
     network = ja.zoo.load("digits/other", folder)
     halved = jax.tree.map(lambda leaf: leaf.astype(np.float16), network.variables)
-    ja.checkpoints.save_variables(folder / "digits/other.npz", halved, overwrite=True)
+    ja.weights.save_variables(folder / "digits/other.npz", halved, overwrite=True)
     card = {**network.card, "weights": ja.zoo.weights_hash(halved)}
     (folder / "digits/other.json").write_text(json.dumps(card))
     leaves, before = (jax.tree.leaves(tree) for tree in (ja.zoo.load("digits/other", folder).variables, halved))
@@ -109,7 +109,7 @@ def test_half_precision_is_read_as_float32(folder):
 def test_weights_of_another_card_are_refused(folder):
     network = ja.zoo.load("digits/other", folder)
     moved = jax.tree.map(lambda leaf: leaf + np.float32(1e-3), network.variables)
-    ja.checkpoints.save_variables(folder / "digits/other.npz", moved, overwrite=True)
+    ja.weights.save_variables(folder / "digits/other.npz", moved, overwrite=True)
     with pytest.raises(ValueError, match="not those that the card was written for"):
         ja.zoo.load("digits/other", folder)
 

@@ -76,6 +76,11 @@ def slowly(variables):
     return first_weight(variables)
 
 
+def saved_steps(directory):
+    """The steps of the complete checkpoints."""
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+
+
 def start(code, *arguments, **environment):
     """Run Python code that may import this module, in another process."""
     path = os.pathsep.join([str(TESTS), str(TESTS.parent)])

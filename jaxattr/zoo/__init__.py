@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 
 from jaxattr import _fingerprint, models
 from jaxattr.apply_fn import ApplyFn
-from jaxattr.checkpoints import load_variables
+from jaxattr.weights import load_variables
 
 
 class Pretrained(NamedTuple):

@@ -42,7 +42,7 @@ def output(tmp_path):
     described["environment"] = {}
     (run / "run.json").write_text(json.dumps(described))
     (run / "network.json").write_text(json.dumps(network.card))
-    ja.checkpoints.save_variables(run / "network.npz", network.variables)
+    ja.weights.save_variables(run / "network.npz", network.variables)
     (folder / "networks" / "digits-trades").mkdir()
     (tmp_path / "README.md").write_text(f"before\n\n{take_in.BEGIN}\nold\n{take_in.END}\n\nafter\n")
     return folder

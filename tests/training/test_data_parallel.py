@@ -14,7 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from training_runs import ADVERSARIAL, comparable, first_weight, free_port, initial, start, train, wait_for_lines
+from training_runs import (
+    ADVERSARIAL,
+    comparable,
+    first_weight,
+    free_port,
+    initial,
+    saved_steps,
+    start,
+    train,
+    wait_for_lines,
+)
 
 import jaxattr as ja
 from jaxattr import parallel, training
@@ -204,7 +214,7 @@ def test_two_processes_give_the_trajectory_of_one_and_stop_together(variables, a
     chex.assert_trees_all_equal(first, second)
     assert [leaf.shape for leaf in first] == [leaf.shape for leaf in jax.tree.leaves(alone.variables)]
     # One process continues the checkpoint of two.
-    step = max(int(path.name) for path in (tmp_path / "run").iterdir())
+    step = max(saved_steps(tmp_path / "run"))
     assert step > 3
     resumed = train(variables, checkpoint_dir=tmp_path / "run", **RUN, steps=step + 3)
     assert comparable(resumed.history)[: len(rows)] == comparable(rows)

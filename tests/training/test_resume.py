@@ -6,7 +6,7 @@ import signal
 import chex
 import numpy as np
 import pytest
-from training_runs import comparable, first_weight, initial, start, train, wait_for_lines
+from training_runs import comparable, first_weight, initial, saved_steps, start, train, wait_for_lines
 
 from jaxattr import training
 
@@ -29,7 +29,7 @@ def test_killed_run_ends_as_the_one_that_was_not(variables, tmp_path):
         train(variables, evaluate=power_cut, evaluate_every=11, **options)
     with log.open("a") as file:
         file.write('{"step": 11, "lo')
-    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["4", "8"]
+    assert saved_steps(tmp_path / "killed") == [4, 8]
     resumed = train(variables, **options)
     chex.assert_trees_all_equal(resumed.variables, whole.variables)
     assert resumed.step == whole.step == 18
@@ -62,7 +62,7 @@ def test_process_that_is_killed_at_any_moment_can_be_restarted(variables, tmp_pa
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    reached = max(int(path.name) for path in (tmp_path / "run").iterdir() if path.name.isdecimal())
+    reached = max(saved_steps(tmp_path / "run"))
     assert reached >= 9
     options = {"steps": reached + 5, "epochs": None, "log_every": 1, "evaluate": first_weight, "evaluate_every": 1}
     resumed = train(variables, checkpoint_dir=tmp_path / "run", log=tmp_path / "log.jsonl", **options)
@@ -79,10 +79,9 @@ def test_process_that_is_preempted_saves_and_ends(variables, tmp_path):
     process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 143, output
-    (checkpoint,) = (tmp_path / "run").iterdir()
-    step = int(checkpoint.name)
+    (step,) = saved_steps(tmp_path / "run")
     assert step >= 8
-    assert f"SIGTERM: stopped after step {step}; the same call continues from {checkpoint}" in output
+    assert f"SIGTERM: stopped after step {step}; the same call continues from {tmp_path / 'run' / str(step)}" in output
     assert "Traceback" not in output
     options = {"steps": step + 10, "epochs": None, "log_every": 7, "evaluate": first_weight, "evaluate_every": 1}
     resumed = train(variables, checkpoint_dir=tmp_path / "run", checkpoint_every=10**6, **options)
@@ -95,7 +94,7 @@ def test_handler_that_was_there_is_called_after_the_save_and_put_back(variables,
     seen = []
 
     def requeue(number, frame):
-        seen.append((number, sorted(path.name for path in (tmp_path / "run").iterdir())))
+        seen.append((number, saved_steps(tmp_path / "run")))
 
     def terminated(_):
         signal.raise_signal(signal.SIGTERM)
@@ -112,7 +111,7 @@ def test_handler_that_was_there_is_called_after_the_save_and_put_back(variables,
         signal.signal(signal.SIGTERM, before)
     # During the evaluation after step 5, and so after step 6.
     assert (caught.value.step, caught.value.path, caught.value.code) == (6, tmp_path / "run" / "6", 143)
-    assert seen[0] == (signal.SIGTERM, ["3", "6"])
+    assert seen[0] == (signal.SIGTERM, [3, 6])
     assert [number for number, _ in seen] == [signal.SIGTERM] * 3
     assert result.step == 7
 
