@@ -1,8 +1,8 @@
 """Attack explanations and predictions: ``attack(logits_fn, x, label, key) -> AttackResult``, one file each."""
 
 from jaxattr.attacks._ascent import AttackObjective as AttackObjective
-from jaxattr.attacks._ascent import AttackResult as AttackResult
 from jaxattr.attacks._ascent import PointObjective as PointObjective
+from jaxattr.attacks._result import AttackResult as AttackResult
 from jaxattr.attacks.attained import attained as attained
 from jaxattr.attacks.dissimilarity import DISSIMILARITIES as DISSIMILARITIES
 from jaxattr.attacks.dissimilarity import Compared as Compared
@@ -15,6 +15,7 @@ from jaxattr.attacks.dissimilarity import targeted as targeted
 from jaxattr.attacks.dissimilarity import top_k as top_k
 from jaxattr.attacks.ifia import ifia as ifia
 from jaxattr.attacks.objectives import OBJECTIVES as OBJECTIVES
+from jaxattr.attacks.objectives import NamedObjective as NamedObjective
 from jaxattr.attacks.objectives import cross_entropy as cross_entropy
 from jaxattr.attacks.objectives import deviation as deviation
 from jaxattr.attacks.objectives import difference_of_logits_ratio as difference_of_logits_ratio

@@ -1,7 +1,13 @@
-"""Climb an objective by projected gradient steps: the loop of every gradient attack of the library.
+"""Ascend an objective by gradient steps: ``init``, ``step`` and ``run``, the loop of every gradient attack.
 
-An *objective* gives the ascent direction and the merit by which the kept iterate is chosen; the ball is the domain. One
-``lax`` loop traces an attack once, whatever its number of steps; ``vmap`` it over samples, and over keys for restarts.
+A step evaluates the objective at the current iterate and then asks two rules. The *move* says which point comes next;
+the *keep* says whether the iterate is the one to return so far, and may send the search elsewhere. Each rule has a
+memory of its own in the state, as an optimizer of Optax has. One ``lax`` loop traces an attack once, whatever its
+number of steps; ``vmap`` it over samples, and over keys for restarts.
+
+Projected ascent (:func:`projected_ascent`) is the move :func:`steepest` with one of three keeps. Other attacks reuse
+the loop with rules of their own: a move that remembers the previous iterate and its step size, for momentum and
+halving; a keep that takes the nearest iterate that has lost the label, for the smallest perturbation.
 """
 
 from collections.abc import Callable
@@ -11,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxattr import _checks, _logits
+from jaxattr import _checks
+from jaxattr.attacks._result import AttackResult, Domain, finish, predict
 from jaxattr.balls import Ball, require
 from jaxattr.method import Method
 from jaxattr.types import LogitsFn
@@ -20,7 +27,7 @@ Keep = Literal["last", "best", "best_label_kept"]
 
 
 class PointObjective(NamedTuple):
-    """Functions of an objective at one sample.
+    """The functions of an objective at one sample.
 
     Attributes:
       value: ``x' -> scalar``, by which iterates are compared; larger is a stronger attack.
@@ -38,103 +45,213 @@ class PointObjective(NamedTuple):
     even: bool = False
     kinks: int = 0
 
+    @property
+    def ascent(self) -> Callable[[Array], tuple[Array, Array]]:
+        """Return ``x' -> (score, direction)`` for a loop that compares scores and normalizes directions."""
+        return self.value_and_grad if self.steer is None else self.steer
+
 
 AttackObjective = Callable[[LogitsFn, Array, Any], PointObjective]
 """An objective is ``objective(logits_fn, x, label) -> PointObjective``; x is the clean sample."""
 
 
-class AttackResult(NamedTuple):
-    """The outcome of an attack, recomputed at the returned ``x`` after one more projection.
+class Move(NamedTuple):
+    """A rule for the next iterate.
 
     Attributes:
-      x: the perturbed input, inside of ball and box.
-      objective: the attack's own measure of success there.
-      label: the class predicted there; -1 where the logits are not finite and no class is predicted.
-      label_kept: whether that is the class predicted for the clean sample; never where logits or input are not
-        finite, or the clean sample is outside of the box.
-      distance: norm of the perturbation, at most epsilon.
-      stalled: whether the attack could not try: at every step all entries of the gradient were zero or not finite. The
-        result then says nothing about robustness.
-      kinks: how many operations of the network are not twice differentiable, for attacks that differentiate an
-        attribution with ``kinks="allow"``; 0 for all others.
+      init: ``start -> memory``, any pytree of arrays.
+      update: ``(memory, current, score, gradient) -> (following, memory)``. The gradient is finite.
     """
 
-    x: Array
-    objective: Array
-    label: Array
-    label_kept: Array
-    distance: Array
-    stalled: Array
-    kinks: Array
+    init: Callable[[Array], Any]
+    update: Callable[[Any, Array, Array, Array], tuple[Array, Any]]
 
 
-def predict(logits_fn: LogitsFn, x: Array) -> Array:
-    """Return the predicted class, or -1 where the logits are not finite.
-
-    Raises:
-      ValueError: if there is one logit.
-    """
-    logits = logits_fn(x)
-    _logits.require_classes(logits.shape[-1], "an attack")
-    return _logits.predicted(logits)
-
-
-def finish(
-    logits_fn: LogitsFn,
-    ball: Ball,
-    x: Array,
-    perturbed: Array,
-    merit: Callable[[Array], Array],
-    *,
-    stalled: Any = False,
-    kinks: Any = 0,
-) -> AttackResult:
-    """Project once more, and compute the fields of the result at the projected point."""
-    perturbed = ball.project_input(x, perturbed)
-    label = predict(logits_fn, perturbed)
-    # Clipping hides an input outside of the box, so that ``contains`` decides whether the label counts as kept.
-    kept = (label == predict(logits_fn, x)) & (label >= 0) & ball.contains(x, perturbed)
-    distance = ball.norm(perturbed - x)
-    return AttackResult(
-        perturbed, merit(perturbed), label, kept, distance, jnp.asarray(stalled, bool), jnp.asarray(kinks, jnp.int32)
-    )
-
-
-class _Walk(NamedTuple):
-    """The state of the ascent loop.
+class Keeper(NamedTuple):
+    """A rule for the iterate to return.
 
     Attributes:
-      current: the iterate.
-      chosen: the one to return: the best so far, or for ``last`` the last with a finite merit.
-      score: of ``chosen``.
-      anchor: the last iterate that kept the label.
-      mirrored: whether an iterate has lost the label already.
-      stalled: whether no step so far had a usable gradient.
+      init: ``start -> memory``, any pytree of arrays.
+      update: ``(memory, state, score, following) -> (take, following, memory)``: whether ``state.current``, which has
+        this score, is the one to return from now on, and the next iterate, which the rule may change.
+    """
+
+    init: Callable[[Array], Any]
+    update: Callable[[Any, "State", Array, Array], tuple[Array, Array, Any]]
+
+
+class State(NamedTuple):
+    """The state of an ascent at one sample.
+
+    Attributes:
+      current: the iterate that the next step evaluates; changes in every step.
+      chosen: the iterate to return; becomes ``current`` in steps in which the keep rule takes it.
+      score: of ``chosen``, minus infinity at first; changes together with ``chosen``.
+      stalled: whether no step so far had a usable gradient; true at first, false from the first such step on.
+      moves: the memory of the move rule; the rule changes it in every step.
+      keeps: the memory of the keep rule; the rule changes it in every step.
     """
 
     current: Array
     chosen: Array
     score: Array
-    anchor: Array
-    mirrored: Array
     stalled: Array
+    moves: Any
+    keeps: Any
 
 
-def _require_functions(climb: Any) -> PointObjective:
-    if not isinstance(climb, PointObjective):
+def init(start: Array, move: Move, keep: Keeper, *, fallback: Array | None = None) -> State:
+    """Build the state before the first step.
+
+    Args:
+      start: the first iterate.
+      move: the rule for the next iterate.
+      keep: the rule for the iterate to return.
+      fallback: the input to return where no iterate is taken; ``start`` by default.
+    """
+    # Logits may have another precision than x: compare scores in the finer one of x's and the default precision.
+    precision = jnp.promote_types(start.dtype, jnp.result_type(float))
+    return State(
+        current=start,
+        chosen=start if fallback is None else fallback,
+        score=jnp.full((), -jnp.inf, precision),
+        stalled=jnp.ones((), bool),
+        moves=move.init(start),
+        keeps=keep.init(start),
+    )
+
+
+def step(state: State, evaluate: Callable[[Array], tuple[Array, Array]], move: Move, keep: Keeper) -> State:
+    """Evaluate the current iterate, decide whether to keep it, and go on to the next one.
+
+    Args:
+      state: the state before the step.
+      evaluate: ``x' -> (score, gradient)``. Entries of the gradient that are not finite count as zero.
+      move: the rule for the next iterate.
+      keep: the rule for the iterate to return.
+    """
+    score, gradient = evaluate(state.current)
+    score, gradient = score.astype(state.score.dtype), jnp.where(jnp.isfinite(gradient), gradient, 0)
+    following, moves = move.update(state.moves, state.current, score, gradient)
+    take, following, keeps = keep.update(state.keeps, state, score, following)
+    return State(
+        current=following,
+        chosen=jnp.where(take, state.current, state.chosen),
+        score=jnp.where(take, score, state.score),
+        stalled=state.stalled & ~jnp.any(gradient != 0),
+        moves=moves,
+        keeps=keeps,
+    )
+
+
+def run(
+    state: State,
+    evaluate: Callable[[Array], tuple[Array, Array]],
+    move: Move,
+    keep: Keeper,
+    num_steps: int,
+    *,
+    then: Array | None = None,
+    unroll: int = 1,
+) -> State:
+    """Make ``num_steps`` steps in one loop.
+
+    Args:
+      state: from :func:`init`.
+      evaluate: as in :func:`step`.
+      move: as in :func:`step`.
+      keep: as in :func:`step`.
+      num_steps: evaluations of the objective.
+      then: a second iterate, which takes the place of the move from the first one. An ascent that starts at a random
+        point can so judge the clean sample, too, in the same loop: the attribution is compiled once.
+      unroll: steps per compiled iteration.
+    """
+
+    def body(t: Array, state: State) -> State:
+        following = step(state, evaluate, move, keep)
+        if then is None:
+            return following
+        # A move that is not made must not be remembered.
+        moves = jax.tree.map(lambda old, new: jnp.where(t == 0, old, new), state.moves, following.moves)
+        return following._replace(current=jnp.where(t == 0, then, following.current), moves=moves)
+
+    return jax.lax.fori_loop(0, num_steps, body, state, unroll=unroll)
+
+
+def steepest(domain: Domain, ball: Ball, length: Array) -> Move:
+    """Build the move to ``project(x_t + length * d)``, d the ball's steepest direction for the gradient."""
+
+    def update(memory: Any, current: Array, _: Array, gradient: Array) -> tuple[Array, Any]:
+        return domain.project(current + length * ball.steepest(gradient)), memory
+
+    return Move(lambda _: (), update)
+
+
+def last_finite() -> Keeper:
+    """Build the rule that takes every iterate with a finite score, so that the last one stays."""
+    return Keeper(lambda _: (), lambda memory, _, score, following: (jnp.isfinite(score), following, memory))
+
+
+def best() -> Keeper:
+    """Build the rule that takes an iterate whose score is above that of the chosen one."""
+    return Keeper(lambda _: (), lambda memory, state, score, following: (score > state.score, following, memory))
+
+
+class _Returns(NamedTuple):
+    """The memory of :func:`best_label_kept`.
+
+    Attributes:
+      anchor: the last iterate that kept the label; changes in each step whose iterate kept it.
+      lost: whether an iterate has lost the label; true from the first such step on.
+    """
+
+    anchor: Array
+    lost: Array
+
+
+def best_label_kept(
+    x: Array, keeps_label: Callable[[Array], Array], project: Callable[[Array], Array], *, even: bool
+) -> Keeper:
+    """Build the rule that takes the best of the iterates that keep the label, and sends the others back.
+
+    An iterate that has lost the label goes half of the way back to the last one that had it. The first time, where the
+    objective is even, it goes to the opposite point ``x - (x_t - x)`` instead: to first order one of the two keeps the
+    label, and both are as far.
+
+    Args:
+      x: the clean sample.
+      keeps_label: ``x' -> bool``.
+      project: ``x' -> x'`` inside of the domain.
+      even: see :class:`PointObjective`.
+    """
+
+    def update(memory: _Returns, state: State, score: Array, following: Array) -> tuple[Array, Array, _Returns]:
+        current, (anchor, lost) = state.current, memory
+        kept = keeps_label(current)
+        opposite = ~lost & even
+        back = jnp.where(opposite, project(2 * x - current), (current + anchor) / 2)
+        anchor = jnp.where(kept, current, jnp.where(opposite, x, anchor))
+        return (score > state.score) & kept, jnp.where(kept, following, back), _Returns(anchor, lost | ~kept)
+
+    return Keeper(lambda _: _Returns(x, jnp.zeros((), bool)), update)
+
+
+def _require_functions(given: Any) -> PointObjective:
+    """Return what an objective built, or raise ``TypeError`` if it is no :class:`PointObjective`."""
+    if not isinstance(given, PointObjective):
         raise TypeError(
-            f"`objective` must return a `jaxattr.attacks.PointObjective` for one sample, got {type(climb).__name__}."
+            f"`objective` must return a `jaxattr.attacks.PointObjective` for one sample, got {type(given).__name__}."
             " Accepted are objectives such as `jaxattr.attacks.cross_entropy()`, with parentheses."
         )
-    return climb
+    return given
 
 
-def _start(ball: Ball, x: Array, random_start: bool | float, key: Any) -> Array:
+def _start(domain: Domain, ball: Ball, x: Array, random_start: bool | float, key: Any) -> Array:
     if random_start is False:
         return x
     if random_start is True:
-        return ball.project_input(x, x + ball.sample(key, x.shape, x.dtype))
-    return ball.project_input(x, x + random_start * jax.random.normal(key, x.shape, x.dtype))
+        return domain.project(x + ball.sample(key, x.shape, x.dtype))
+    return domain.project(x + random_start * jax.random.normal(key, x.shape, x.dtype))
 
 
 def projected_ascent(
@@ -152,12 +269,10 @@ def projected_ascent(
     """Ascend by ``x_{t+1} = project(x_t + step_size * steepest(grad objective(x_t)))``, and keep one of the iterates.
 
     Entries of the gradient that are not finite count as zero. With ``keep="best_label_kept"`` the constraint steers as
-    well as selects: an iterate that has lost the label goes half of the way back to the last one that had it. The first
-    time, where the objective is a distance, it goes to the opposite point ``x - (x_t - x)`` instead: to first order one
-    of the two keeps the label, and both are as far.
+    well as selects: see :func:`best_label_kept`.
 
     Args:
-      objective: the objective to climb.
+      objective: the objective to ascend.
       ball: the domain; its steepest direction is the normalized gradient for L2, the signs for LInf.
       num_steps: gradient steps.
       step_size: in units of the input, may be traced; or ``None``.
@@ -179,55 +294,25 @@ def projected_ascent(
     def attack(logits_fn: LogitsFn, x: Array, label: Any, key: Array | None) -> AttackResult:
         x = _checks.sample(x)
         label = _checks.label(logits_fn, x, label)
-        climb = _require_functions(objective(logits_fn, x, label))
-        steer = climb.value_and_grad if climb.steer is None else climb.steer
-        clean_label = predict(logits_fn, x)
-        length = jnp.asarray(step_size, x.dtype)
-        # Logits may have another precision than x: compare scores in the finer one of x's and the default precision.
-        precision = jnp.promote_types(x.dtype, jnp.result_type(float))
-        start = _start(ball, x, random_start, key)
-
-        def look(walk: _Walk) -> tuple[Array, Array, _Walk]:
-            """Return the score of the iterate, the next iterate, and the walk with its ``stalled`` flag updated."""
-            score, gradient = steer(walk.current)
-            gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
-            onward = ball.project_input(x, walk.current + length * ball.steepest(gradient))
-            return score.astype(precision), onward, walk._replace(stalled=walk.stalled & ~jnp.any(gradient != 0))
-
-        def last_step(_, walk: _Walk) -> _Walk:
-            score, onward, walk = look(walk)
-            chosen = jnp.where(jnp.isfinite(score), walk.current, walk.chosen)
-            return walk._replace(current=onward, chosen=chosen)
-
-        def best_step(t: Array, walk: _Walk) -> _Walk:
-            current = walk.current
-            score, following, walk = look(walk)
-            improves = score > walk.score
-            if keep == "best_label_kept":
-                kept = (predict(logits_fn, current) == clean_label) & (clean_label >= 0)
-                improves &= kept
-                opposite = ~walk.mirrored & climb.even
-                back = jnp.where(opposite, ball.project_input(x, 2 * x - current), (current + walk.anchor) / 2)
-                following = jnp.where(kept, following, back)
-                anchor = jnp.where(kept, current, jnp.where(opposite, x, walk.anchor))
-                walk = walk._replace(anchor=anchor, mirrored=walk.mirrored | ~kept)
-            return walk._replace(
-                current=jnp.where(t == 0, start, following),
-                chosen=jnp.where(improves, current, walk.chosen),
-                score=jnp.where(improves, score, walk.score),
-            )
-
-        nothing = jnp.full((), -jnp.inf, precision)
+        functions, domain = _require_functions(objective(logits_fn, x, label)), Domain.of(ball, x)
+        move = steepest(domain, ball, jnp.asarray(step_size, x.dtype))
+        start = _start(domain, ball, x, random_start, key)
         if keep == "last":
-            walk = _Walk(start, x, nothing, x, jnp.zeros((), bool), jnp.ones((), bool))
-            walk = jax.lax.fori_loop(0, num_steps, last_step, walk, unroll=unroll)
-            chosen = jnp.where(predict(logits_fn, walk.current) >= 0, walk.current, walk.chosen)
+            rule = last_finite()
+            state = run(init(start, move, rule, fallback=x), functions.ascent, move, rule, num_steps, unroll=unroll)
+            # The loop has not evaluated the last iterate.
+            chosen = jnp.where(predict(logits_fn, state.current) >= 0, state.current, state.chosen)
         else:
+            rule = best()
+            if keep == "best_label_kept":
+                clean = predict(logits_fn, x)
+                rule = best_label_kept(
+                    x, lambda z: (predict(logits_fn, z) == clean) & (clean >= 0), domain.project, even=functions.even
+                )
             # The loop also judges x itself and the last iterate: it takes two gradients more than steps, and compiles
             # one copy of the attribution instead of three.
-            walk = _Walk(x, x, nothing, x, jnp.zeros((), bool), jnp.ones((), bool))
-            walk = jax.lax.fori_loop(0, num_steps + 2, best_step, walk, unroll=unroll)
-            chosen = walk.chosen
-        return finish(logits_fn, ball, x, chosen, climb.value, stalled=walk.stalled, kinks=climb.kinks)
+            state = run(init(x, move, rule), functions.ascent, move, rule, num_steps + 2, then=start, unroll=unroll)
+            chosen = state.chosen
+        return finish(logits_fn, domain, x, chosen, functions.value, stalled=state.stalled, kinks=functions.kinks)
 
     return Method(name, attack, ball, needs_key=random_start is not False)

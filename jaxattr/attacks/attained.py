@@ -4,16 +4,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr import _checks
+from jaxattr._cost import gradients_of, times, total
 from jaxattr._spec import described
-from jaxattr.attacks._ascent import AttackResult, finish, predict
+from jaxattr.attacks._result import AttackResult, Domain, finish, predict
+from jaxattr.attribution import as_attribution
 from jaxattr.balls import Ball, require
 from jaxattr.method import Method
 from jaxattr.metrics import euclidean
-from jaxattr.types import Attribution, Bound
+from jaxattr.types import AttributionFn, Bound
 
 
 @described
-def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bool = True) -> Method[AttackResult]:
+def attained(ball: Ball, attribute: AttributionFn, bound: Bound, *, keep_label: bool = True) -> Method[AttackResult]:
     """Take the point ``x +- epsilon * direction`` of a bound, clipped to the box, that moves the attribution more.
 
     For L2 the direction is the top singular vector of J, for LInf a sign corner; where the linear model is good, no
@@ -42,7 +44,7 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
       0.2
     """
     require(ball)
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
     _checks.bound(bound)
 
     def attack(logits_fn, x, label, key) -> AttackResult:
@@ -72,7 +74,7 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
             moved = jnp.where(kept, moved, moved - 2 - jnp.max(moved))
         return finish(
             logits_fn,
-            ball,
+            Domain.of(ball, x),
             x,
             points[jnp.argmax(moved)],
             merit,
@@ -80,4 +82,8 @@ def attained(ball: Ball, attribute: Attribution, bound: Bound, *, keep_label: bo
             kinks=getattr(base, "kinks", 0),
         )
 
-    return Method("attained", attack, ball, needs_key=getattr(bound, "needs_key", True))
+    def gradients(size):
+        # The maps at x, at the two points, and at the better one.
+        return total([gradients_of(bound, size), times(4, attribute.gradients)])
+
+    return Method("attained", attack, ball, needs_key=getattr(bound, "needs_key", True), gradients=gradients)

@@ -3,19 +3,20 @@
 from typing import Any
 
 from jaxattr._spec import described
-from jaxattr.attacks._ascent import AttackResult, projected_ascent
+from jaxattr.attacks._ascent import projected_ascent
+from jaxattr.attacks._result import AttackResult
 from jaxattr.attacks.dissimilarity import Dissimilarity, top_k
 from jaxattr.attacks.objectives import deviation
 from jaxattr.balls import Ball
 from jaxattr.method import Method
 from jaxattr.programs.guard import Kinks
-from jaxattr.types import Attribution
+from jaxattr.types import AttributionFn
 
 
 @described
 def ifia(
     ball: Ball,
-    attribute: Attribution,
+    attribute: AttributionFn,
     dissimilarity: Dissimilarity | None = None,
     *,
     num_steps: int = 200,
@@ -67,8 +68,9 @@ def ifia(
       >>> round(float(result.objective), 3)  # sigma_max * epsilon
       0.3
     """
+    compared = top_k(100) if dissimilarity is None else dissimilarity
     return projected_ascent(
-        deviation(attribute, top_k(100) if dissimilarity is None else dissimilarity, kinks=kinks, method="ifia"),
+        deviation(attribute, compared, kinks=kinks, method="ifia"),
         ball,
         num_steps=num_steps,
         step_size=step_size,

@@ -4,7 +4,8 @@ from typing import Any
 
 from jaxattr import _checks
 from jaxattr._spec import described
-from jaxattr.attacks._ascent import AttackObjective, AttackResult, Keep, projected_ascent
+from jaxattr.attacks._ascent import AttackObjective, Keep, projected_ascent
+from jaxattr.attacks._result import AttackResult
 from jaxattr.attacks.objectives import cross_entropy, require_objective
 from jaxattr.balls import Ball
 from jaxattr.method import Method

@@ -3,8 +3,9 @@
 import jax
 
 from jaxattr import _checks
+from jaxattr._cost import gradients_of, times
 from jaxattr._spec import described
-from jaxattr.attacks._ascent import AttackResult
+from jaxattr.attacks._result import AttackResult
 from jaxattr.method import Method
 from jaxattr.types import Attack
 
@@ -38,4 +39,7 @@ def restarts(attack: Attack, num_restarts: int) -> Method[AttackResult]:
     def repeated(logits_fn, x, label, key):
         return jax.vmap(lambda k: attack(logits_fn, x, label, k))(jax.random.split(key, num_restarts))
 
-    return Method("restarts", repeated, getattr(attack, "ball", None))
+    def gradients(size):
+        return times(num_restarts, gradients_of(attack, size))
+
+    return Method("restarts", repeated, getattr(attack, "ball", None), gradients=gradients)
