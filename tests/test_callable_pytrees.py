@@ -3,100 +3,17 @@
 import functools
 import gc
 import weakref
-from dataclasses import dataclass
-from typing import Any
 
-import equinox as eqx
-import flax.linen as nn
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax.tree_util import Partial
+from pytrees import KEY, LABELS, MAKERS, ONE_DEVICE, XS, registered
 
 import jaxattr as ja
-from jaxattr import networks
 
-KEY = jax.random.key(0)
-XS = np.random.default_rng(0).uniform(0.1, 0.9, size=(4, 3)).astype(np.float32)
-LABELS = np.array([0, 1, 1, 0])
-# A program of one device is quicker to compile.
-ONE_DEVICE = {"devices": jax.devices()[:1]}
-
-
-@jax.tree_util.register_dataclass
-@dataclass
-class Registered:
-    """Plain JAX, with an activation that is no array."""
-
-    first: Any
-    second: Any
-    scale: float
-
-    def __call__(self, x):
-        return self.second @ jnp.tanh(self.scale * (self.first @ x))
-
-
-class WithStatistics(nnx.Module):
-    """Dropout and running statistics, off after ``eval()``; over one sample, as NNX's layers take any leading axes."""
-
-    def __init__(self, rngs):
-        self.first, self.second = nnx.Linear(3, 4, rngs=rngs), nnx.Linear(4, 2, rngs=rngs)
-        self.norm, self.dropout = nnx.BatchNorm(4, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
-
-    def __call__(self, x):
-        return self.second(self.dropout(jax.nn.softplus(self.norm(self.first(x)))))
-
-
-LINEN = nn.Sequential([nn.Dense(4), nn.softplus, nn.Dense(2)])
-HAIKU = hk.without_apply_rng(
-    hk.transform(lambda xs: hk.nets.MLP([4, 2], activation=jax.nn.softplus)(xs))  # noqa: PLW0108 (made inside only)
-)
-
-
-def _one_of(params, x):
-    return HAIKU.apply(params, x[None])[0]
-
-
-def nnx_network(seed):
-    module = WithStatistics(nnx.Rngs(seed))
-    module.eval()
-    return module
-
-
-def registered(seed):
-    rng = np.random.default_rng(seed)
-    return Registered(jnp.asarray(rng.normal(size=(4, 3))), jnp.asarray(rng.normal(size=(2, 4))), 0.5)
-
-
-# A network of every framework, by seed, as its users have it.
-MAKERS = {
-    "partial": lambda seed: Partial(jnp.dot, jax.random.normal(jax.random.key(seed), (2, 3))),
-    "registered dataclass": registered,
-    "its method": lambda seed: registered(seed).__call__,
-    "equinox": lambda seed: eqx.nn.MLP(3, 2, 4, 1, activation=jax.nn.softplus, key=jax.random.key(seed)),
-    "nnx": nnx_network,
-    "bound linen": lambda seed: LINEN.bind(LINEN.init(jax.random.key(seed), XS[:1])),
-    "linen by logits_fn": lambda seed: ja.models.logits_fn(LINEN, LINEN.init(jax.random.key(seed), XS[:1])),
-    "functools.partial of linen": lambda seed: functools.partial(LINEN.apply, LINEN.init(jax.random.key(seed), XS[0])),
-    "haiku": lambda seed: Partial(_one_of, HAIKU.init(jax.random.key(seed), XS[:1])),
-}
 every = pytest.mark.parametrize("name", MAKERS)
-
-
-@every
-def test_networks_come_apart_and_together(name):
-    (first, static), (second, other) = (networks.split(MAKERS[name](seed)) for seed in range(2))
-    assert static == other
-    assert hash(static) == hash(other)
-    assert all(isinstance(array, (jax.Array, np.ndarray)) for array in first)
-    assert not static.holds_arrays()
-    x = jnp.asarray(XS[0])
-    value = jax.jit(lambda arrays: networks.merge(arrays, static)(x))
-    for arrays, seed in ((first, 0), (second, 1)):
-        np.testing.assert_allclose(value(arrays), MAKERS[name](seed)(x), rtol=1e-5)
 
 
 @every
@@ -130,37 +47,6 @@ def test_what_is_no_array_is_a_program_of_its_own():
         found = ja.over_samples(method, network, batch_size=8, **ONE_DEVICE)(XS, LABELS)
         np.testing.assert_allclose(found[0], network(XS[0]), rtol=1e-5)
     assert len(traces) == 2
-
-
-def test_static_fields_without_a_hash_or_an_equality_are_taken():
-    @functools.partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["table"])
-    @dataclass
-    class Odd:
-        weights: jax.Array
-        table: Any
-
-        def __call__(self, x):
-            return self.weights @ (x * np.asarray(self.table))
-
-    for table in ([1.0, 2.0, 3.0], np.array([1.0, 2.0, 3.0])):
-        first, second = (Odd(jnp.ones((2, 3)) * s, table) for s in (1, 2))
-        found = ja.over_samples(ja.attributions.saliency(), second, batch_size=8, **ONE_DEVICE)(XS, LABELS)
-        np.testing.assert_allclose(found[0], [2, 4, 6], rtol=1e-6)
-        _, static = networks.split(first)
-        assert static.holds_arrays() == isinstance(table, np.ndarray)
-        assert static == static  # noqa: PLR0124
-
-
-def test_random_keys_inside_of_a_network_are_arrays_too():
-    network = Partial(lambda key, x: x + jax.random.normal(key, (3,)), KEY)
-    arrays, static = networks.split(network)
-    assert jnp.issubdtype(arrays[0].dtype, jnp.integer)
-    np.testing.assert_allclose(networks.merge(arrays, static)(XS[0]), network(XS[0]))
-
-
-def test_a_closure_is_no_pytree():
-    with pytest.raises(TypeError, match=r"callable pytree.*got function"):
-        networks.split(lambda x: x)
 
 
 SALIENCY = ja.attributions.saliency()
