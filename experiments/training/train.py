@@ -1,4 +1,4 @@
-"""Train, measure, store and load the networks of runs, for ``train`` and ``evaluate``.
+"""Train a network with a defense, measure and store it: ``python -m experiments train``.
 
 DIRECTORY/run.json          the resolved configuration, its hash, versions, device
 DIRECTORY/checkpoints/      states, from which a killed training continues
@@ -13,24 +13,22 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 import jaxattr as ja
-from experiments import accuracies, objectives, recipes
 from experiments.datasets import fill, known
-from experiments.recipes import Training
-from experiments.record import StoreError, config_hash, deciding, environment, on_first, open_run, write_text
-from jaxattr.programs import guard
-from jaxattr.programs.guard import Kinks
+from experiments.training import accuracies, objectives, recipes
+from experiments.training.recipes import Training
+from jaxattr.audit import networks
+from jaxattr.audit.networks import NAME
+from jaxattr.audit.run_directory import config_hash, deciding, environment, open_run
+from jaxattr.parallel import on_first
 
 log = logging.getLogger(__name__)
-
-NAME = "network"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +43,8 @@ class TrainConfig:
     dataset: str = "digits"
     """Data set: digits (embedded), mnist, fashion_mnist, cifar10, cifar10_jpeg or oxford_flowers12."""
     defense: str = "natural"
-    """Defense: natural, adversarial, ig_norm, ig_sum_norm, aat, adv_aat, art, trades,
-    or igr on top: natural_igr, adversarial_igr, trades_igr."""
+    """Defense: natural, adversarial, ig_norm, ig_sum_norm, aat, adv_aat, art, trades, or igr on top: natural_igr,
+    adversarial_igr, trades_igr; or a call of a registered one, such as `trades(beta=3.0)`."""
     data_dir: str | None = None
     """Directory of data prepared by TFDS; default: the environment variable TFDS_DATA_DIR."""
     model: str | None = None
@@ -58,22 +56,6 @@ class TrainConfig:
     distributed: bool = False
     """Join several processes: call jax.distributed.initialize(), which finds Slurm, Open MPI and Kubernetes."""
     training: Training = dataclasses.field(default_factory=Training)
-
-
-class Network(NamedTuple):
-    """A trained network.
-
-    Attributes:
-      name: name of its training objective.
-      model: the module.
-      variables: its weights.
-      weights: hash of the weights.
-    """
-
-    name: str
-    model: Any
-    variables: dict[str, Any]
-    weights: str
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -92,76 +74,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
             f"`width` is a positive number of channels, of resnet18 alone; got {config.width} for {model}."
         )
     width = fill(config.width, recipes.default_width(preset, model))
-    output = fill(config.output, f"runs/{config.dataset}-{config.defense}-{preset}")
+    objectives.parse(config.defense)
+    name = objectives.name_of(config.defense)
+    output = fill(config.output, f"runs/{config.dataset}-{name}-{preset}")
     return dataclasses.replace(config, output=output, model=model, width=width, training=training)
-
-
-def complete(directory: Path) -> bool:
-    """Whether a training is finished and its network measured."""
-    return all((directory / f"{NAME}.{suffix}").exists() for suffix in ("npz", "json"))
-
-
-def cards(directory: Path) -> dict[str, dict[str, Any]]:
-    """Read the cards of a run's networks by name, those that a later command added included."""
-    paths = {name: directory / name / f"{NAME}.json" for name in objectives.DEFENSES}
-    return {name: ja.zoo.read_card(path) for name, path in paths.items() if path.exists()}
-
-
-def load(directory: Path) -> Network:
-    """Read the network of a training that is complete.
-
-    Raises:
-      ValueError: if it is not, or a file is damaged.
-    """
-    trained = ja.zoo.load(NAME, directory)
-    return Network(trained.card["defense"], trained.model, trained.variables, trained.card["weights"])
-
-
-def count_kinks(directory: Path, kinks: Kinks = "allow") -> int:
-    """Count the operations of a network that are not twice differentiable in its input.
-
-    Args:
-      directory: directory of a training that is complete.
-      kinks: ``refuse`` any in the words of every bound, before anything is compiled, or ``allow`` them.
-
-    Raises:
-      ValueError: if there are any and they are refused; the message names them.
-    """
-    network, card = load(directory), ja.zoo.read_card(directory / f"{NAME}.json")
-    classify = ja.models.logits_fn(network.model, network.variables)
-    x = jnp.zeros(tuple(card["data"]["shape"]))
-    try:
-        return guard.check(ja.attributions.saliency(), classify, x, kinks, method="evaluate")
-    except ValueError as error:
-        raise ValueError(
-            f"{network.name}: {error}\nOn the command line that is `--kinks allow`; tables and page then say so."
-        ) from error
-
-
-def adopt(name: str, directory: Path) -> None:
-    """Copy a network of the package, and its card, into the directory of a run, unless they are there.
-
-    Raises:
-      ValueError: if there is none of this name.
-      experiments.record.StoreError: if the directory holds another one.
-    """
-    pretrained = ja.zoo.load(name)
-
-    def copy() -> int:
-        if complete(directory):
-            if load(directory).weights != pretrained.card["weights"]:
-                raise StoreError(
-                    f"{directory} holds other weights than {name} of this version; choose another `--output`, or"
-                    f" delete that directory and {directory.parents[1] / 'rows' / directory.name}, its rows."
-                )
-            return 0
-        directory.mkdir(parents=True, exist_ok=True)
-        stored = jax.tree.map(lambda leaf: np.asarray(leaf, pretrained.card["dtype"]), pretrained.variables)
-        ja.checkpoints.save_variables(directory / f"{NAME}.npz", stored, overwrite=True)
-        write_text(directory / f"{NAME}.json", json.dumps(pretrained.card, indent=2) + "\n")
-        return 0
-
-    on_first(copy)
 
 
 def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
@@ -175,13 +91,13 @@ def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
       The card.
 
     Raises:
-      experiments.record.StoreError: if the directory holds something else.
+      jaxattr.audit.run_directory.StoreError: if the directory holds something else.
       FloatingPointError: if the loss is not finite at some step.
       jaxattr.training.Interrupted: after SIGTERM, with the state saved.
     """
     folder = Path(str(config.output))
     _open(folder, config)
-    if complete(folder):
+    if networks.complete(folder):
         log.info("%s: trained before, in %s", config.defense, folder)
         return ja.zoo.load(NAME, folder).card
     data = ja.data.load(config.dataset, "train", config.data_dir, config.training.samples)
@@ -208,9 +124,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
         "environment": environment(),
     }
     if jax.process_index() == 0:
-        # Write the card last: a directory that has one is complete.
-        ja.checkpoints.save_variables(folder / f"{NAME}.npz", variables, overwrite=True)
-        write_text(folder / f"{NAME}.json", json.dumps(card, indent=2) + "\n")
+        networks.write(folder, variables, card)
     log.info("%s: %s", config.defense, accuracies.in_words(card))
     return card
 
@@ -275,7 +189,7 @@ def _fit(model: Any, config: TrainConfig, data: Any, test: Any, folder: Path, pr
 
     return ja.fit(
         objectives.build(config.defense, options, known(config.dataset)),
-        ja.evaluation.mixed_precision(apply_fn) if options.bfloat16 else apply_fn,
+        ja.apply_fn.mixed_precision(apply_fn) if options.bfloat16 else apply_fn,
         # All defenses have the same start: only the objective differs.
         ja.models.init(model, jax.random.fold_in(key, 0), data.x.shape[1:]),
         data,
@@ -287,10 +201,12 @@ def _fit(model: Any, config: TrainConfig, data: Any, test: Any, folder: Path, pr
         checkpoint_every=math.ceil(steps / 20),
         evaluate=evaluate,
         evaluate_every=math.ceil(steps / int(options.evaluations or 1)),
-        log=folder / "training.jsonl",
+        writers=[
+            ja.training.JsonLines(folder / "training.jsonl"),
+            *([ja.training.TensorBoard(folder / "tensorboard")] if importlib.util.find_spec("tensorboardX") else []),
+            *([ja.training.Progress()] if progress else []),
+        ],
         log_every=math.ceil(steps / 100),
-        tensorboard=folder / "tensorboard" if importlib.util.find_spec("tensorboardX") else None,
-        progress=progress,
     )
 
 

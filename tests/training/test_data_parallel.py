@@ -27,9 +27,10 @@ from training_runs import (
 )
 
 import jaxattr as ja
-from jaxattr import parallel, training
+from jaxattr import parallel
 from jaxattr.apply_fn import as_classifier
 from jaxattr.labeled import Batch
+from jaxattr.training import Trainer
 
 # Not Adam: the bias before batch normalization has gradient zero, and Adam makes steps of its rounding errors.
 RUN = {"objective": ADVERSARIAL, "epochs": None, "log_every": 1, "optimizer": optax.sgd(0.3, momentum=0.9)}
@@ -149,13 +150,10 @@ def collectives(objective, convolution):
     model = Images(convolution)
     on, apply_fn, key = parallel.batch_mesh(8), ja.models.apply_fn(model), jax.random.key(0)
     variables = ja.models.init(model, key, (6, 6, 1))
-    optimizer = optax.sgd(0.1)
-    gradient = training._gradient(objective, apply_fn, jax.random.key_impl(key))
-    update = training._update(gradient, optimizer, on)
+    trainer = Trainer(objective, apply_fn, optax.sgd(0.1), mesh=on)
     xs, rows = np.zeros((8, 6, 6, 1), np.float32), np.arange(8)
     batch = Batch(parallel.sharded(xs, rows, on), parallel.sharded(np.zeros(8, np.int32), rows, on))
-    key_data = parallel.replicated(np.asarray(jax.random.key_data(key)), on)
-    text = update.lower(training._initial(variables, optimizer, on), batch, key_data).compile().as_text()
+    text = jax.jit(trainer.step).lower(trainer.init(variables, key), batch).compile().as_text()
     return set(re.findall(r" (all-\w+|collective-permute|reduce-scatter)(?:-start)?\(", text))
 
 
@@ -176,12 +174,13 @@ port, rank, directory = sys.argv[1:]
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(rank))
 import numpy as np, pytest
 import optax
+from jaxattr.training import JsonLines
 from training_runs import ADVERSARIAL, initial, slowly, train
 
 assert jax.process_count() == 2 and len(jax.devices()) == 4 and len(jax.local_devices()) == 2
 directory = Path(directory)
 run = dict(objective=ADVERSARIAL, epochs=None, log_every=1, optimizer=optax.sgd(0.3, momentum=0.9), devices=None,
-           log=directory / f"{rank}.jsonl", checkpoint_dir=directory / "run")
+           writers=[JsonLines(directory / f"{rank}.jsonl")], checkpoint_dir=directory / "run")
 with pytest.raises(ValueError, match="which 4 devices cannot share evenly; accepted are multiples of 4, such as 16"):
     train(initial(), steps=6, batch_size=15, **run)
 with pytest.raises(ValueError, match="at least one of every process, 2 in all"):

@@ -19,7 +19,7 @@ def variables():
 def test_killed_run_ends_as_the_one_that_was_not(variables, tmp_path):
     whole = train(variables, checkpoint_dir=tmp_path / "whole", checkpoint_every=4)
     log = tmp_path / "log.jsonl"
-    options = {"checkpoint_dir": tmp_path / "killed", "checkpoint_every": 4, "log": log}
+    options = {"checkpoint_dir": tmp_path / "killed", "checkpoint_every": 4, "writers": [training.JsonLines(log)]}
 
     def power_cut(_):
         raise KeyboardInterrupt
@@ -48,9 +48,11 @@ def test_killed_run_ends_as_the_one_that_was_not(variables, tmp_path):
 RUN = """
 import sys
 from pathlib import Path
+from jaxattr.training import JsonLines
 from training_runs import initial, slowly, train
 directory, checkpoint_every, log_every = sys.argv[1:]
-train(initial(), steps=10**6, epochs=None, checkpoint_dir=Path(directory, "run"), log=Path(directory, "log.jsonl"),
+train(initial(), steps=10**6, epochs=None, checkpoint_dir=Path(directory, "run"),
+      writers=[JsonLines(Path(directory, "log.jsonl"))],
       checkpoint_every=int(checkpoint_every), log_every=int(log_every), evaluate=slowly, evaluate_every=1)
 """
 
@@ -65,7 +67,8 @@ def test_process_that_is_killed_at_any_moment_can_be_restarted(variables, tmp_pa
     reached = max(saved_steps(tmp_path / "run"))
     assert reached >= 9
     options = {"steps": reached + 5, "epochs": None, "log_every": 1, "evaluate": first_weight, "evaluate_every": 1}
-    resumed = train(variables, checkpoint_dir=tmp_path / "run", log=tmp_path / "log.jsonl", **options)
+    writers = [training.JsonLines(tmp_path / "log.jsonl")]
+    resumed = train(variables, checkpoint_dir=tmp_path / "run", writers=writers, **options)
     whole = train(variables, **options)
     chex.assert_trees_all_equal(resumed.variables, whole.variables)
     assert comparable(resumed.history) == comparable(whole.history)

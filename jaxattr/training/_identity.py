@@ -1,19 +1,19 @@
 """Identify a training run, and refuse to continue another one."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import PRNGKeyArray
 
 from jaxattr import _fingerprint
 from jaxattr.apply_fn import Variables
 from jaxattr.labeled import Batch
+from jaxattr.training._trainer import Trainer
 
 logger = logging.getLogger("jaxattr.training")
 
@@ -28,8 +28,7 @@ _FOLLOWS = {
 
 
 def of_run(
-    gradient: Callable[..., Any],
-    optimizer: optax.GradientTransformation,
+    trainer: Trainer,
     variables: Variables,
     xs: np.ndarray,
     labels: np.ndarray,
@@ -39,8 +38,7 @@ def of_run(
     """Return the identity of a run, keyed by the words of messages; JSON can hold it.
 
     Args:
-      gradient: ``(params, collections, step, batch, key_data) -> pytree``: objective and network; traced, not run.
-      optimizer: traced, not run.
+      trainer: its objective, network and optimizer are traced, and not run.
       variables: where training starts.
       xs: all inputs, in their order.
       labels: their classes.
@@ -50,8 +48,14 @@ def of_run(
     collections = {name: value for name, value in variables.items() if name != "params"}
     params = variables["params"]
     batch = Batch(np.zeros((batch_size, *xs.shape[1:]), xs.dtype), np.zeros(batch_size, labels.dtype))
-    key_data = jax.random.key_data(key)
+    key_data, key_impl = jax.random.key_data(key), jax.random.key_impl(key)
     step = jax.eval_shape(lambda: jnp.asarray(0))
+    optimizer = trainer.optimizer
+
+    def gradient(params, collections, step, batch, key_data):
+        key = jax.random.wrap_key_data(key_data, impl=key_impl)
+        return trainer.gradient(params, collections, step, batch, key)
+
     state = jax.eval_shape(optimizer.init, params)
     return {
         _JAX: jax.__version__,

@@ -1,6 +1,4 @@
 import json
-import struct
-import sys
 
 import chex
 import jax
@@ -13,7 +11,7 @@ from training_runs import ADVERSARIAL, APPLY, initial, make_data, saved_steps, t
 import jaxattr as ja
 from jaxattr import models
 from jaxattr.defenses import natural
-from jaxattr.training import Batch, accuracy, fit
+from jaxattr.training import Batch, JsonLines, Progress, accuracy, fit
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +80,8 @@ def test_training_learns_and_reports(variables, tmp_path, capsys):
         epochs=20,
         evaluate=lambda variables: {"clean": accuracy(APPLY, variables, data)},
         evaluate_every=30,
-        log=log,
+        writers=[JsonLines(log), Progress()],
         log_every=20,
-        progress=True,
     )
     assert result.step == 60
     assert [(row["step"], "clean" in row) for row in result.history] == [
@@ -233,7 +230,7 @@ def test_nan_stops_with_the_step_and_the_last_good_checkpoint(what, tmp_path):
             key=jax.random.key(0),
             checkpoint_dir=directory,
             checkpoint_every=5,
-            log=tmp_path / f"{directory is None}.jsonl",
+            writers=[JsonLines(tmp_path / f"{directory is None}.jsonl")],
         )
 
     # Clipping does not make a number of NaN, and no rate of learning helps a derivative that is not there.
@@ -263,38 +260,6 @@ def test_the_objective_is_traced_once_and_once_more_for_checkpoints(variables, t
         chex.assert_tree_all_finite(result.variables)
 
 
-def test_metrics_may_be_undefined(tmp_path):
-    """The log stays JSON, which has no NaN."""
-
-    def objective(apply_fn, variables, batch, key):
-        return variables["params"].sum(), {"metrics": {"angle": jnp.nan}, "updates": {}}
-
-    log = tmp_path / "log.jsonl"
-    result = fit(
-        objective,
-        APPLY,
-        {"params": jnp.ones(2)},
-        make_data(),
-        optimizer=optax.sgd(0.1),
-        batch_size=50,
-        steps=1,
-        key=jax.random.key(0),
-        log=log,
-    )
-    assert np.isnan(result.history[0]["angle"])
-    assert json.loads(log.read_text())["angle"] is None
-
-
-def test_logs_of_others_are_left_alone(variables, tmp_path):
-    log = tmp_path / "log.jsonl"
-    log.write_text("my notes\n")
-    with pytest.raises(FileExistsError, match=r"log\.jsonl exists"):
-        train(variables, log=log)
-    with pytest.raises(ValueError, match=r"is no log of training: 'my notes'"):
-        train(variables, log=log, checkpoint_dir=tmp_path / "run")
-    assert log.read_text() == "my notes\n"
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -312,6 +277,11 @@ def test_wrong_usage_is_named(variables, changes, message):
         train(variables, **changes)
 
 
+def test_a_writer_outside_of_a_list_is_refused(variables, tmp_path):
+    with pytest.raises(TypeError, match=r"is a list, such as \[ja.training.JsonLines\(path\)\], got JsonLines"):
+        train(variables, writers=JsonLines(tmp_path / "log.jsonl"))
+
+
 def test_variables_without_params_are_refused(variables):
     with pytest.raises(ValueError, match=r"needs 'params', got \['Dense_0'\]"):
         train({"Dense_0": {}})
@@ -325,51 +295,3 @@ def test_optimizers_that_share_the_weights_and_keys_work(variables):
         init=lambda params: params, update=lambda updates, _, params=None: (updates, params)
     )
     train(variables, optimizer=aliased, epochs=1)
-
-
-def curves(directory):
-    """Every scalar in TensorBoard's files, and the step from which older ones are hidden."""
-    from tensorboardX.proto.event_pb2 import Event  # noqa: PLC0415
-
-    scalars, purges = [], []
-    for path in sorted(directory.glob("events.out.tfevents.*")):
-        content, position = path.read_bytes(), 0
-        while position < len(content):
-            # Length, its checksum, the event, its checksum.
-            (length,) = struct.unpack_from("<Q", content, position)
-            event = Event.FromString(content[position + 12 : position + 12 + length])
-            position += length + 16
-            if event.HasField("session_log") and event.session_log.status == event.session_log.START:
-                purges.append(event.step)
-            scalars += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
-    return scalars, purges
-
-
-def test_curves_for_tensorboard(variables, tmp_path, monkeypatch):
-    pytest.importorskip("tensorboardX", reason="tensorboardX is an option that is not installed")
-    # The package names a file by the second: both runs begin within the same one.
-    monkeypatch.setattr("tensorboardX.event_file_writer.time.time", lambda: 1.7e9)
-    directory = tmp_path / "curves"
-    options = {"tensorboard": directory, "log_every": 2, "evaluate": lambda _: {"clean": 0.5}, "epochs": None}
-    options |= {"evaluate_every": 4, "checkpoint_dir": tmp_path / "run", "checkpoint_every": 4}
-    first = train(variables, steps=4, **options)
-    scalars, purges = curves(directory)
-    expected = [(r["step"], n, v) for r in first.history for n, v in r.items() if n not in ("step", "epoch", "seconds")]
-    assert {name for _, name, _ in expected} == {"loss", "grad_norm", "accuracy", "clean"}
-    assert [(step, name) for step, name, _ in scalars] == [(step, name) for step, name, _ in expected]
-    np.testing.assert_allclose([v for _, _, v in scalars], [v for _, _, v in expected], rtol=1e-6)
-    assert purges == []
-    # Continued: what an interrupted run drew from step 5 on is hidden, and the curves go on.
-    train(variables, steps=6, **options)
-    scalars, purges = curves(directory)
-    assert purges == [5]
-    assert {step for step, _, _ in scalars} == {2, 4, 6}
-    with pytest.raises(FileExistsError, match="curves holds the curves of a run"):
-        train(variables, tensorboard=directory, epochs=1)
-
-
-def test_tensorboard_without_its_package_is_an_error_before_training(variables, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ImportError, match=r"needs the package tensorboardX.*pip install tensorboardX"):
-        train(variables, tensorboard=tmp_path / "curves")
-    assert not list(tmp_path.iterdir())

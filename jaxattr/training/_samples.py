@@ -35,7 +35,7 @@ def require_arguments(variables: Variables, n: int, batch_size: int, epochs: int
             raise ValueError(f"`variables` have numbers that are not finite in {jax.tree_util.keystr(path)}.")
 
 
-def samples(
+def checked(
     objective: TrainingObjective, apply_fn: ApplyFn, variables: Variables, data: Any, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs and labels on the host, and refuse invalid ones here, where values are known.
