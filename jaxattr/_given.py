@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxattr.types import Attack, Attribution, Bound
+from jaxattr.types import Attack, AttributionFn, Bound
 
 _ATTRIBUTION = "an attribution `attribute(logits_fn, x, label) -> map`, such as `jaxattr.attributions.saliency()`"
 _BOUND = "a bound `bound(logits_fn, x, label, key)`, such as `jaxattr.bounds.singular_value(attribute, ball)`"
@@ -22,6 +22,8 @@ _ATTACK = "an attack `attack(logits_fn, x, label, key)`, such as `jaxattr.attack
 _METHOD = (
     "an attribution, a bound or an attack, such as `jaxattr.attributions.saliency()` or `jaxattr.attacks.pgd(ball)`"
 )
+# Functions that return one of these are constructors.
+_ANNOTATIONS = ("Attribution", "AttributionFn", "Method", "Callable")
 # The registries of these packages know the names of constructors; the values are their arguments in messages.
 _PACKAGES = {"attributions": "()", "bounds": "(attribute, ball)", "attacks": "(ball, ...)"}
 
@@ -46,7 +48,7 @@ def attribution(value: Any, name: str = "attribute") -> Any:
     _refuse_common(value, name, _ATTRIBUTION, "attributions")
     if is_method(value):
         raise TypeError(f"`{name}` must be {_ATTRIBUTION}; got {value!r}, which is a bound or an attack.")
-    if not is_gradient_attribution(value):
+    if not is_attribution(value):
         _takes(3, value, name, _ATTRIBUTION)
     return value
 
@@ -64,7 +66,7 @@ def attack(value: Any, name: str = "attack") -> Any:
 def method(value: Any, name: str = "method") -> Any:
     """Return ``value`` if it can be called as an attribution, a bound or an attack."""
     _refuse_common(value, name, _METHOD, *_PACKAGES)
-    if not is_method(value) and not is_gradient_attribution(value):
+    if not is_method(value) and not is_attribution(value):
         signature = signature_of(value)
         # A plain function may take a key as its fourth argument, or by that name.
         if signature is None or not (_binds(signature, 4) or _binds(signature, 4, key=None)):
@@ -79,7 +81,7 @@ def network(value: Any, name: str = "logits_fn") -> Any:
       TypeError: if it is no function of one argument: a dictionary of weights, a Flax module without its variables,
         a method in its place, or a function that takes weights, too.
     """
-    if is_method(value) or is_gradient_attribution(value):
+    if is_method(value) or is_attribution(value):
         raise TypeError(
             f"`{name}` must be callable on one input, `(*shape) -> (classes,)`, got the method {value!r}. The method"
             " goes first: `over_samples(method, logits_fn)`, `method(logits_fn, x, label, key)`."
@@ -113,8 +115,8 @@ def is_method(value: Any) -> bool:
     return hasattr(value, "needs_key") and hasattr(value, "ball")
 
 
-def is_gradient_attribution(value: Any) -> bool:
-    """Return whether ``value`` is a gradient attribution of this library."""
+def is_attribution(value: Any) -> bool:
+    """Return whether ``value`` is an attribution of this library, rather than a plain function."""
     return not isinstance(value, type) and hasattr(value, "field") and hasattr(value, "multiplier")
 
 
@@ -149,14 +151,14 @@ def _refuse_common(value: Any, name: str, wanted: str, *packages: str) -> None:
         raise TypeError(f"`{name}` must be {wanted}; got {_kind(value)}.")
     if is_linen(value):
         raise TypeError(f"`{name}` must be {wanted}; got the network {type(value).__name__}. The method goes first.")
-    if is_method(value) or is_gradient_attribution(value):
+    if is_method(value) or is_attribution(value):
         return
     _refuse_constructor(value, name, wanted)
 
 
 def _of_four_arguments(value: Any, name: str, wanted: str, package: str) -> Any:
     _refuse_common(value, name, wanted, package)
-    if is_gradient_attribution(value):
+    if is_attribution(value):
         raise TypeError(f"`{name}` must be {wanted}; got the attribution {value!r}, of which one is built.")
     if not is_method(value):
         _takes(4, value, name, wanted)
@@ -198,11 +200,11 @@ def _makes_a_function(annotation: Any) -> bool:
     if annotation is inspect.Signature.empty:
         return False
     if isinstance(annotation, str):
-        return annotation.split("[")[0].split(".")[-1] in ("GradientAttribution", "Method", "Callable", "Attribution")
-    if annotation in (Attribution, Bound, Attack):
+        return annotation.split("[")[0].split(".")[-1] in _ANNOTATIONS
+    if annotation in (AttributionFn, Bound, Attack):
         return True
     origin = typing.get_origin(annotation) or annotation
-    return origin is collections.abc.Callable or getattr(origin, "__name__", "") in ("GradientAttribution", "Method")
+    return origin is collections.abc.Callable or getattr(origin, "__name__", "") in _ANNOTATIONS
 
 
 def _constructors(*packages: str) -> dict[str, str]:

@@ -16,10 +16,10 @@ from jaxtyping import Float, Int
 
 from jaxattr import _checks, _numerics
 from jaxattr._chunking import map_over
-from jaxattr.gradient_attribution import GradientAttribution
+from jaxattr.attribution import as_attribution
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
-from jaxattr.types import Attribution, LogitsFn
+from jaxattr.types import AttributionFn, LogitsFn
 
 
 class AttributionJacobian(NamedTuple):
@@ -119,7 +119,7 @@ def _rows(product: Callable[[Array], Array], shape: tuple[int, ...], active: Arr
 
 
 def attribution_jacobian(
-    attribute: Attribution,
+    attribute: AttributionFn,
     logits_fn: LogitsFn,
     x: Float[Array, "*shape"],
     label: Any,
@@ -130,7 +130,7 @@ def attribution_jacobian(
 ) -> AttributionJacobian:
     """Return the Jacobian of an attribution at one sample, as products.
 
-    For gradient attributions both products are forward over reverse (:mod:`jaxattr.gradient_attribution`); for any
+    For attributions with a gradient field both products are forward over reverse (:mod:`jaxattr.attribution`); for any
     other function they are its ``jvp`` and ``vjp``. Products run at the highest matmul precision: reduced precision
     (TF32) has relative errors of 1e-3, which changes which attacks seem to violate a bound. For the same reason a
     network that computes in fewer bits than its input has is refused: slopes of bfloat16 are off by 0.4 %.
@@ -163,7 +163,7 @@ def attribution_jacobian(
       >>> J.dense().tolist()
       [[3.0, 2.0], [3.0, 2.0]]
     """
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
     x = _checks.sample(x)
     label = _checks.label(logits_fn, x, label)
     found = guard.check(attribute, logits_fn, x, kinks, method=method)
@@ -172,13 +172,13 @@ def attribution_jacobian(
 
 
 def unchecked_jacobian(
-    attribute: Attribution, logits_fn: LogitsFn, x: Array, label: Any, *, linearize: bool = True
+    attribute: AttributionFn, logits_fn: LogitsFn, x: Array, label: Any, *, linearize: bool = True
 ) -> AttributionJacobian:
     """Return :func:`attribution_jacobian` of arguments that have been checked already.
 
     An attack or a loss claims nothing about the network that it climbs, which may have kinks or compute in few bits.
     """
-    if isinstance(attribute, GradientAttribution):
+    if getattr(attribute, "field", None) is not None:
         return _structured(attribute, logits_fn, x, label, linearize)
     return _generic(attribute, logits_fn, x, label)
 

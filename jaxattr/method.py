@@ -5,15 +5,14 @@ from typing import Any, Generic, TypeVar
 
 from jax import Array
 
-from jaxattr import _checks, _given
-from jaxattr._spec import Spec
+from jaxattr import _checks, _given, _values
 from jaxattr.balls import Ball
 from jaxattr.types import LogitsFn
 
 R = TypeVar("R")
 
 
-class Method(Generic[R]):
+class Method(_values.Value, Generic[R]):
     """A method ``method(logits_fn, x, label, key) -> result`` (bound or attack) together with its threat model.
 
     Callers that run a method over a data set use ``ball`` to refuse inputs outside of its box before anything is
@@ -32,8 +31,6 @@ class Method(Generic[R]):
       needs_key: as given.
       spec: how it was built, where a constructor of this library has built it.
     """
-
-    spec: Spec | None = None
 
     def __init__(
         self,
@@ -97,7 +94,7 @@ class Calling:
     def __init__(self, method: Callable[..., Any]):
         self.name = getattr(method, "name", None) or getattr(method, "__name__", type(method).__name__)
         self._keyword = False
-        if _given.is_gradient_attribution(method):
+        if _given.is_attribution(method):
             self._takes, self.required = False, False
         elif isinstance(method, Method):
             self._takes, self.required = True, method.needs_key

@@ -14,17 +14,16 @@ Bounds scale with the explained output. Probabilities saturate, which changes Ja
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-from jaxattr import _checks, _logits, networks
+from jaxattr import _logits, networks
 from jaxattr._activations import sigmoid
 from jaxattr._spec import described
-from jaxattr.gradient_attribution import GradientAttribution
-from jaxattr.types import Attribution, LogitsFn
+from jaxattr.attribution import Attribution, as_attribution
+from jaxattr.types import AttributionFn, LogitsFn
 
 Output = Callable[[LogitsFn], LogitsFn]
 
@@ -52,7 +51,7 @@ def _identity(logits: Array) -> Array:
     return logits
 
 
-_identity.__name__ = "logit"
+_identity.__name__ = _identity.__qualname__ = "logit"
 logit = _wrapper(_identity)
 
 
@@ -141,7 +140,7 @@ REGISTRY: dict[str, Output] = {
 
 
 @described
-def explaining(attribute: Attribution, output: Output) -> Attribution:
+def explaining(attribute: AttributionFn, output: Output) -> Attribution:
     """Build the attribution of another output than the logit.
 
     Args:
@@ -149,8 +148,8 @@ def explaining(attribute: Attribution, output: Output) -> Attribution:
       output: one of this module's wrappers, or another function from logits function to logits function.
 
     Returns:
-      ``attribute'(logits_fn, x, label) = attribute(output(logits_fn), x, label)``, of the same kind, so that the
-      shortcuts for gradient attributions keep working.
+      ``attribute'(logits_fn, x, label) = attribute(output(logits_fn), x, label)``, with all else that is known
+      of it: field, baseline and cost.
 
     Example:
       >>> import jax.numpy as jnp
@@ -160,25 +159,19 @@ def explaining(attribute: Attribution, output: Output) -> Attribution:
       >>> explained(logits_fn, jnp.array([0.0]), 0).tolist()  # 2 p (1 - p)
       [0.5]
     """
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
     if not callable(output):
         raise TypeError(f"`output` must be a wrapper such as jaxattr.outputs.probability, got {output!r}.")
-    if isinstance(attribute, GradientAttribution):
-        field, inner = attribute.field, attribute.output
+    inner = attribute.output
 
-        def explained(logits_fn: LogitsFn) -> LogitsFn:
-            return output(logits_fn) if inner is None else inner(output(logits_fn))
+    def of_output(function: AttributionFn | None) -> AttributionFn | None:
+        if function is None:
+            return None
+        return lambda logits_fn, x, label: function(output(logits_fn), x, label)
 
-        return GradientAttribution(
-            attribute.name,
-            lambda logits_fn, x, label: field(output(logits_fn), x, label),
-            baseline=attribute.baseline,
-            complete=False,
-            output=explained,
-        )
+    def explained(logits_fn: LogitsFn) -> LogitsFn:
+        return output(logits_fn) if inner is None else inner(output(logits_fn))
 
-    def explained_map(logits_fn: LogitsFn, x: Array, label: Any, key: Array | None = None) -> Array:
-        del key
-        return attribute(output(logits_fn), x, label)
-
-    return explained_map
+    return attribute.replace(
+        function=of_output(attribute.function), field=of_output(attribute.field), complete=False, output=explained
+    )

@@ -3,14 +3,14 @@
 import functools
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxattr import _checks, networks
+from jaxattr import _checks, _values, networks
 from jaxattr.batches import Batches, Programs, Progress, host_arrays
 from jaxattr.method import Calling
 from jaxattr.types import LogitsFn
@@ -104,14 +104,16 @@ class SampleMap(Generic[R]):
         impl = None if key is None else jax.random.key_impl(key)
         # Convert the key to numbers, for the devices of other processes.
         key_data = np.zeros(0, np.uint32) if key is None else np.asarray(jax.random.key_data(key))
+        shared = _Shared.of(self._method)
         is_pytree = networks.is_callable_pytree(self._logits_fn)
         arrays, static = networks.split(self._logits_fn) if is_pytree else ([], None)
         network = _of_weights(self._logits_fn, static)
         kept = static is not None and not static.holds_arrays()
-        calling = self._calling
+        calling, rebuilt = self._calling, shared.rebuilt
 
-        def call(method: Callable[..., R], shared: Any, x: Array, label: Array, index: Array) -> R:
-            weights, key_data = shared
+        def call(known: Callable[..., R] | None, arrays: Any, x: Array, label: Array, index: Array) -> R:
+            of_method, weights, key_data = arrays
+            method = rebuilt(of_method) if known is None else known
             logits_fn = network(weights)
             if impl is None:
                 return calling.call(method, logits_fn, x, label, None)
@@ -121,12 +123,12 @@ class SampleMap(Generic[R]):
             return calling.call(method, logits_fn, x, label, jax.random.fold_in(key, index))
 
         yield from self._batches.run(
-            _weakly(self._method, call),
-            (arrays, key_data),
+            functools.partial(call, None) if shared.static else _weakly(self._method, call),
+            (shared.arrays, arrays, key_data),
             (xs, labels, np.arange(len(xs), dtype=np.int32)),
             start,
-            programs=Programs.of(self._method) if kept else self._own,
-            key=(static, impl),
+            programs=Programs.of(shared.owner) if kept else self._own,
+            key=(shared.static, static, impl),
         )
 
     def _check(self, xs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -151,6 +153,39 @@ class SampleMap(Generic[R]):
         return xs, labels.astype(np.int32)
 
 
+class _Shared(NamedTuple):
+    """What methods have in common that differ in their arrays alone: the program, which takes the arrays.
+
+    Attributes:
+      owner: the object that keeps the programs: the method, or the constructor of methods with arrays.
+      arrays: of the method, arguments of the program.
+      static: the rest of a method with arrays; ``None`` for others, which are a part of the program.
+    """
+
+    owner: Any
+    arrays: list[Any]
+    static: networks.Static | None = None
+
+    @classmethod
+    def of(cls, method: Any) -> "_Shared":
+        """Take a method apart, if it has arrays and its constructor does with traced ones."""
+        structure = _values.structure_of(method)
+        if structure is None or not structure.shared:
+            return cls(method, [])
+        shared = cls(structure.build, *networks.split(method))
+        try:
+            jax.eval_shape(lambda arrays: [shared.rebuilt(arrays), 0][1], shared.arrays)
+        # A constructor that looks at values: they are constants then.
+        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+            return cls(method, [])
+        return shared
+
+    @property
+    def rebuilt(self) -> Callable[[list[Any]], Any]:
+        """Return the function from arrays, which may be traced, to the method; it holds no arrays itself."""
+        return functools.partial(networks.merge, static=self.static)  # pyright: ignore[reportArgumentType]
+
+
 def over_samples(
     method: Callable[..., R],
     logits_fn: LogitsFn,
@@ -169,7 +204,8 @@ def over_samples(
     A callable pytree (a ``jax.tree_util.Partial``, an Equinox module, an NNX module after ``eval()``, a registered
     dataclass, a bound linen module) passes its arrays as arguments of the compiled program, so that all checkpoints of
     an architecture share one compilation as long as the method lives; weights inside of a closure are compiled in, and
-    freed with what this function returns.
+    freed with what this function returns. Arrays and random keys of a method are arguments, too, so that methods that
+    differ in them alone, as in a sweep over baselines or keys of noise, share one compilation.
 
     Args:
       method: an attribution, bound or attack: ``(logits_fn, x, label[, key]) -> pytree``.

@@ -12,8 +12,11 @@ from jax import Array
 LogitsFn: TypeAlias = Callable[[Array], Array]
 """A classifier of ONE input, ``(*shape) -> (classes,)``."""
 
-Attribution: TypeAlias = Callable[[LogitsFn, Array, Any], Array]
-"""An attribution is ``attribute(logits_fn, x, label) -> map``, of the same shape as ``x``."""
+AttributionFn: TypeAlias = Callable[[LogitsFn, Array, Any], Array]
+"""An attribution is ``attribute(logits_fn, x, label) -> map``, of the same shape as ``x``.
+
+:class:`jaxattr.Attribution` is one with a name; any other function of these arguments goes wherever one is taken.
+"""
 
 Bound: TypeAlias = Callable[[LogitsFn, Array, Any, Array], Any]
 """A bound is ``bound(logits_fn, x, label, key) -> DeviationBound``."""

@@ -241,7 +241,7 @@ NO_ATTRIBUTION = [
     (ja.L2(0.1), r"got L2\(0.1"),
     (linear, r"`linear` takes \(x\).*looks like a network"),
     (lambda: None, r"`<lambda>` takes \(\)"),
-    (ja.attributions.saliency().__class__, "the class GradientAttribution"),
+    (ja.attributions.saliency().__class__, "the class Attribution"),
 ]
 
 

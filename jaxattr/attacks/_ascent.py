@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks
+from jaxattr._cost import gradients_of, times
 from jaxattr.attacks._result import AttackResult, Domain, finish, predict
 from jaxattr.balls import Ball, require
 from jaxattr.method import Method
@@ -315,4 +316,7 @@ def projected_ascent(
             chosen = state.chosen
         return finish(logits_fn, domain, x, chosen, functions.value, stalled=state.stalled, kinks=functions.kinks)
 
-    return Method(name, attack, ball, needs_key=random_start is not False)
+    def gradients(_: int) -> int | None:
+        return times(num_steps, gradients_of(objective))
+
+    return Method(name, attack, ball, needs_key=random_start is not False, gradients=gradients)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxattr import _checks, metrics
+from jaxattr import _checks, _values, metrics
+from jaxattr._spec import described
 
 Map = Literal["pixel", "feature"]
 RANK_MEASURES = ("intersection", "kendall", "spearman")
@@ -26,21 +27,24 @@ class Compared(NamedTuple):
     measure: Callable[[Array], Array]
 
 
-class Dissimilarity(NamedTuple):
+class Dissimilarity(_values.Value):
     """A named dissimilarity; ``compare(reference) -> Compared``.
 
-    Attributes:
+    Args:
       name: for tables and messages.
       compare: ``reference -> Compared``.
       even: whether it is a distance, so that moving the map one way counts as much as moving it the other way.
+
+    Attributes:
+      name, compare, even: as given.
+      spec: how it was built, where a constructor of this library has built it.
     """
 
-    name: str
-    compare: Callable[[Array], Compared]
-    even: bool = False
+    def __init__(self, name: str, compare: Callable[[Array], Compared], even: bool = False):
+        self.name, self.compare, self.even = name, compare, even
 
     def __repr__(self) -> str:
-        return f"<dissimilarity {self.name}>"
+        return f"<dissimilarity {self.name}>" if self.spec is None else str(self.spec)
 
 
 def _as_map(kind: Map, attribution: Array) -> Array:
@@ -48,6 +52,7 @@ def _as_map(kind: Map, attribution: Array) -> Array:
     return metrics.pixel_map(attribution if kind == "pixel" else attribution.ravel())
 
 
+@described
 def top_k(k: int, map: Map = "pixel", measure: str = "intersection") -> Dissimilarity:
     """Build IFIA's top-k dissimilarity (Ghorbani et al. 2019; Wang and Kong 2023, Section 5).
 
@@ -91,6 +96,7 @@ def top_k(k: int, map: Map = "pixel", measure: str = "intersection") -> Dissimil
     return Dissimilarity("top_k", compare)
 
 
+@described
 def mass_center() -> Dissimilarity:
     """Build IFIA's mass-center dissimilarity, the distance that the center of an image's pixel map has moved.
 
@@ -108,6 +114,7 @@ def mass_center() -> Dissimilarity:
     return Dissimilarity("mass_center", compare, even=True)
 
 
+@described
 def targeted(weights: Any) -> Dissimilarity:
     """Build IFIA's targeted dissimilarity, the mass of the pixel map under given weights, ``sum_p S_p(x') W_p``.
 
@@ -133,6 +140,7 @@ def targeted(weights: Any) -> Dissimilarity:
     return Dissimilarity("targeted", compare)
 
 
+@described
 def euclidean() -> Dissimilarity:
     """Build ``||g(x') - g(x)||_2`` of signed feature maps, the deviation in the bounds: their strongest attack."""
 
@@ -146,6 +154,7 @@ def euclidean() -> Dissimilarity:
     return Dissimilarity("euclidean", compare, even=True)
 
 
+@described
 def cosine() -> Dissimilarity:
     """Build ``1 - cos(g(x), g(x'))`` of signed feature maps."""
 
@@ -156,6 +165,7 @@ def cosine() -> Dissimilarity:
     return Dissimilarity("cosine", compare, even=True)
 
 
+@described
 def pearson() -> Dissimilarity:
     """Build ``1 - (r + 1) / 2``, r Pearson's correlation of signed feature maps: 0 where they agree, 1 where opposite.
 

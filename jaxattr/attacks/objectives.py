@@ -7,18 +7,44 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxattr import _checks, _logits
+from jaxattr import _checks, _logits, _values
+from jaxattr._cost import gradients_of, times, total
 from jaxattr._spec import described
 from jaxattr.attacks._ascent import AttackObjective, PointObjective
 from jaxattr.attacks.dissimilarity import Dissimilarity
+from jaxattr.attribution import as_attribution
 from jaxattr.jacobian import unchecked_jacobian
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
-from jaxattr.types import Attribution, LogitsFn
+from jaxattr.types import AttributionFn, LogitsFn
+
+
+class NamedObjective(_values.Value):
+    """An objective ``objective(logits_fn, x, label) -> PointObjective`` with a name.
+
+    Args:
+      name: for tables and messages.
+      function: ``(logits_fn, x, label) -> PointObjective``.
+      gradients: gradients of the network for one step of an attack; ``None`` where the number is not known.
+
+    Attributes:
+      name, gradients: as given.
+      spec: how it was built, where a constructor of this library has built it.
+    """
+
+    def __init__(self, name: str, function: AttackObjective, *, gradients: int | None = None):
+        self.name, self._function, self.gradients = name, function, gradients
+
+    def __repr__(self) -> str:
+        return f"<objective {self.name}>" if self.spec is None else str(self.spec)
+
+    def __call__(self, logits_fn: LogitsFn, x: Array, label: Any) -> PointObjective:
+        """Return the functions of the objective at one clean sample."""
+        return self._function(logits_fn, x, label)
 
 
 @described
-def cross_entropy() -> AttackObjective:
+def cross_entropy() -> NamedObjective:
     """Build the cross-entropy of the label, ``-log softmax(f(x'))_y``, which attacks the prediction.
 
     It does not stand still on confident samples. ``CE = softplus(-o_y)`` with the log-odds ``o_y = f_y - log sum_{j !=
@@ -50,11 +76,11 @@ def cross_entropy() -> AttackObjective:
 
         return PointObjective(value, jax.value_and_grad(value), jax.value_and_grad(log_odds_against))
 
-    return objective
+    return NamedObjective("cross_entropy", objective, gradients=1)
 
 
 @described
-def margin() -> AttackObjective:
+def margin() -> NamedObjective:
     """Build the lead of the best other class, ``max_{j != y} f_j(x') - f_y(x')``; positive where it is predicted.
 
     Its gradient does not depend on how confident the network is, and looks at one rival at a time (the untargeted form
@@ -82,11 +108,11 @@ def margin() -> AttackObjective:
 
         return PointObjective(value, jax.value_and_grad(value))
 
-    return objective
+    return NamedObjective("margin", objective, gradients=1)
 
 
 @described
-def difference_of_logits_ratio() -> AttackObjective:
+def difference_of_logits_ratio() -> NamedObjective:
     """Build the DLR loss ``(max_{j != y} f_j - f_y) / (f_(1) - f_(3))``, ``f_(1) >= f_(2) >= ...`` the ordered logits.
 
     The untargeted "difference of logits ratio" of Croce and Hein 2020, "Reliable evaluation of adversarial robustness
@@ -119,11 +145,11 @@ def difference_of_logits_ratio() -> AttackObjective:
 
         return PointObjective(value, jax.value_and_grad(value))
 
-    return objective
+    return NamedObjective("difference_of_logits_ratio", objective, gradients=1)
 
 
 @described
-def kl_divergence() -> AttackObjective:
+def kl_divergence() -> NamedObjective:
     """Build ``KL(p(x) || p(x'))`` of the predicted probabilities, the inner objective of TRADES (Zhang et al. 2019).
 
     It is 0 with gradient 0 at x, so that an attack on it has to start somewhere else. By the logits its gradient is
@@ -165,11 +191,11 @@ def kl_divergence() -> AttackObjective:
 
         return PointObjective(value, jax.value_and_grad(value), steer)
 
-    return objective
+    return NamedObjective("kl_divergence", objective, gradients=1)
 
 
 @described
-def weighted_sum(terms: Sequence[tuple[float, AttackObjective]]) -> AttackObjective:
+def weighted_sum(terms: Sequence[tuple[float, AttackObjective]]) -> NamedObjective:
     """Build ``sum_i weight_i * objective_i``, which attacks prediction and explanation at once.
 
     A term of weight 0 is left out.
@@ -221,17 +247,17 @@ def weighted_sum(terms: Sequence[tuple[float, AttackObjective]]) -> AttackObject
 
         return PointObjective(value, value_and_grad, steer, kinks=kinks)
 
-    return objective
+    return NamedObjective("weighted_sum", objective, gradients=total(gradients_of(term) for _, term in terms))
 
 
 @described
 def deviation(
-    attribute: Attribution, dissimilarity: Dissimilarity, *, kinks: Kinks = "refuse", method: str = "deviation"
-) -> AttackObjective:
+    attribute: AttributionFn, dissimilarity: Dissimilarity, *, kinks: Kinks = "refuse", method: str = "deviation"
+) -> NamedObjective:
     """Build the dissimilarity of the attributions of x and x', which attacks the explanation.
 
     The gradient of ``score(g(x'))`` is one product with the transposed attribution Jacobian at x', forward over
-    reverse for gradient attributions, so that memory does not grow with the path points of IG.
+    reverse for attributions with a gradient field, so that memory does not grow with the path points of IG.
 
     Args:
       attribute: the attribution that is attacked.
@@ -255,7 +281,7 @@ def deviation(
       >>> at_sample.value(jnp.array([3.0, 4.0])).tolist()
       5.0
     """
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
     if not isinstance(dissimilarity, Dissimilarity):
         raise TypeError(
             "`dissimilarity` must be a Dissimilarity such as `jaxattr.attacks.euclidean()`, with parentheses, got"
@@ -276,10 +302,10 @@ def deviation(
 
         return PointObjective(value, value_and_grad, even=dissimilarity.even, kinks=found)
 
-    return objective
+    return NamedObjective("deviation", objective, gradients=times(2, attribute.gradients))
 
 
-OBJECTIVES: dict[str, Callable[..., AttackObjective]] = {
+OBJECTIVES: dict[str, Callable[..., NamedObjective]] = {
     "cross_entropy": cross_entropy,
     "margin": margin,
     "difference_of_logits_ratio": difference_of_logits_ratio,

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks
-from jaxattr.gradient_attribution import GradientAttribution, broadcast_baseline
+from jaxattr.attribution import as_attribution, broadcast_baseline
+from jaxattr.types import AttributionFn
 
 
-def completeness_gap(attribute: GradientAttribution) -> Callable[..., Array]:
+def completeness_gap(attribute: AttributionFn) -> Callable[..., Array]:
     """Build the completeness gap, ``sum_i g_i(x) - (f_y(x) - f_y(a))``.
 
     For integrated gradients it is the quadrature error alone: more steps or ``gauss_legendre`` make it smaller. A few
@@ -24,6 +25,7 @@ def completeness_gap(attribute: GradientAttribution) -> Callable[..., Array]:
 
     Raises:
       ValueError: if the attribution is not complete.
+      TypeError: if it is none, such as a constructor without its parentheses.
 
     Example:
       >>> import jax.numpy as jnp
@@ -33,17 +35,18 @@ def completeness_gap(attribute: GradientAttribution) -> Callable[..., Array]:
       >>> float(gap(logits_fn, jnp.array([1.0, 3.0]), 0))
       2.5
     """
-    if getattr(attribute, "baseline", None) is None or not attribute.complete:
+    explained = as_attribution(attribute)
+    if explained.baseline is None or not explained.complete:
         raise ValueError(
             f"`attribute` must be complete against a baseline, got {attribute!r}. Accepted:"
-            " `integrated_gradients(...)`, or another GradientAttribution with a `baseline` and `complete=True`."
+            " `integrated_gradients(...)`, or another `jaxattr.Attribution` with a `baseline` and `complete=True`."
             " For another output than the logit: `gap(jaxattr.outputs.probability(logits_fn), x, label)`."
         )
 
     def gap(logits_fn, x, label):
         x = _checks.sample(x)
         label = _checks.label(logits_fn, x, label)
-        start = broadcast_baseline(attribute.baseline, x)
-        return jnp.sum(attribute(logits_fn, x, label)) - _checks.of_class(logits_fn(x) - logits_fn(start), label)
+        start = broadcast_baseline(explained.baseline, x)
+        return jnp.sum(explained(logits_fn, x, label)) - _checks.of_class(logits_fn(x) - logits_fn(start), label)
 
     return gap

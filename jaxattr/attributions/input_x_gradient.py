@@ -1,12 +1,12 @@
 """Explain predictions by input x gradient."""
 
 from jaxattr._spec import described
+from jaxattr.attribution import Attribution
 from jaxattr.attributions.saliency import gradient_of_output
-from jaxattr.gradient_attribution import GradientAttribution
 
 
 @described
-def input_x_gradient() -> GradientAttribution:
+def input_x_gradient() -> Attribution:
     """Build input x gradient, ``g(x) = x * grad f_y(x)``, entry by entry.
 
     Returns:
@@ -22,4 +22,4 @@ def input_x_gradient() -> GradientAttribution:
       >>> ja.attributions.input_x_gradient()(logits_fn, jnp.array([1.0, 3.0]), 0).tolist()
       [2.0, 18.0]
     """
-    return GradientAttribution("input_x_gradient", gradient_of_output, baseline=0.0)
+    return Attribution("input_x_gradient", field=gradient_of_output, baseline=0.0, gradients=1)

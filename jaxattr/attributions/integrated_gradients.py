@@ -8,8 +8,8 @@ import numpy as np
 from jaxattr import _checks
 from jaxattr._chunking import sum_over
 from jaxattr._spec import described
+from jaxattr.attribution import Attribution, broadcast_baseline
 from jaxattr.attributions.saliency import gradient_of_output
-from jaxattr.gradient_attribution import GradientAttribution, broadcast_baseline
 
 Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre"]
 
@@ -44,7 +44,7 @@ def integrated_gradients(
     baseline: Any = 0.0,
     chunk: int | None = 5,
     rematerialize: bool = False,
-) -> GradientAttribution:
+) -> Attribution:
     """Build integrated gradients, ``g(x) = (x - a) * integral_0^1 grad f_y(a + t (x - a)) dt``.
 
     The integral is a quadrature whose terms are summed as they come: memory grows with ``chunk``, not with
@@ -95,4 +95,6 @@ def integrated_gradients(
 
         return sum_over(term, path, chunk, rematerialize=rematerialize)
 
-    return GradientAttribution("integrated_gradients", average_gradient, baseline=baseline, complete=True)
+    return Attribution(
+        "integrated_gradients", field=average_gradient, baseline=baseline, complete=True, gradients=len(nodes)
+    )

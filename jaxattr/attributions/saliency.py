@@ -4,7 +4,7 @@ import jax
 
 from jaxattr import _checks
 from jaxattr._spec import described
-from jaxattr.gradient_attribution import GradientAttribution
+from jaxattr.attribution import Attribution
 
 
 def gradient_of_output(logits_fn, x, label):
@@ -13,7 +13,7 @@ def gradient_of_output(logits_fn, x, label):
 
 
 @described
-def saliency() -> GradientAttribution:
+def saliency() -> Attribution:
     """Build the saliency map, ``g(x) = grad f_y(x)``, with its sign.
 
     The absolute values that are often shown are :func:`jaxattr.metrics.pixel_map` of it.
@@ -31,4 +31,4 @@ def saliency() -> GradientAttribution:
       >>> ja.attributions.saliency()(logits_fn, jnp.array([1.0, 3.0]), 0).tolist()
       [2.0, 6.0]
     """
-    return GradientAttribution("saliency", gradient_of_output)
+    return Attribution("saliency", field=gradient_of_output, gradients=1)

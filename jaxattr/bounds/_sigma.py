@@ -38,6 +38,12 @@ class SigmaOptions(NamedTuple):
         """Return whether the computation is random."""
         return self.method == "lanczos"
 
+    def products(self, size: int, symmetric: bool) -> int:
+        """Return how many products with J or its transpose it takes at most, for an input of ``size`` features."""
+        if self.method == "dense":
+            return size
+        return self.num_steps + 1 if symmetric else 2 * self.num_steps + 1
+
     def solve(self, jacobian: AttributionJacobian, key: Array) -> spectral.Extreme:
         """Return the largest singular value of J with its right singular vector."""
         shape, dtype = jacobian.value.shape, jacobian.value.dtype

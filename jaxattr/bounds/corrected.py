@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks, _numerics
+from jaxattr._cost import gradients_of, times, total
 from jaxattr._spec import described
+from jaxattr.attribution import as_attribution
 from jaxattr.bounds._result import DeviationBound, cosine_from_euclidean, require_result
 from jaxattr.method import Calling, Method
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
-from jaxattr.types import Attribution, Bound
+from jaxattr.types import AttributionFn, Bound
 
 
 class CorrectedBound(NamedTuple):
@@ -43,7 +45,7 @@ class CorrectedBound(NamedTuple):
 
 
 @described
-def corrected(bound: Bound, attribute: Attribution, *, kinks: Kinks = "refuse") -> Method[CorrectedBound]:
+def corrected(bound: Bound, attribute: AttributionFn, *, kinks: Kinks = "refuse") -> Method[CorrectedBound]:
     """Multiply a bound by the constant measured along its direction, ``T'_e = c * T_e`` (Wang and Kong 2023, Eq. 11).
 
         c = max{1, ||g(x + epsilon v) - g(x)|| / T_e,  ||g(x - epsilon v) - g(x)|| / T_e}
@@ -82,7 +84,7 @@ def corrected(bound: Bound, attribute: Attribution, *, kinks: Kinks = "refuse") 
             f" `corrected({attribute.name}(...), attribute)`."
         )
     _checks.bound(bound)
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
 
     def correct(logits_fn, x, label, key):
         x = _checks.sample(x)
@@ -131,4 +133,9 @@ def corrected(bound: Bound, attribute: Attribution, *, kinks: Kinks = "refuse") 
             remainder=jnp.max(ratio(gap, _numerics.norm(predicted))),
         )
 
-    return Method("corrected", correct, getattr(bound, "ball", None), needs_key=Calling(bound).required)
+    def gradients(size):
+        # One product with J and the maps at two points.
+        return total([gradients_of(bound, size), times(4, attribute.gradients)])
+
+    ball = getattr(bound, "ball", None)
+    return Method("corrected", correct, ball, needs_key=Calling(bound).required, gradients=gradients)

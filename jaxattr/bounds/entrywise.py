@@ -7,19 +7,21 @@ from jaxtyping import Float
 
 from jaxattr import _checks, _numerics
 from jaxattr._chunking import map_over
+from jaxattr._cost import times
 from jaxattr._spec import described
+from jaxattr.attribution import as_attribution
 from jaxattr.balls import Ball, LInf
 from jaxattr.bounds._result import DeviationBound, require_ball
 from jaxattr.bounds._sign_form import SignForm, ascend_signs
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method
 from jaxattr.programs.guard import Kinks
-from jaxattr.types import Attribution
+from jaxattr.types import AttributionFn
 
 
 @described
 def entrywise(
-    attribute: Attribution,
+    attribute: AttributionFn,
     ball: Ball,
     *,
     within_box: bool = False,
@@ -72,7 +74,7 @@ def entrywise(
       >>> round(float(bound(logits_fn, jnp.full(4, 0.5), 0, jax.random.key(0)).euclidean), 6)
       0.2
     """
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
     require_ball(ball, LInf, "entrywise", "`singular_value`")
     if chunk is not None:
         _checks.positive_int("chunk", chunk)
@@ -111,7 +113,7 @@ def entrywise(
             kinks=jacobian.kinks,
         )
 
-    return Method("entrywise", bound, ball)
+    return Method("entrywise", bound, ball, gradients=lambda size: times(2 * size, attribute.gradients))
 
 
 def absolute_row_sums(matrix: Float[Array, "m n"], chunk: int | None) -> Float[Array, " n"]:

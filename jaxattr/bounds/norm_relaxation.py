@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 
 from jaxattr import _checks, _numerics
+from jaxattr._cost import times
 from jaxattr._spec import described
+from jaxattr.attribution import as_attribution
 from jaxattr.balls import Ball, LInf
 from jaxattr.bounds._result import DeviationBound, require_ball
 from jaxattr.bounds._sigma import Algorithm, SigmaOptions
@@ -11,12 +13,12 @@ from jaxattr.bounds._sign_form import SignForm, ascend_signs
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method
 from jaxattr.programs.guard import Kinks
-from jaxattr.types import Attribution
+from jaxattr.types import AttributionFn
 
 
 @described
 def norm_relaxation(
-    attribute: Attribution,
+    attribute: AttributionFn,
     ball: Ball,
     *,
     within_box: bool = False,
@@ -74,7 +76,7 @@ def norm_relaxation(
       >>> round(float(bound(logits_fn, jnp.full(4, 0.5), 0).euclidean), 6)
       0.2
     """
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
     require_ball(ball, LInf, "norm_relaxation", "`singular_value`")
     options = SigmaOptions.checked(method, num_steps, confidence, tolerance, chunk, linearize)
     _checks.positive_int("corner_steps", corner_steps)
@@ -111,4 +113,9 @@ def norm_relaxation(
             kinks=jacobian.kinks,
         )
 
-    return Method("norm_relaxation", bound, ball, needs_key=options.needs_key)
+    def gradients(size):
+        # One product more is of the center of the box.
+        products = options.products(size, attribute.symmetric) + 2 * corner_steps + 1 + within_box
+        return times(2 * products, attribute.gradients)
+
+    return Method("norm_relaxation", bound, ball, needs_key=options.needs_key, gradients=gradients)

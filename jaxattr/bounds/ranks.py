@@ -10,13 +10,15 @@ from jaxtyping import Bool, Float
 
 from jaxattr import _checks
 from jaxattr._chunking import map_over
+from jaxattr._cost import times
 from jaxattr._spec import described
+from jaxattr.attribution import as_attribution
 from jaxattr.balls import L2, Ball, LInf, require
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method
 from jaxattr.metrics import top_k_indices
 from jaxattr.programs.guard import Kinks
-from jaxattr.types import Attribution
+from jaxattr.types import AttributionFn
 
 Values = Literal["absolute", "signed"]
 
@@ -50,7 +52,7 @@ class RankGuarantee(NamedTuple):
 
 @described
 def rank_guarantee(
-    attribute: Attribution,
+    attribute: AttributionFn,
     ball: Ball,
     *,
     k: int | tuple[int, ...] | None = None,
@@ -116,7 +118,7 @@ def rank_guarantee(
       >>> round(float(result.kendall_tau), 3)  # one pair of three may be reversed
       0.333
     """
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
     _checks.choice("values", values, get_args(Values))
     if not isinstance(require(ball), LInf) and within_box:
         raise TypeError(
@@ -159,7 +161,10 @@ def rank_guarantee(
             kinks=jnp.asarray(jacobian.kinks, jnp.int32),
         )
 
-    return Method("rank_guarantee", bound, ball, needs_key=False)
+    def gradients(size):
+        return times(2 * size, attribute.gradients)
+
+    return Method("rank_guarantee", bound, ball, needs_key=False, gradients=gradients)
 
 
 def _top_sizes(k: Any) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from jaxattr.bounds.entrywise import absolute_row_sums
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method
 from jaxattr.programs.guard import Kinks
-from jaxattr.types import Attribution
+from jaxattr.types import AttributionFn
 
 Algorithm = Literal["products", "dense"]
 Include = Literal["norm_relaxation", "entrywise"]
@@ -24,7 +24,7 @@ Include = Literal["norm_relaxation", "entrywise"]
 
 @described
 def semidefinite(
-    attribute: Attribution,
+    attribute: AttributionFn,
     ball: Ball,
     *,
     within_box: bool = False,

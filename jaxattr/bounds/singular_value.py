@@ -1,19 +1,21 @@
 """Bound the deviation over a Euclidean ball by the largest singular value of J (Wang and Kong 2023, Theorem 1)."""
 
 from jaxattr import _checks
+from jaxattr._cost import times
 from jaxattr._spec import described
+from jaxattr.attribution import as_attribution
 from jaxattr.balls import L2, Ball
 from jaxattr.bounds._result import DeviationBound, require_ball
 from jaxattr.bounds._sigma import Algorithm, SigmaOptions
 from jaxattr.jacobian import attribution_jacobian
 from jaxattr.method import Method
 from jaxattr.programs.guard import Kinks
-from jaxattr.types import Attribution
+from jaxattr.types import AttributionFn
 
 
 @described
 def singular_value(
-    attribute: Attribution,
+    attribute: AttributionFn,
     ball: Ball,
     *,
     method: Algorithm = "lanczos",
@@ -69,7 +71,7 @@ def singular_value(
       >>> round(float(bound(logits_fn, jnp.array([0.5, 0.5]), 0).euclidean), 6)
       0.4
     """
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
     require_ball(ball, L2, "singular_value", "`norm_relaxation`, `entrywise` or `smallest` of both")
     options = SigmaOptions.checked(method, num_steps, confidence, tolerance, chunk, linearize)
 
@@ -92,4 +94,7 @@ def singular_value(
             kinks=jacobian.kinks,
         )
 
-    return Method("singular_value", bound, ball, needs_key=options.needs_key)
+    def gradients(size):
+        return times(2 * options.products(size, attribute.symmetric), attribute.gradients)
+
+    return Method("singular_value", bound, ball, needs_key=options.needs_key, gradients=gradients)

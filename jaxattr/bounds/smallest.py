@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr import _checks
+from jaxattr._cost import gradients_of, total
 from jaxattr._spec import described
 from jaxattr.bounds._result import DeviationBound, require_result
 from jaxattr.method import Calling, Method
@@ -77,4 +78,8 @@ def smallest(*bounds: Bound) -> Method[DeviationBound]:
         )
 
     random = any(Calling(each).required for each in bounds)
-    return Method("smallest", bound, balls[0] if balls else None, needs_key=random)
+
+    def gradients(size):
+        return total(gradients_of(each, size) for each in bounds)
+
+    return Method("smallest", bound, balls[0] if balls else None, needs_key=random, gradients=gradients)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.lax import stop_gradient
 
-from jaxattr import _checks, _logits, metrics
-from jaxattr.apply_fn import ApplyFn, Variables, as_classifier, full_precision
+from jaxattr import _checks, _logits, _values, metrics
+from jaxattr._cost import gradients_of, total
+from jaxattr.apply_fn import ApplyFn, TrainingObjective, Variables, as_classifier, full_precision
 from jaxattr.balls import Ball
 from jaxattr.labeled import Batch
 from jaxattr.types import Attack
@@ -19,8 +20,39 @@ Loss = Callable[[ApplyFn, Variables, Batch, Array, Array], tuple[Array, Mapping[
 """``loss(apply_fn, variables, batch, adversaries, key) -> (loss, aux)``."""
 
 
-@dataclass(frozen=True)
-class AttackedObjective:
+class PlainObjective(_values.Value):
+    """An objective ``objective(apply_fn, variables, batch, key) -> (loss, aux)`` without an attack, with a name.
+
+    Args:
+      name: for tables and messages.
+      function: the objective.
+      gradients: gradients of the network for one sample and update; ``None`` where the number is not known.
+
+    Attributes:
+      name: as given.
+      spec: how it was built, where a constructor of this library has built it.
+    """
+
+    def __init__(self, name: str, function: TrainingObjective, *, gradients: int | None = None):
+        self.name, self._function, self._gradients = name, function, gradients
+
+    def __repr__(self) -> str:
+        return f"<training objective {self.name}>" if self.spec is None else str(self.spec)
+
+    def gradients(self, size: int) -> int | None:
+        """Return the number of gradients of the network that one sample and update cost, ``None`` if not known."""
+        del size
+        return self._gradients
+
+    def __call__(
+        self, apply_fn: ApplyFn, variables: Variables, batch: Batch, key: Array | None
+    ) -> tuple[Array, Mapping[str, Any]]:
+        """Compute the loss and its ``aux``."""
+        return self._function(apply_fn, variables, batch, key)
+
+
+@dataclass(frozen=True, repr=False)
+class AttackedObjective(_values.Value):
     """An objective that attacks first: ``objective(apply_fn, variables, batch, key) = loss(..., attack(batch), ...)``.
 
     By Danskin's theorem the adversaries are constants for the gradient. The attack sees the network in evaluation mode,
@@ -30,6 +62,8 @@ class AttackedObjective:
       attack: an attack of one sample; it gets one key per sample.
       loss: a loss of the clean batch and the adversaries.
       explains: whether the attack differentiates an attribution, which is then computed in full precision.
+      loss_gradients: gradients of the network that the loss of one sample costs; ``None`` where that is not known.
+      spec: how it was built, where a constructor of this library has built it.
 
     Raises:
       TypeError: on call, if inputs are not floating-point numbers.
@@ -39,6 +73,20 @@ class AttackedObjective:
     attack: Attack
     loss: Loss
     explains: bool = False
+    loss_gradients: int | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.attack!r})" if self.spec is None else str(self.spec)
+
+    def gradients(self, size: int) -> int | None:
+        """Return the number of gradients of the network that one sample and update cost, ``None`` if not known.
+
+        They are those of the attack and of the loss, in which the gradient of an attribution counts twice.
+
+        Args:
+          size: number of features of the input.
+        """
+        return total([gradients_of(self.attack, size), self.loss_gradients])
 
     @property
     def ball(self) -> Ball | None:

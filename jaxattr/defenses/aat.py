@@ -1,23 +1,27 @@
 """Train with attributional adversarial training: AAT, and AdvAAT with a robust loss (Ivankay et al. 2020)."""
 
 from jaxattr import _checks
+from jaxattr._cost import times, total
+from jaxattr._spec import described
 from jaxattr.attacks import Dissimilarity, cross_entropy, deviation, pearson, pgd, weighted_sum
+from jaxattr.attribution import as_attribution
 from jaxattr.balls import Ball
 from jaxattr.defenses._attacked import AttackedObjective, pearson_distance, penalized
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
-from jaxattr.types import Attribution
+from jaxattr.types import AttributionFn
 
 
+@described
 def aat(
-    attribute: Attribution,
+    attribute: AttributionFn,
     ball: Ball,
     strength: float = 1.0,
     *,
     num_steps: int = 7,
     step_size: float | None = None,
     dissimilarity: Dissimilarity | None = None,
-    attack_attribute: Attribution | None = None,
+    attack_attribute: AttributionFn | None = None,
     kinks: Kinks = "refuse",
 ) -> AttackedObjective:
     r"""Build the objective of AAT.
@@ -59,24 +63,25 @@ def aat(
       >>> float(aux["metrics"]["pearson_distance"])  # a linear network's saliency does not move
       0.0
     """
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
     _checks.non_negative("strength", strength)
     objective = deviation(attack_attribute or attribute, dissimilarity or pearson(), kinks=kinks, method="aat")
     attack = pgd(ball, objective=objective, num_steps=num_steps, step_size=step_size)
 
     loss = penalized("clean", _distance(attribute, kinks, "aat"), strength, "pearson_distance")
-    return AttackedObjective(attack, loss, explains=True)
+    return AttackedObjective(attack, loss, explains=True, loss_gradients=total([1, times(4, attribute.gradients)]))
 
 
+@described
 def adv_aat(
-    attribute: Attribution,
+    attribute: AttributionFn,
     ball: Ball,
     strength: float = 1.0,
     *,
     num_steps: int = 7,
     step_size: float | None = None,
     dissimilarity: Dissimilarity | None = None,
-    attack_attribute: Attribution | None = None,
+    attack_attribute: AttributionFn | None = None,
     kinks: Kinks = "refuse",
 ) -> AttackedObjective:
     r"""Build the objective of AdvAAT, which attacks prediction and explanation together.
@@ -115,7 +120,7 @@ def adv_aat(
       >>> round(float(loss), 4)  # adversarial training's, for the saliency does not move
       0.7981
     """
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
     _checks.non_negative("strength", strength)
     objective = weighted_sum(
         [
@@ -129,10 +134,10 @@ def adv_aat(
     attack = pgd(ball, objective=objective, num_steps=num_steps, step_size=step_size)
 
     loss = penalized("adversaries", _distance(attribute, kinks, "adv_aat"), strength, "pearson_distance")
-    return AttackedObjective(attack, loss, explains=True)
+    return AttackedObjective(attack, loss, explains=True, loss_gradients=total([1, times(4, attribute.gradients)]))
 
 
-def _distance(attribute: Attribution, kinks: Kinks, method: str):
+def _distance(attribute: AttributionFn, kinks: Kinks, method: str):
     def distance(logits_fn, x, label, adversary):
         guard.check(attribute, logits_fn, x, kinks, method=method)
         return pearson_distance(attribute(logits_fn, x, label), attribute(logits_fn, adversary, label))

@@ -1,10 +1,12 @@
 """Train on adversarial examples: adversarial training (AT)."""
 
 from jaxattr import _checks
+from jaxattr._spec import described
 from jaxattr.defenses._attacked import AttackedObjective, correct, cross_entropy
 from jaxattr.types import Attack
 
 
+@described
 def adversarial(attack: Attack) -> AttackedObjective:
     r"""Build the objective of adversarial training.
 
@@ -44,4 +46,4 @@ def adversarial(attack: Attack) -> AttackedObjective:
         metrics = {"adversarial_accuracy": correct(logits, batch.label)}
         return cross_entropy(logits, batch.label), {"metrics": metrics, "updates": updates}
 
-    return AttackedObjective(attack, loss)
+    return AttackedObjective(attack, loss, loss_gradients=1)

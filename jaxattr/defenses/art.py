@@ -8,7 +8,8 @@ import numpy as np
 from jax.lax import stop_gradient
 
 from jaxattr import _checks
-from jaxattr.attacks import AttackObjective, PointObjective, pgd
+from jaxattr._spec import described
+from jaxattr.attacks import NamedObjective, PointObjective, pgd
 from jaxattr.attributions import saliency
 from jaxattr.balls import Ball
 from jaxattr.defenses._attacked import AttackedObjective, cosine_distance, penalized
@@ -19,7 +20,8 @@ from jaxattr.programs.guard import Kinks
 _gradient = saliency()
 
 
-def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0, *, kinks: Kinks = "refuse") -> AttackObjective:
+@described
+def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0, *, kinks: Kinks = "refuse") -> NamedObjective:
     """Build the soft-margin triplet loss of one image, as an objective for :func:`jaxattr.attacks.pgd`.
 
     ``log(1 + exp(d_p - d_n))``, with ``d_p = 1 - cos(x, grad f_y(x))``, ``d_n = 1 - cos(x, grad f_j(x))`` and j the
@@ -55,9 +57,11 @@ def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0, *, kinks
 
         return PointObjective(value, value_and_grad, kinks=found)
 
-    return objective
+    # Two gradients, and the derivative of each.
+    return NamedObjective("misalignment", objective, gradients=4)
 
 
+@described
 def art(
     ball: Ball,
     strength: float = 0.5,
@@ -131,7 +135,7 @@ def art(
         return (soft_margin(images[0]) + soft_margin(images[1])) / 2
 
     loss = penalized("adversaries", triplet, strength, "triplet_loss")
-    return AttackedObjective(attack, loss, explains=True)
+    return AttackedObjective(attack, loss, explains=True, loss_gradients=1 + 2 * 4)
 
 
 def _pair(logits_fn, x, label, std):

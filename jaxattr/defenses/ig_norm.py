@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 
 from jaxattr import _checks, outputs
-from jaxattr.attacks import AttackObjective, PointObjective, cross_entropy, pgd, weighted_sum
+from jaxattr._cost import gradients_of, times, total
+from jaxattr._spec import described
+from jaxattr.attacks import AttackObjective, NamedObjective, PointObjective, cross_entropy, pgd, weighted_sum
 from jaxattr.attributions import integrated_gradients
 from jaxattr.attributions.integrated_gradients import Rule
 from jaxattr.balls import Ball
@@ -13,6 +15,7 @@ from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
 
 
+@described
 def path_norm(
     num_steps: int = 10,
     rule: Rule = "right",
@@ -21,7 +24,7 @@ def path_norm(
     *,
     kinks: Kinks = "refuse",
     method: str = "path_norm",
-) -> AttackObjective:
+) -> NamedObjective:
     """Build ``|| IG(x -> x') ||_1`` of the cross-entropy, as an objective for :func:`jaxattr.attacks.pgd`.
 
     ``IG_i(x -> x') = (x'_i - x_i) * integral_0^1 d_i CE(x + t (x' - x), y) dt``: integrated gradients of the loss of
@@ -44,7 +47,7 @@ def path_norm(
       >>> round(float(norm.value(jnp.array([0.0, 1.0]))), 2)  # log(1 + e) - log(2), and the sum's error
       0.62
     """
-    integrated_gradients(num_steps, rule, chunk=chunk)  # refuses invalid options before tracing
+    checked = integrated_gradients(num_steps, rule, chunk=chunk)  # refuses invalid options before tracing
 
     def objective(logits_fn, x, label):
         path = integrated_gradients(num_steps, rule, x, chunk, rematerialize)
@@ -60,9 +63,10 @@ def path_norm(
 
         return PointObjective(value, value_and_grad, kinks=found)
 
-    return objective
+    return NamedObjective("path_norm", objective, gradients=times(2, gradients_of(checked)))
 
 
+@described
 def ig_norm(
     ball: Ball,
     strength: float = 1.0,
@@ -125,9 +129,10 @@ def ig_norm(
     attack = pgd(ball, objective=objective, num_steps=num_steps, step_size=step_size)
     path = path_norm(path_steps, rule, chunk, rematerialize, kinks=kinks, method="ig_norm")
     loss = penalized("clean", _norm(path), strength, "ig_norm")
-    return AttackedObjective(attack, loss, explains=True)
+    return AttackedObjective(attack, loss, explains=True, loss_gradients=total([1, gradients_of(path)]))
 
 
+@described
 def ig_sum_norm(
     ball: Ball,
     strength: float = 0.1,
@@ -186,7 +191,7 @@ def ig_sum_norm(
     attack = pgd(ball, objective=objective, num_steps=num_steps, step_size=step_size)
     path = path_norm(path_steps, rule, chunk, rematerialize, kinks=kinks, method="ig_sum_norm")
     loss = penalized("adversaries", _norm(path), strength, "ig_norm")
-    return AttackedObjective(attack, loss, explains=True)
+    return AttackedObjective(attack, loss, explains=True, loss_gradients=total([1, gradients_of(path)]))
 
 
 def _norm(objective: AttackObjective):

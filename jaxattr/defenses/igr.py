@@ -3,16 +3,20 @@
 import dataclasses
 
 from jaxattr import _checks
+from jaxattr._cost import gradients_of, times, total
+from jaxattr._spec import described
 from jaxattr.apply_fn import TrainingObjective
+from jaxattr.attribution import as_attribution
 from jaxattr.defenses._attacked import AttackedObjective, cosine_distance, over_batch
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
-from jaxattr.types import Attack, Attribution
+from jaxattr.types import Attack, AttributionFn
 
 
+@described
 def igr(
     base: TrainingObjective,
-    attribute: Attribution,
+    attribute: AttributionFn,
     strength: float = 1.0,
     *,
     attack: Attack | None = None,
@@ -57,14 +61,14 @@ def igr(
       >>> float(aux["metrics"]["cosine_distance"])  # a linear network's saliency does not turn
       0.0
     """
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
     _checks.non_negative("strength", strength)
     if attack is not None:
         _checks.attack(attack)
     if isinstance(base, AttackedObjective):
         attacked_base = base if attack is None else dataclasses.replace(base, attack=attack)
     elif attack is not None:
-        attacked_base = AttackedObjective(attack, _without_adversaries(base))
+        attacked_base = AttackedObjective(attack, _without_adversaries(base), loss_gradients=gradients_of(base))
     else:
         raise ValueError("`base` has no attack: give one as `attack=`, such as jaxattr.attacks.pgd(ball).")
 
@@ -73,11 +77,12 @@ def igr(
         return cosine_distance(attribute(logits_fn, x, label), attribute(logits_fn, adversary, label))
 
     def loss(apply_fn, variables, batch, adversaries, key):
-        total, aux = attacked_base.loss(apply_fn, variables, batch, adversaries, key)
+        of_base, aux = attacked_base.loss(apply_fn, variables, batch, adversaries, key)
         mean = over_batch(distance, apply_fn, variables, batch.x, batch.label, adversaries).mean()
-        return total + strength * mean, {**aux, "metrics": {**aux["metrics"], "cosine_distance": mean}}
+        return of_base + strength * mean, {**aux, "metrics": {**aux["metrics"], "cosine_distance": mean}}
 
-    return dataclasses.replace(attacked_base, loss=loss)
+    gradients = total([attacked_base.loss_gradients, times(4, attribute.gradients)])
+    return dataclasses.replace(attacked_base, loss=loss, loss_gradients=gradients)
 
 
 def _without_adversaries(base: TrainingObjective):

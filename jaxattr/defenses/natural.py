@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxattr import _checks
+from jaxattr._spec import described
 from jaxattr.apply_fn import ApplyFn, TrainingObjective
-from jaxattr.defenses._attacked import check_inputs, correct, cross_entropy
+from jaxattr.defenses._attacked import PlainObjective, check_inputs, correct, cross_entropy
 from jaxattr.labeled import Batch
 
 
+@described
 def natural(l1: float = 0.0) -> TrainingObjective:
     r"""Build the objective of training without a defense.
 
@@ -46,4 +48,4 @@ def natural(l1: float = 0.0) -> TrainingObjective:
             loss += l1 * sum(jnp.sum(jnp.abs(weights)) for weights in jax.tree.leaves(variables["params"]))
         return loss, {"metrics": {"accuracy": correct(logits, batch.label)}, "updates": updates}
 
-    return objective
+    return PlainObjective("natural", objective, gradients=1)

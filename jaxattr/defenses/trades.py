@@ -3,11 +3,13 @@
 import jax
 
 from jaxattr import _checks, _logits
+from jaxattr._spec import described
 from jaxattr.attacks import kl_divergence, pgd
 from jaxattr.balls import Ball
 from jaxattr.defenses._attacked import AttackedObjective, correct, cross_entropy
 
 
+@described
 def trades(ball: Ball, beta: float = 6.0, *, num_steps: int = 10, step_size: float | None = None) -> AttackedObjective:
     r"""Build the objective of TRADES.
 
@@ -59,4 +61,4 @@ def trades(ball: Ball, beta: float = 6.0, *, num_steps: int = 10, step_size: flo
         }
         return natural + beta * divergence, {"metrics": metrics, "updates": {**updates, **later}}
 
-    return AttackedObjective(attack, loss)
+    return AttackedObjective(attack, loss, loss_gradients=2)

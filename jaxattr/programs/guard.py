@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from jaxattr import _checks
+from jaxattr._values import Value
 from jaxattr.programs.kinks import Examined, Kink, examine
 from jaxattr.types import LogitsFn
 
@@ -30,9 +31,9 @@ _known: collections.OrderedDict[Any, Examined] = collections.OrderedDict()
 def check(attribute: Any, logits_fn: LogitsFn, x: Array, kinks: Kinks = "refuse", *, method: str) -> int:
     """Count the kinks of the explained output and of the attribution; ``kinks="refuse"`` raises where there are any.
 
-    For a gradient attribution the check inspects the explained output, ``attribute.output(logits_fn)``. For any other
-    attribution it inspects the attribution itself, too, on a smooth network of the same shapes: that has kinks of its
-    own if it takes absolute values or sorts, say.
+    For an attribution with a gradient field the check inspects the explained output, ``attribute.output(logits_fn)``.
+    For any other attribution it inspects the attribution itself, too, on a smooth network of the same shapes: that has
+    kinks of its own if it takes absolute values or sorts, say.
 
     Args:
       attribute: ``(logits_fn, x, label) -> map``.
@@ -105,7 +106,7 @@ def _examined(attribute: Any, logits_fn: LogitsFn, x: Array) -> tuple[Examined, 
     if output is not None:
         explained = _looked_up((output, logits_fn), x, lambda: _of_function(output(logits_fn), x))
     of_map = Examined([], "", math.inf)
-    if not hasattr(attribute, "field"):
+    if getattr(attribute, "field", None) is None:
         classes = _checks.num_classes(logits_fn, x)
         of_map = _looked_up((attribute, classes), x, lambda: _of_attribution(attribute, logits_fn, x, classes))
     return network, explained, of_map
@@ -205,7 +206,8 @@ def _identity(value: Any) -> Any:
     if isinstance(value, dict):
         return dict, *((name, _identity(entry)) for name, entry in value.items())
     leaves, tree = jax.tree.flatten(value)
-    if jax.tree_util.treedef_is_leaf(tree):
+    # A method without arrays has no leaves, and is one object wherever it is built.
+    if jax.tree_util.treedef_is_leaf(tree) or (isinstance(value, Value) and not leaves):
         return weakref.ref(value)
     return _structure(tree), *map(_identity, leaves)
 

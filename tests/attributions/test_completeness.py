@@ -26,7 +26,7 @@ def test_offset_of_the_logits_cancels():
     assert float(gap) == pytest.approx(0, abs=2000 * float(np.finfo(np.float32).eps))
 
 
-@pytest.mark.parametrize("attribute", [ja.attributions.saliency(), jnp.multiply, None])
+@pytest.mark.parametrize("attribute", [ja.attributions.saliency(), lambda *_: 0])
 def test_needs_a_baseline(attribute):
     with pytest.raises(ValueError, match="baseline"):
         ja.attributions.completeness_gap(attribute)
