@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
 from jaxattr import parallel
@@ -211,7 +210,7 @@ def _opened(writers: Sequence[Writer], run: Run, stack: ExitStack) -> Sequence[W
 
 
 def _batches(
-    xs: np.ndarray, labels: np.ndarray, size: int, key: PRNGKeyArray, steps: range, mesh: Mesh
+    xs: np.ndarray, labels: np.ndarray, size: int, key: PRNGKeyArray, steps: range, mesh: parallel.Mesh
 ) -> Iterator[tuple[int, Batch]]:
     """Yield batches, each with the number of steps made after it; the order depends on the epoch alone."""
     order = np.arange(0)

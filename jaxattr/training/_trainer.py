@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from jaxattr import parallel
@@ -74,7 +73,7 @@ class Trainer:
         apply_fn: ApplyFn,
         optimizer: optax.GradientTransformation,
         *,
-        mesh: Mesh | None = None,
+        mesh: parallel.Mesh | None = None,
     ):
         self.objective, self.apply_fn, self.optimizer = objective, apply_fn, optimizer
         self.mesh = parallel.mesh() if mesh is None else mesh
