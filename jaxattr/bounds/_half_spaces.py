@@ -100,6 +100,111 @@ def quadratic_form(
     return jnp.pad(gram, (0, 1)) + forms.T @ multipliers @ forms
 
 
+class _Barrier(NamedTuple):
+    """The dual problem ``min { d @ cost : diag(d @ groups) - A(nu) >= 0, nu >= 0 }``.
+
+    A point of it is a vector: the weights d, then one multiplier for each pair of half-spaces.
+
+    Attributes:
+      gram: P.
+      forms: the half-spaces, as in :func:`best_dual`.
+      coordinates: which coordinates share a weight.
+    """
+
+    gram: Array
+    forms: Array
+    coordinates: Coordinates
+
+    @property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return first and second half-space of each pair."""
+        return np.triu_indices(len(self.forms), 1)
+
+    @property
+    def dimension(self) -> int:
+        """Return the parameter of the barrier: the size of the slack, plus the number of multipliers."""
+        return len(self.gram) + 1 + len(self.pairs[0])
+
+    def split(self, point: Array) -> tuple[Array, Array]:
+        """Return weights and multipliers, the latter as a vector."""
+        count = len(self.coordinates.cost)
+        return point[:count], point[count:]
+
+    def symmetric(self, multipliers: Array) -> Array:
+        """Return multipliers as a symmetric matrix."""
+        upper = jnp.zeros((len(self.forms),) * 2, self.gram.dtype).at[self.pairs].set(multipliers)
+        return upper + upper.T
+
+    def slack(self, point: Array) -> Array:
+        """Return ``diag(d) - A(nu)``, positive definite inside of the feasible set."""
+        weights, multipliers = self.split(point)
+        form = quadratic_form(self.gram, self.forms, self.symmetric(multipliers))
+        return jnp.diag(weights @ self.coordinates.groups) - form
+
+    def inverse_root(self, point: Array) -> Array:
+        """Return a matrix root of the inverse of the slack."""
+        values, vectors = _numerics.eigh(self.slack(point))
+        # Clamp eigenvalues at the boundary of the cone, which rounding may have made negative.
+        return vectors / jnp.sqrt(jnp.maximum(values, jnp.finfo(self.gram.dtype).eps * values[-1]))
+
+
+class _Newton(NamedTuple):
+    """The state of Newton's method on the barrier.
+
+    Attributes:
+      point: of :class:`_Barrier`; changes in every step whose linear system float32 can solve.
+      barrier: weight of the logarithms; shrinks after each step that was not cut short.
+    """
+
+    point: Array
+    barrier: Array
+
+
+def _init(problem: _Barrier) -> _Newton:
+    """Start with small multipliers, and weights that are large enough to be feasible."""
+    multipliers = jnp.full(len(problem.pairs[0]), 0.02, problem.gram.dtype)
+    start = quadratic_form(problem.gram, problem.forms, problem.symmetric(multipliers))
+    cost = problem.coordinates.cost
+    weights = jnp.full(len(cost), 1.1 * jnp.linalg.norm(start), problem.gram.dtype)
+    return _Newton(jnp.append(weights, multipliers), weights @ cost / problem.dimension)
+
+
+def _move(problem: _Barrier, state: _Newton, root: Array) -> Array:
+    """Solve for the Newton step, with ``root`` the root of the inverse of the slack at the state's point."""
+    (first, second), (groups, cost) = problem.pairs, problem.coordinates
+    multipliers = problem.split(state.point)[1]
+    inverse = root @ root.T
+    # These are the derivatives of -log det(slack) along weights (diagonal matrices) and multipliers (rank two).
+    images = inverse @ problem.forms.T
+    inner = problem.forms @ images
+    a, b = first[:, None], second[:, None]
+    pairs = 2 * (inner[a, first] * inner[b, second] + inner[a, second] * inner[b, first])
+    mixed = -2 * groups @ (images[:, first] * images[:, second])
+    hessian = jnp.block([[groups @ inverse**2 @ groups.T, mixed], [mixed.T, pairs + jnp.diag(multipliers**-2)]])
+    pull = jnp.append(groups @ jnp.diag(inverse), 1 / multipliers - 2 * inner[first, second])
+    objective = jnp.append(cost, jnp.zeros(len(first), cost.dtype))
+    # Multipliers range over many orders of magnitude: scaled to a unit diagonal, the system is well conditioned.
+    unit = jnp.sqrt(jnp.diag(hessian))
+    return _numerics.solve(hessian / unit[:, None] / unit, (pull - objective / state.barrier) / unit) / unit
+
+
+def _step(problem: _Barrier, state: _Newton) -> _Newton:
+    """Make a Newton step, cut short before the boundary of the feasible set, and shrink the barrier."""
+    point, barrier = state
+    root = problem.inverse_root(point)
+    move = _move(problem, state, root)
+    change = problem.slack(point + move) - problem.slack(point)
+    multipliers, moved = problem.split(point)[1], problem.split(move)[1]
+    outward = jnp.maximum(-_numerics.eigh(root.T @ change @ root)[0][0], jnp.max(-moved / multipliers, initial=0))
+    length = jnp.minimum(1, _STEP / jnp.maximum(outward, _STEP))
+    following = point + length * move
+    # Keep the previous point if the float32 solve failed.
+    safe = jnp.all(jnp.isfinite(following)) & jnp.all(following > 0)
+    gap = _GAP * (problem.split(following)[0] @ problem.coordinates.cost) / problem.dimension
+    weaker = jnp.minimum(jnp.maximum(_SHRINK * barrier, gap), barrier)
+    return _Newton(jnp.where(safe, following, point), jnp.where(length > 0.5, weaker, barrier))
+
+
 def best_dual(
     gram: Float[Array, "n n"], forms: Float[Array, "k n+1"], coordinates: Coordinates, num_steps: int
 ) -> Dual:
@@ -114,56 +219,10 @@ def best_dual(
     Returns:
       The :class:`Dual`, strictly feasible up to rounding.
     """
-    first, second = np.triu_indices(len(forms), 1)
-    groups, cost = coordinates
-    count, dimension = len(cost), len(gram) + 1 + len(first)
-    objective = jnp.append(cost, jnp.zeros(len(first), gram.dtype))
-
-    def symmetric(multipliers):
-        upper = jnp.zeros((len(forms), len(forms)), gram.dtype).at[first, second].set(multipliers)
-        return upper + upper.T
-
-    def slack(point):
-        return jnp.diag(point[:count] @ groups) - quadratic_form(gram, forms, symmetric(point[count:]))
-
-    def inverse_root(matrix):
-        values, vectors = _numerics.eigh(matrix)
-        # Clamp eigenvalues at the boundary of the cone, which rounding may have made negative.
-        return vectors / jnp.sqrt(jnp.maximum(values, jnp.finfo(gram.dtype).eps * values[-1]))
-
-    def newton(_, state):
-        point, barrier = state
-        multipliers = point[count:]
-        root = inverse_root(slack(point))
-        inverse = root @ root.T
-        # These are the derivatives of -log det(slack) along weights (diagonal matrices) and multipliers (rank two).
-        images = inverse @ forms.T
-        inner = forms @ images
-        a, b = first[:, None], second[:, None]
-        pairs = 2 * (inner[a, first] * inner[b, second] + inner[a, second] * inner[b, first])
-        mixed = -2 * groups @ (images[:, first] * images[:, second])
-        hessian = jnp.block([[groups @ inverse**2 @ groups.T, mixed], [mixed.T, pairs + jnp.diag(multipliers**-2)]])
-        pull = jnp.append(groups @ jnp.diag(inverse), 1 / multipliers - 2 * inner[first, second])
-        # Multipliers range over many orders of magnitude: scaled to a unit diagonal, the system is well conditioned.
-        unit = jnp.sqrt(jnp.diag(hessian))
-        move = _numerics.solve(hessian / unit[:, None] / unit, (pull - objective / barrier) / unit) / unit
-        change = slack(point + move) - slack(point)
-        outward = jnp.maximum(
-            -_numerics.eigh(root.T @ change @ root)[0][0], jnp.max(-move[count:] / multipliers, initial=0)
-        )
-        length = jnp.minimum(1, _STEP / jnp.maximum(outward, _STEP))
-        following = point + length * move
-        # Keep the previous point if the float32 solve failed.
-        safe = jnp.all(jnp.isfinite(following)) & jnp.all(following > 0)
-        weaker = jnp.maximum(_SHRINK * barrier, _GAP * (following[:count] @ cost) / dimension)
-        return jnp.where(safe, following, point), jnp.where(length > 0.5, jnp.minimum(weaker, barrier), barrier)
-
-    multipliers = jnp.full(len(first), 0.02, gram.dtype)
-    start = quadratic_form(gram, forms, symmetric(multipliers))
-    weights = jnp.full(count, 1.1 * jnp.linalg.norm(start), gram.dtype)
-    initial = jnp.append(weights, multipliers), weights @ cost / dimension
-    point, _ = jax.lax.fori_loop(0, num_steps, newton, initial)
-    return Dual(symmetric(point[count:]), point[:count], inverse_root(slack(point)))
+    problem = _Barrier(gram, forms, coordinates)
+    point = jax.lax.fori_loop(0, num_steps, lambda _, state: _step(problem, state), _init(problem)).point
+    weights, multipliers = problem.split(point)
+    return Dual(problem.symmetric(multipliers), weights, problem.inverse_root(point))
 
 
 def upper_value(
@@ -233,7 +292,7 @@ def dense_upper_value(
     return upper + rounding * jax.lax.stop_gradient(lost)
 
 
-def climb(
+def ascend(
     points: Float[Array, "count n"],
     gram: Float[Array, "n n"],
     forms: Float[Array, "k n+1"],
