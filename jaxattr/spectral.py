@@ -47,7 +47,8 @@ import scipy.special
 from jax import Array
 
 from jaxattr import _checks, _numerics, _ritz
-from jaxattr._krylov import Matvec, golub_kahan, lanczos
+from jaxattr._krylov import Bidiagonal, Matvec, Tridiagonal, golub_kahan, lanczos
+from jaxattr._ritz import Spectrum
 
 
 class Extreme(NamedTuple):
@@ -100,15 +101,102 @@ def _product(matvec: Matvec, shape: tuple[int, ...], dtype: Any) -> Matvec:
     return lambda v: matvec(v.reshape(shape)).ravel().astype(dtype)
 
 
-def _direction(coefficients: Array, basis: Array) -> Array:
-    vector = coefficients @ basis
-    return vector / jnp.linalg.norm(vector)
-
-
 def _check(num_steps: int, confidence: float, tolerance: float) -> int:
     _checks.probability("confidence", confidence)
     _checks.non_negative("tolerance", tolerance)
     return _checks.positive_int("num_steps", num_steps)
+
+
+class _Pair(NamedTuple):
+    """The extreme Ritz pair of a finished run, without derivatives.
+
+    Attributes:
+      vector: the Ritz vector, flat and of unit length.
+      upper: the upper value, with its allowance for rounding.
+      residual: relative to the largest Ritz value in size.
+      finite: whether no product was NaN or infinite.
+      products: with the operator or its transpose.
+    """
+
+    vector: Array
+    upper: Array
+    residual: Array
+    finite: Array
+    products: Array
+
+
+def _pair(
+    state: Tridiagonal | Bidiagonal, basis: Array, found: Spectrum, winner: Array, largest: Array, upper: Array
+) -> _Pair:
+    """Assemble the Ritz pair ``winner`` of a run; ``largest`` is the largest Ritz value in size, per scale."""
+    vector = found.vectors[:, winner] @ basis
+    vector, upper = jax.lax.stop_gradient((vector / jnp.linalg.norm(vector), upper))
+    residual = found.residual(winner) / jnp.where(largest > 0, largest, 1)
+    products = state.steps if isinstance(state, Tridiagonal) else 2 * state.steps
+    return _Pair(vector, upper, residual, jnp.all(jnp.isfinite(state.diagonal)), products)
+
+
+def _extreme(
+    pair: _Pair, attained: Array, same: Array | None, shape: tuple[int, ...], confidence: float, measured: bool = True
+) -> Extreme:
+    """Return the result of a run: NaN where a product was not finite, and with the derivative of ``same``.
+
+    Args:
+      pair: from the run.
+      attained: the value that its vector attains.
+      same: an expression with the value and the derivative of ``pair.upper``; ``None`` for no derivative.
+      shape: of the operator's argument.
+      confidence: probability with which the upper value holds.
+      measured: whether ``attained`` took one more product.
+    """
+    upper = pair.upper if same is None else _numerics.with_derivative(pair.upper, same)
+    finite = pair.finite & jnp.isfinite(attained)
+    upper, attained, residual = (jnp.where(finite, value, jnp.nan) for value in (upper, attained, pair.residual))
+    products = pair.products + int(measured)
+    return Extreme(attained, upper, pair.vector.reshape(shape), residual, jnp.full_like(upper, confidence), products)
+
+
+def _symmetric_run(
+    matvec: Matvec, start: Array, num_steps: int, overlap: float, tolerance: float
+) -> tuple[_Pair, Array]:
+    """Run Lanczos for the eigenvalue of largest size; return its pair, and its size as the recurrence gives it."""
+    size = start.size
+
+    def near(state):
+        found = _ritz.of_tridiagonal(state, size)
+        winner, reached = found.largest(jnp.abs(found.ritz))
+        limit, length = (1 + tolerance) * reached, jnp.hypot(reached, found.residual(winner))
+        near, contradicted = (
+            found.below(value, overlap) & found.below(value, overlap, -1) for value in (limit, length)
+        )
+        # An upper edge below the length of the Ritz vector's image is wrong, and more steps correct it.
+        return found.exhausted | (near & ~contradicted)
+
+    state = lanczos(matvec, start, num_steps, _until(tolerance, near))
+    found = _ritz.of_tridiagonal(state, size)
+    winner, reached = found.largest(jnp.abs(found.ritz))
+    edge = jnp.maximum(found.upper(overlap), found.upper(overlap, -1))
+    upper = found.scale * edge * (1 + _numerics.rounding(size, start.dtype))
+    return _pair(state, state.basis, found, winner, reached, upper), found.scale * reached
+
+
+def _general_run(
+    matvec: Matvec, rmatvec: Matvec, start: Array, num_steps: int, overlap: float, tolerance: float
+) -> tuple[_Pair, Array]:
+    """Run Golub-Kahan for the largest singular value; return its pair, and the value that the recurrence gives."""
+    size = start.size
+
+    def near(state):
+        found, _ = _ritz.of_bidiagonal(state, size)
+        return found.exhausted | found.below((1 + tolerance) ** 2 * found.largest(found.ritz)[1], overlap)
+
+    state = golub_kahan(matvec, rmatvec, start, num_steps, _until(tolerance, near))
+    found, scale = _ritz.of_bidiagonal(state, size)
+    winner, reached = found.largest(found.ritz)
+    reached = jnp.abs(reached)
+    edge, known = jnp.sqrt(found.scale * found.upper(overlap)), jnp.sqrt(found.scale * reached)
+    upper = scale * edge * (1 + _numerics.rounding(size, start.dtype))
+    return _pair(state, state.right, found, winner, reached, upper), scale * known
 
 
 def largest_singular_value(
@@ -165,63 +253,28 @@ def largest_singular_value(
       (True, 49)
     """
     num_steps = _check(num_steps, confidence, tolerance)
-    size = int(np.prod(shape))
-    start = _random_start(key, size, dtype)
-    dtype = start.dtype
-    value = jax.eval_shape(matvec, jax.ShapeDtypeStruct(shape, dtype))
-    overlap = overlap_quantile(size, 1 - confidence)
+    start = _random_start(key, int(np.prod(shape)), dtype)
+    overlap = overlap_quantile(start.size, 1 - confidence)
     with jax.default_matmul_precision("highest"):
-        product = _product(matvec, shape, dtype)
+        product = _product(matvec, shape, start.dtype)
         # Hold the search constant under differentiation: a loop of unknown length has no reverse mode.
         forward = _numerics.constant(product, start)
-        if not symmetric:
-            transposed = jax.ShapeDtypeStruct((value.size,), dtype)
-            backward = _numerics.constant(_product(rmatvec, value.shape, dtype), transposed)
     if symmetric:
-
-        def near(state):
-            found = _ritz.of_tridiagonal(state, size)
-            winner, reached = found.largest(jnp.abs(found.ritz))
-            limit, length = (1 + tolerance) * reached, jnp.hypot(reached, found.residual(winner))
-            near, contradicted = (
-                found.below(value, overlap) & found.below(value, overlap, -1) for value in (limit, length)
-            )
-            # An upper edge below the length of the Ritz vector's image is wrong, and more steps correct it.
-            return found.exhausted | (near & ~contradicted)
-
-        state = lanczos(forward, start, num_steps, _until(tolerance, near))
-        basis, found = state.basis, _ritz.of_tridiagonal(state, size)
-        winner, reached = found.largest(jnp.abs(found.ritz))
-        edge = jnp.maximum(found.upper(overlap), found.upper(overlap, -1))
-        scale, known = found.scale, reached
+        pair, known = _symmetric_run(forward, start, num_steps, overlap, tolerance)
     else:
-
-        def near(state):
-            found, _ = _ritz.of_bidiagonal(state, size)
-            return found.exhausted | found.below((1 + tolerance) ** 2 * found.largest(found.ritz)[1], overlap)
-
-        state = golub_kahan(forward, backward, start, num_steps, _until(tolerance, near))
-        basis, (found, scale) = state.right, _ritz.of_bidiagonal(state, size)
-        winner, reached = found.largest(found.ritz)
-        reached = jnp.abs(reached)
-        edge, known = jnp.sqrt(found.scale * found.upper(overlap)), jnp.sqrt(found.scale * reached)
-    residual = found.residual(winner) / jnp.where(reached > 0, reached, 1)
-    upper = scale * edge * (1 + _numerics.rounding(size, dtype))
+        value = jax.eval_shape(matvec, jax.ShapeDtypeStruct(shape, start.dtype))
+        with jax.default_matmul_precision("highest"):
+            transposed = jax.ShapeDtypeStruct((value.size,), start.dtype)
+            backward = _numerics.constant(_product(rmatvec, value.shape, start.dtype), transposed)
+        pair, known = _general_run(forward, backward, start, num_steps, overlap, tolerance)
+    if not verify:
+        return _extreme(pair, jax.lax.stop_gradient(known), None, shape, confidence, measured=False)
     # Differentiate ||J v|| at a fixed v, which gives a singular value's exact derivative; the iteration's own
     # derivative is not finite where an exhausted run divides by its last residual.
-    vector = _direction(found.vectors[:, winner], basis)
-    vector, upper, known = jax.lax.stop_gradient((vector, upper, scale * known))
-    if verify:
-        with jax.default_matmul_precision("highest"):
-            attained = _numerics.norm(product(vector))
-        ratio = jax.lax.stop_gradient(upper / jnp.where(attained > 0, attained, 1))
-        upper = _numerics.with_derivative(upper, ratio * attained)
-    else:
-        attained = known
-    finite = jnp.all(jnp.isfinite(state.diagonal)) & jnp.isfinite(attained)
-    upper, attained, residual = (jnp.where(finite, value, jnp.nan) for value in (upper, attained, residual))
-    products = jnp.asarray(state.steps * (1 if symmetric else 2) + verify, jnp.int32)
-    return Extreme(attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products)
+    with jax.default_matmul_precision("highest"):
+        attained = _numerics.norm(product(pair.vector))
+    ratio = jax.lax.stop_gradient(pair.upper / jnp.where(attained > 0, attained, 1))
+    return _extreme(pair, attained, ratio * attained, shape, confidence)
 
 
 def largest_eigenvalue(
@@ -264,9 +317,8 @@ def largest_eigenvalue(
       True
     """
     num_steps = _check(num_steps, confidence, tolerance)
-    size = int(np.prod(shape))
-    start = _random_start(key, size, dtype)
-    overlap = overlap_quantile(size, 1 - confidence)
+    start = _random_start(key, int(np.prod(shape)), dtype)
+    size, overlap = start.size, overlap_quantile(start.size, 1 - confidence)
     with jax.default_matmul_precision("highest"):
         product = _product(matvec, shape, start.dtype)
         fixed = _numerics.constant(product, start)
@@ -280,13 +332,8 @@ def largest_eigenvalue(
     found = _ritz.of_tridiagonal(state, size)
     winner, _ = found.largest(found.ritz)
     _, largest = found.largest(jnp.abs(found.ritz))
-    residual = found.residual(winner) / jnp.where(largest > 0, largest, 1)
-    vector = jax.lax.stop_gradient(_direction(found.vectors[:, winner], state.basis))
+    upper = found.scale * (found.upper(overlap) + _numerics.rounding(size, start.dtype) * largest)
+    pair = _pair(state, state.basis, found, winner, largest, upper)
     with jax.default_matmul_precision("highest"):
-        attained = jnp.vdot(vector, product(vector))
-    edge = found.scale * (found.upper(overlap) + _numerics.rounding(size, start.dtype) * largest)
-    upper = _numerics.with_derivative(jax.lax.stop_gradient(edge), attained)
-    finite = jnp.all(jnp.isfinite(state.diagonal)) & jnp.isfinite(attained)
-    upper, attained, residual = (jnp.where(finite, value, jnp.nan) for value in (upper, attained, residual))
-    products = state.steps + 1
-    return Extreme(attained, upper, vector.reshape(shape), residual, jnp.full_like(upper, confidence), products)
+        attained = jnp.vdot(pair.vector, product(pair.vector))
+    return _extreme(pair, attained, attained, shape, confidence)
