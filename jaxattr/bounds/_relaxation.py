@@ -5,8 +5,8 @@ gives ``max ||B s||^2 <= sum(u) * lambda_max(D^-1/2 P D^-1/2)``, ``D = diag(u)``
 of :func:`jaxattr.bounds.semidefinite`; none of them depends on how B is obtained.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +38,62 @@ class Operator(NamedTuple):
     certify: Callable[[Array, Array], tuple[Array, Array, Array]]
 
 
+class Candidate(NamedTuple):
+    """A dual point that is known before the search.
+
+    Attributes:
+      weights: u; any positive factor is allowed.
+      limit: an upper value of ``max ||B s||`` that is known with it; infinite where there is none.
+    """
+
+    weights: Array
+    limit: Any
+
+
+class Search(NamedTuple):
+    """The lengths of a search for weights and corners.
+
+    Attributes:
+      rank: rows of V.
+      rounds: of the ascent, in each cycle.
+      cycles: rounds, corners and a certificate at most.
+      corner_steps: sign iterations for each of ``rank`` random projections of V, in each cycle.
+      tolerance: the search ends after the cycle that brings ``upper / attained - 1`` to this or below.
+      chunk: rows of V evaluated at once.
+    """
+
+    rank: int
+    rounds: int
+    cycles: int
+    corner_steps: int
+    tolerance: float
+    chunk: int | None
+
+    @property
+    def steps(self) -> int:
+        """Return the number of products with ``B^T B`` that a cycle takes for each row of V."""
+        return self.rounds + self.corner_steps + 1
+
+    @property
+    def applications(self) -> int:
+        """Return the number of products with B or its transpose that all cycles take, without their certificates."""
+        return self.cycles * 2 * self.rank * self.steps
+
+
 class Best(NamedTuple):
-    """State of the search: best values so far, per unit of epsilon, with V and the previous V."""
+    """The state of the search: the best values so far, per unit of epsilon.
+
+    Attributes:
+      rows: V; changes in every round of the ascent.
+      previous: V one round earlier; changes in every round.
+      upper: the smallest upper value; changes with each certificate that is smaller.
+      weights: u behind ``upper``, of mean about one; changes with ``upper``.
+      vector: attains the weighted norm behind ``upper``, nearly; changes with ``upper``.
+      attained: the largest ``||B s||`` of a corner, -1 at first; changes in sign iterations that find a better one.
+      signs: the corner behind ``attained``; changes with it.
+      products: products with J so far.
+      cycle: cycles made.
+    """
 
     rows: Array
     previous: Array
@@ -70,11 +124,11 @@ def unit_columns(rows: Array) -> Array:
     return jnp.where(norms > 0, rows / nonzero(norms), 1 / jnp.sqrt(jnp.asarray(len(rows), rows.dtype)))
 
 
-def start(rows: Array, products: Array) -> Best:
-    """Return the initial state of the search; ``products`` counts the products already spent."""
+def start(rows: Array) -> Best:
+    """Return the state before the search."""
     ones, zero = jnp.ones_like(rows[0]), jnp.zeros((), rows.dtype)
     count = jnp.zeros((), jnp.int32)
-    return Best(rows, rows, zero + jnp.inf, ones, jnp.zeros_like(ones), zero - 1, ones, products + count, count)
+    return Best(rows, rows, zero + jnp.inf, ones, jnp.zeros_like(ones), zero - 1, ones, count, count)
 
 
 def of_products(
@@ -122,9 +176,41 @@ def of_matrix(matrix: Array) -> Operator:
     return Operator(lambda s: matrix @ s, lambda u: matrix.T @ u, 0, certify)
 
 
-def ascend(
-    operator: Operator, best: Best, rounds: int, corner_steps: int, key: Array, chunk: int | None
-) -> tuple[Best, Array]:
+def solve(
+    operator: Operator, candidates: Sequence[Candidate], search: Search, key: Array, size: int, dtype: Any
+) -> Best:
+    """Search for weights and corners: certify the candidates, then run cycles of ascent, corners and a certificate.
+
+    Args:
+      operator: B.
+      candidates: dual points that compete with those of the search.
+      search: its lengths.
+      key: random key of the rows, the corners and the certificates.
+      size: number of signs.
+      dtype: of the rows.
+
+    Returns:
+      The last state, without derivatives.
+    """
+    key_rows, key_corners, key_certificates = jax.random.split(key, 3)
+    keys = jax.random.split(key_certificates, search.cycles + len(candidates))
+    best = start(unit_columns(jax.random.normal(key_rows, (search.rank, size), dtype)))
+    for (weights, limit), key_one in zip(candidates, keys[search.cycles :], strict=True):
+        best = consider(operator, best, weights, key_one)
+        best = best._replace(upper=jnp.minimum(best.upper, limit))
+
+    def cycle(best: Best) -> Best:
+        best, weights = ascend(operator, best, search, jax.random.fold_in(key_corners, best.cycle))
+        best = consider(operator, best, weights, keys[best.cycle])
+        return best._replace(cycle=best.cycle + 1)
+
+    def going(best: Best) -> Array:
+        return (best.cycle < search.cycles) & ~(best.upper <= (1 + search.tolerance) * best.attained)
+
+    return jax.lax.stop_gradient(cycle(best) if search.cycles == 1 else jax.lax.while_loop(going, cycle, best))
+
+
+def ascend(operator: Operator, best: Best, search: Search, key: Array) -> tuple[Best, Array]:
     """Run rounds of ``V <- normalize_columns(V P)``, then of ``s <- sign(P s)`` from random projections of V.
 
     The first part has momentum and gives the weights, the second (Goemans and Williamson's rounding) the corners, of
@@ -141,31 +227,30 @@ def ascend(
 
     def one(step, state):
         rows, previous, signs, weights, top, top_signs = state
-        climbing = step >= rounds
-        moved = jnp.where(climbing, signs, rows + _MOMENTUM * (rows - previous))
-        values, scales, images = map_over(gram, moved, chunk)
+        cornering = step >= search.rounds
+        moved = jnp.where(cornering, signs, rows + _MOMENTUM * (rows - previous))
+        values, scales, images = map_over(gram, moved, search.chunk)
         # All rows take the same scale, so that the columns keep their proportions.
         images = images * (scales / nonzero(jnp.max(scales)))[:, None]
         found = _column_norms(images)
         following = unit_columns(images)
-        corners = jnp.where(climbing, images, projection @ following)
+        corners = jnp.where(cornering, images, projection @ following)
         winner = jnp.argmax(values)
         # NaN compares false: a product that is NaN must not be passed over.
-        better = climbing & ~(values[winner] <= top)
+        better = cornering & ~(values[winner] <= top)
         return (
-            jnp.where(climbing, rows, following),
-            jnp.where(climbing, previous, rows),
+            jnp.where(cornering, rows, following),
+            jnp.where(cornering, previous, rows),
             jnp.where(corners == 0, signs, jnp.sign(corners)),
-            jnp.where(climbing, weights, found),
+            jnp.where(cornering, weights, found),
             jnp.where(better, values[winner], top),
             jnp.where(better, signs[winner], top_signs),
         )
 
     ones = jnp.ones_like(best.rows)
     state = (best.rows, best.previous, ones, ones[0], best.attained, best.signs)
-    total = rounds + corner_steps + 1
-    rows, previous, _, weights, attained, signs = jax.lax.fori_loop(0, total, one, state)
-    products = best.products + 2 * operator.cost * total * len(rows)
+    rows, previous, _, weights, attained, signs = jax.lax.fori_loop(0, search.steps, one, state)
+    products = best.products + 2 * operator.cost * search.steps * len(rows)
     kept = best._replace(rows=rows, previous=previous, attained=attained, signs=signs, products=products)
     return kept, weights
 

@@ -1,5 +1,6 @@
 """Bound the l-infinity deviation by the semidefinite relaxation, by products with J."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -7,7 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxattr import _checks, _numerics
+from jaxattr._cost import times
 from jaxattr._spec import described
+from jaxattr.attribution import as_attribution
 from jaxattr.balls import Ball, LInf
 from jaxattr.bounds import _relaxation
 from jaxattr.bounds._result import DeviationBound, require_ball
@@ -20,6 +23,9 @@ from jaxattr.types import AttributionFn
 
 Algorithm = Literal["products", "dense"]
 Include = Literal["norm_relaxation", "entrywise"]
+
+# Rows of V and rounds of the ascent by default. Rounds cost products with J, or nothing where J is a matrix.
+_DEFAULTS = {"products": {"rank": 4, "rounds": 8}, "dense": {"rank": 8, "rounds": 60}}
 
 
 @described
@@ -105,123 +111,180 @@ def semidefinite(
       >>> round(float(result.slope**2), 2), round(float(result.euclidean_attained / 0.1) ** 2, 2)
       (27.0, 24.0)
     """
-    _checks.attribution(attribute)
+    attribute = as_attribution(attribute)
     require_ball(ball, LInf, "semidefinite", "`singular_value`")
-    if method is not None:
-        _checks.choice("method", method, get_args(Algorithm))
-    counts = {"rank": rank, "rounds": rounds, "cycles": cycles, "num_steps": num_steps, "corner_steps": corner_steps}
-    for name, value in counts.items():
-        if value is not None:
-            _checks.positive_int(name, value)
-    _checks.non_negative("certificate_tolerance", certificate_tolerance)
-    included = _check_rest(tolerance, confidence, chunk, include)
+    certificates = _Certificates(num_steps, confidence, certificate_tolerance, include).checked()
+    options = _Options(method, rank, rounds, cycles, corner_steps, tolerance, chunk, certificates).checked()
 
     def bound(logits_fn, x, label, key):
         x = _checks.sample(x)
         jacobian = attribution_jacobian(
             attribute, logits_fn, x, label, linearize=linearize, kinks=kinks, method="semidefinite"
         )
-        search = _Search.chosen(method, jacobian.value.size, rank, rounds, cycles, num_steps, corner_steps, included)
-        dense, names, certificates = search.dense, search.names, cycles + len(search.names)
-        form, dtype = SignForm.of(jacobian, ball, x, within_box), jacobian.value.dtype
-        key_rows, key_corners, key_certificates = jax.random.split(key, 3)
-        keys = jax.random.split(key_certificates, certificates)
-        # Gradients do not pass through the search for u and s, only through the values at its result (see the end).
-        if dense or "entrywise" in names:
-            matrix, products = form.dense(chunk), jacobian.dense_products()
-            fixed, apply = jax.lax.stop_gradient(matrix), lambda v: matrix @ v
-        else:
-            products, fixed, apply = jnp.zeros((), jnp.int32), None, lambda v: form.matvec(v).ravel()
-        if dense and fixed is not None:
-            operator = _relaxation.of_matrix(fixed)
-        else:
-            matvec = _numerics.constant(form.matvec, jax.ShapeDtypeStruct((form.size,), dtype))
-            rmatvec = _numerics.constant(form.rmatvec, jacobian.value)
-            certainty = 1 - (1 - confidence) / certificates
-            operator = _relaxation.of_products(matvec, rmatvec, num_steps, certainty, certificate_tolerance)
-
+        form = SignForm.of(jacobian, ball, x, within_box)
+        problem = (_by_matrix if options.dense(jacobian.value.size) else _by_products)(form, options)
         with jax.default_matmul_precision("highest"):
-            rows = jax.random.normal(key_rows, (search.rank, form.size), dtype)
-            best = _relaxation.start(_relaxation.unit_columns(rows), products)
-            for name, key_one in zip(names, keys[cycles:], strict=True):
-                weights, limit = _dual_of(name, fixed, form.size, dtype, chunk)
-                best = _relaxation.consider(operator, best, weights, key_one)
-                best = best._replace(upper=jnp.minimum(best.upper, limit))
-
-            def cycle(best: _relaxation.Best) -> _relaxation.Best:
-                key_one = jax.random.fold_in(key_corners, best.cycle)
-                best, weights = _relaxation.ascend(operator, best, search.rounds, corner_steps, key_one, chunk)
-                best = _relaxation.consider(operator, best, weights, keys[best.cycle])
-                return best._replace(cycle=best.cycle + 1)
-
-            def going(best: _relaxation.Best) -> Array:
-                return (best.cycle < cycles) & ~(best.upper <= (1 + tolerance) * best.attained)
-
-            best = cycle(best) if cycles == 1 else jax.lax.while_loop(going, cycle, best)
-            best = jax.lax.stop_gradient(best)
-            # Differentiate the weighted norm and the value at the corner with the found u and s held constant (envelope
-            # theorem).
-            values = jax.vmap(apply)(jnp.stack([best.vector / jnp.sqrt(best.weights), best.signs]))
-            reached = _numerics.norm(values[0]) * jnp.sqrt(jnp.sum(best.weights))
-            attained = _numerics.norm(values[1])
-        excess = jax.lax.stop_gradient(best.upper / _relaxation.nonzero(reached))
-        slope = _numerics.with_derivative(best.upper, reached * excess)
+            best = _relaxation.solve(
+                problem.operator, problem.candidates, problem.search, key, form.size, jacobian.value.dtype
+            )
+            slope, attained = _values(problem, best)
         return DeviationBound.from_slope(
-            "semidefinite_dense" if dense else "semidefinite",
+            problem.name,
             ball,
             sample=x,
             value=jacobian.value,
             direction=form.direction(best.signs),
             slope=slope,
             attained_slope=attained,
-            confidence=1.0 if dense else confidence,
-            products=best.products + (0 if fixed is not None else 2),
+            confidence=problem.confidence,
+            products=best.products + problem.products,
             two_sided=not within_box,
             kinks=jacobian.kinks,
         )
 
-    return Method("semidefinite", bound, ball)
+    def gradients(size):
+        return times(2 * (size if options.dense(size) else options.products(size)), attribute.gradients)
+
+    return Method("semidefinite", bound, ball, gradients=gradients)
 
 
-class _Search(NamedTuple):
-    """Settings of the search for u, given or chosen by the number of features."""
+class _Certificates(NamedTuple):
+    """The options that ``products`` alone uses; ``dense`` proves its certificates, and includes both other bounds."""
 
-    dense: bool
-    rank: int
-    rounds: int
-    names: tuple[str, ...]
+    num_steps: int
+    confidence: float
+    tolerance: float
+    include: tuple[Include, ...]
 
-    @classmethod
-    def chosen(cls, method, size, rank, rounds, cycles, num_steps, corner_steps, names) -> "_Search":
-        """Choose the settings, with the defaults of rank and rounds that the method takes."""
-        lengths = (rounds or 8) + corner_steps + 1
-        products = cycles * 2 * (rank or 4) * lengths + (cycles + len(names)) * 2 * num_steps + 2
-        # The entries of P take a dense J in any case.
-        dense = method == "dense" or (method is None and (size <= products or "entrywise" in names))
-        if dense:
-            return cls(True, rank or 8, rounds or 60, get_args(Include))
-        return cls(False, rank or 4, rounds or 8, names)
+    def checked(self) -> "_Certificates":
+        """Return the options with each name of ``include`` once, or refuse them."""
+        _checks.positive_int("num_steps", self.num_steps)
+        _checks.probability("confidence", self.confidence)
+        _checks.non_negative("certificate_tolerance", self.tolerance)
+        if isinstance(self.include, str):
+            given = self.include
+            raise TypeError(f"`include` must be a tuple of names, got {given!r}. For one: `include=({given!r},)`.")
+        for name in self.include:
+            _checks.choice("include", name, get_args(Include))
+        return self._replace(include=tuple(dict.fromkeys(self.include)))
 
 
-def _dual_of(name: str, matrix: Array | None, size: int, dtype: Any, chunk: int | None) -> tuple[Array, Any]:
-    """Return the weights u of the dual point behind another bound, and that bound itself where it is known already."""
+class _Options(NamedTuple):
+    """The options of the search, as given; ``None`` stands for a default that depends on the method."""
+
+    method: Algorithm | None
+    rank: int | None
+    rounds: int | None
+    cycles: int
+    corner_steps: int
+    tolerance: float
+    chunk: int | None
+    certificates: _Certificates
+
+    def checked(self) -> "_Options":
+        """Return the options, or refuse them."""
+        if self.method is not None:
+            _checks.choice("method", self.method, get_args(Algorithm))
+        for name in ("rank", "rounds", "cycles", "corner_steps", "chunk"):
+            if getattr(self, name) is not None:
+                _checks.positive_int(name, getattr(self, name))
+        _checks.non_negative("tolerance", self.tolerance)
+        return self
+
+    def search(self, method: Algorithm) -> _relaxation.Search:
+        """Return the lengths of the search, with the method's defaults of rank and rounds."""
+        rank, rounds = (getattr(self, name) or default for name, default in _DEFAULTS[method].items())
+        return _relaxation.Search(rank, rounds, self.cycles, self.corner_steps, self.tolerance, self.chunk)
+
+    @property
+    def runs(self) -> int:
+        """Return the number of certificates that ``products`` makes at most."""
+        return self.cycles + len(self.certificates.include)
+
+    def products(self, size: int) -> int:
+        """Return the number of products with J that ``products`` takes at most, with a dense J where it forms one."""
+        formed = size if "entrywise" in self.certificates.include else 2
+        return self.search("products").applications + self.runs * 2 * self.certificates.num_steps + formed
+
+    def dense(self, size: int) -> bool:
+        """Return whether the bound forms J and nothing else: asked for, or taking no more products."""
+        if self.method is None:
+            return size <= self.products(size)
+        return self.method == "dense"
+
+
+class _Problem(NamedTuple):
+    """The relaxation of one sample, in the form that its solver takes.
+
+    Attributes:
+      name: of the method in the result.
+      operator: B, for the search; it has no derivative.
+      candidates: dual points of other bounds, which the result is never above.
+      search: lengths of the search.
+      apply: ``s -> B s`` with a derivative.
+      products: products with J that the search does not count.
+      confidence: probability with which the bound holds.
+    """
+
+    name: str
+    operator: _relaxation.Operator
+    candidates: tuple[_relaxation.Candidate, ...]
+    search: _relaxation.Search
+    apply: Callable[[Array], Array]
+    products: Any
+    confidence: float
+
+
+def _by_products(form: SignForm, options: _Options) -> _Problem:
+    """Build the problem of ``products``: Krylov runs certify, and J is formed only where its entries are asked for."""
+    value = form.jacobian.value
+    matvec = _numerics.constant(form.matvec, jax.ShapeDtypeStruct((form.size,), value.dtype))
+    rmatvec = _numerics.constant(form.rmatvec, value)
+    # The certificates share the probability of failing.
+    steps, confidence, tolerance, include = options.certificates
+    certainty = 1 - (1 - confidence) / options.runs
+    operator = _relaxation.of_products(matvec, rmatvec, steps, certainty, tolerance)
+    matrix, apply, products = None, lambda v: form.matvec(v).ravel(), 2
+    if "entrywise" in include:
+        matrix, products = form.dense(options.chunk), form.jacobian.dense_products()
+        apply = lambda v: matrix @ v  # noqa: E731
+    candidates = tuple(_candidate(name, form.size, value.dtype, matrix, options.chunk) for name in include)
+    return _Problem("semidefinite", operator, candidates, options.search("products"), apply, products, confidence)
+
+
+def _by_matrix(form: SignForm, options: _Options) -> _Problem:
+    """Build the problem of ``dense``: J is a matrix, and both other bounds are candidates."""
+    matrix, dtype = form.dense(options.chunk), form.jacobian.value.dtype
+    return _Problem(
+        "semidefinite_dense",
+        _relaxation.of_matrix(jax.lax.stop_gradient(matrix)),
+        tuple(_candidate(name, form.size, dtype, matrix, options.chunk) for name in get_args(Include)),
+        options.search("dense"),
+        lambda v: matrix @ v,
+        form.jacobian.dense_products(),
+        1.0,
+    )
+
+
+def _candidate(name: Include, size: int, dtype: Any, matrix: Array | None, chunk: int | None) -> _relaxation.Candidate:
+    """Return the dual point behind another bound, with that bound where it is known without a certificate."""
     if name == "norm_relaxation" or matrix is None:
-        return jnp.ones(size, dtype), jnp.inf
+        return _relaxation.Candidate(jnp.ones(size, dtype), jnp.inf)
+    matrix = jax.lax.stop_gradient(matrix)
     # A row sum of P squares J: divide by the largest entry first.
     largest = _relaxation.nonzero(jnp.max(jnp.abs(matrix)))
     sums = absolute_row_sums(matrix / largest, chunk)
-    return sums, largest * jnp.sqrt(jnp.sum(sums)) * (1 + _numerics.rounding(size, dtype))
+    limit = largest * jnp.sqrt(jnp.sum(sums)) * (1 + _numerics.rounding(size, dtype))
+    return _relaxation.Candidate(sums, limit)
 
 
-def _check_rest(tolerance: float, confidence: float, chunk: int | None, include: Any) -> tuple[str, ...]:
-    """Return the names in ``include``, each once, after checking the other options."""
-    _checks.probability("confidence", confidence)
-    if chunk is not None:
-        _checks.positive_int("chunk", chunk)
-    if not 0 <= tolerance < float("inf"):
-        raise ValueError(f"`tolerance` must be a finite number of at least 0, got {tolerance!r}.")
-    if isinstance(include, str):
-        raise TypeError(f"`include` must be a tuple of names, got {include!r}. For one: `include=({include!r},)`.")
-    for name in include:
-        _checks.choice("include", name, get_args(Include))
-    return tuple(dict.fromkeys(include))
+def _values(problem: _Problem, best: _relaxation.Best) -> tuple[Array, Array]:
+    """Return the upper and the attained value per unit of epsilon, with their derivatives.
+
+    The derivative is that of the weighted norm and of the value at the corner, with the found u and s held constant
+    (envelope theorem). No derivative passes through the search.
+    """
+    values = jax.vmap(problem.apply)(jnp.stack([best.vector / jnp.sqrt(best.weights), best.signs]))
+    reached = _numerics.norm(values[0]) * jnp.sqrt(jnp.sum(best.weights))
+    excess = jax.lax.stop_gradient(best.upper / _relaxation.nonzero(reached))
+    return _numerics.with_derivative(best.upper, reached * excess), _numerics.norm(values[1])
