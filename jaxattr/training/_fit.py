@@ -14,7 +14,7 @@ from jaxattr import parallel
 from jaxattr.accuracy import accuracy  # noqa: F401  (in the example)
 from jaxattr.apply_fn import ApplyFn, TrainingObjective, Variables
 from jaxattr.labeled import Batch
-from jaxattr.training import _identity, _samples
+from jaxattr.training import _identity, _valid_data
 from jaxattr.training._saved_run import SavedRun
 from jaxattr.training._trainer import Trainer, TrainState
 from jaxattr.training._writers import History, Run, Writer
@@ -119,8 +119,8 @@ def fit(
     """
     if not isinstance(writers, Sequence):
         raise TypeError(f"`writers` is a list, such as [ja.training.JsonLines(path)], got {type(writers).__name__}.")
-    _samples.require_arguments(variables, len(data.x), batch_size, epochs, steps)
-    xs, labels = _samples.checked(objective, apply_fn, variables, data, batch_size)
+    _valid_data.require_arguments(variables, len(data.x), batch_size, epochs, steps)
+    xs, labels = _valid_data.checked(objective, apply_fn, variables, data, batch_size)
     per_epoch = len(xs) // batch_size
     total = steps if steps is not None else per_epoch * (epochs or 0)
     intervals = {"checkpoint_every": checkpoint_every, "evaluate_every": evaluate_every, "log_every": log_every}
@@ -230,7 +230,7 @@ def _check_finite(state: TrainState, saved: SavedRun) -> None:
     where = "there is no checkpoint before it" if good is None else f"the last good checkpoint is {good}"
     raise FloatingPointError(
         f"the loss or its gradient was not finite at step {failed}; {where}. "
-        f"{_samples.cause(failed, bool(state.loss_was_finite))}"
+        f"{_valid_data.cause(failed, bool(state.loss_was_finite))}"
     )
 
 

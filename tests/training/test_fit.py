@@ -6,9 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from training_runs import ADVERSARIAL, APPLY, initial, make_data, saved_steps, train
+from training_runs import APPLY, initial, make_data, saved_steps, train
 
-import jaxattr as ja
 from jaxattr import models
 from jaxattr.defenses import natural
 from jaxattr.training import Batch, JsonLines, Progress, accuracy, fit
@@ -99,115 +98,6 @@ def test_training_learns_and_reports(variables, tmp_path, capsys):
     # The statistics were carried along, and only by training.
     assert np.any(result.variables["batch_stats"]["BatchNorm_0"]["mean"])
     assert not np.any(variables["batch_stats"]["BatchNorm_0"]["mean"])
-
-
-SHUFFLED = np.random.default_rng(1).permutation(50)
-
-
-def scaled(variables):
-    return jax.tree.map(lambda leaf: 2 * leaf, variables)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"key": jax.random.key(8)}, "key"),
-        ({"batch_size": 8}, r"batch_size \(there batch_size 16, now 8\)"),
-        ({"data": lambda data: Batch(data.x[:48], data.label[:48])}, r"number of samples \(.* 50, now 48\)"),
-        ({"data": lambda data: Batch(data.x * 255, data.label)}, "inputs"),
-        ({"data": lambda data: Batch(data.x, (data.label + 1) % 3)}, "labels"),
-        ({"data": lambda data: Batch(data.x[SHUFFLED], data.label[SHUFFLED])}, "inputs, another labels"),
-        ({"optimizer": optax.adam(0.05)}, "optimizer or learning rate"),
-        ({"optimizer": optax.adam(optax.cosine_decay_schedule(0.051, 60))}, "optimizer or learning rate"),
-        ({"optimizer": optax.sgd(0.05, momentum=0.9)}, "optimizer or learning rate"),
-        ({"objective": ADVERSARIAL}, "objective or network"),
-        ({"variables": scaled}, "initial weights"),
-    ],
-)
-def test_another_run_is_not_continued(variables, run_of_four_steps, change, words):
-    """No longer run is begun either: what is refused is the same call with more steps."""
-    change = {name: change[name](make_data()) if name == "data" else change[name] for name in change}
-    start = change.pop("variables", lambda unchanged: unchanged)(variables)
-    with pytest.raises(ValueError, match=rf"run/4 was written by a run with another {words}, so continuing"):
-        train(start, **(run_of_four_steps | {"steps": 6} | change))
-
-
-@pytest.fixture(scope="module")
-def run_of_four_steps(variables, tmp_path_factory):
-    options = {"checkpoint_dir": tmp_path_factory.mktemp("fit") / "run", "steps": 4, "epochs": None}
-    train(variables, **options)
-    return options
-
-
-def test_objectives_that_differ_in_a_number_are_told_apart(variables, tmp_path):
-    def run(epsilon, num_steps, **changes):
-        objective = ja.defenses.adversarial(ja.attacks.pgd(ja.L2(epsilon, box=None), num_steps=num_steps))
-        return train(variables, objective=objective, checkpoint_dir=tmp_path / "run", epochs=None, **changes)
-
-    run(0.3, 2, steps=1)
-    for other in ((0.31, 2), (0.3, 3)):
-        with pytest.raises(ValueError, match="another objective or network,"):
-            run(*other, steps=2)
-    # Built anew, and the same.
-    assert run(0.3, 2, steps=2).step == 2
-
-
-def test_a_run_can_be_made_longer_and_no_shorter(variables, run_of_four_steps):
-    with pytest.raises(ValueError, match=r"holds a run of 4 steps already, more than the 3"):
-        train(variables, **(run_of_four_steps | {"steps": 3}))
-    # A finished run is the same run.
-    assert train(variables, **run_of_four_steps).step == 4
-
-
-def test_another_version_of_jax_is_said(variables, tmp_path, monkeypatch, caplog):
-    options = {"checkpoint_dir": tmp_path, "steps": 1, "epochs": None}
-    monkeypatch.setattr(jax, "__version__", "0.0.1")
-    train(variables, **options)
-    monkeypatch.undo()
-    # Which programs it traced is not known, so another rate is not seen; all else is still compared.
-    with pytest.raises(ValueError, match="another initial weights,"):
-        train(scaled(variables), **(options | {"steps": 2}))
-    train(variables, **(options | {"steps": 2, "optimizer": optax.adam(optax.cosine_decay_schedule(0.06, 60))}))
-    assert "was written with JAX 0.0.1" in caplog.text
-    assert "cannot be told" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("data", "error", "message"),
-    [
-        (Batch((make_data().x * 255).astype(np.uint8), make_data().label), TypeError, r"dtype uint8.*/ 255"),
-        (
-            Batch(make_data().x, np.where(np.arange(50) < 20, -1, 2)),
-            ValueError,
-            r"0 and 2 .* 20 of 50 .*: -1 \(20 times",
-        ),
-        (Batch(make_data().x, np.where(np.arange(50) < 20, 3, 2)), ValueError, r"3 logits.* 3 \(20 times\)\. Leave"),
-        (Batch(make_data().x, np.arange(50)), ValueError, r"47 of 50 .*: 3 \(1 times\), .*, 7 \(1 times\), \.\.\."),
-        (Batch(np.where(np.arange(200) < 6, np.nan, 0.5).reshape(50, 4), np.zeros(50, int)), ValueError, "in 2 of 50"),
-    ],
-)
-def test_samples_that_cannot_be_learned_are_named(variables, data, error, message):
-    """All of these trained, or failed later with advice about the learning rate."""
-    with pytest.raises(error, match=message):
-        train(variables, data=data)
-
-
-def test_weights_that_are_not_finite_are_named():
-    broken = initial()
-    broken["params"]["Dense_1"]["bias"] = np.array([0, np.nan, 0], np.float32)
-    with pytest.raises(ValueError, match=r"not finite in \['params'\]\['Dense_1'\]\['bias'\]"):
-        train(broken)
-
-
-def test_inputs_outside_of_the_box_of_the_attack_are_refused(variables):
-    """The attack would project them to black and white images."""
-    objective = ja.defenses.adversarial(ja.attacks.pgd(ja.LInf(8.0)))
-    with pytest.raises(ValueError, match=r"`x` must lie in the box .*range from 0\.\d* to 254\.\d*\. Rescale"):
-        train(
-            variables,
-            objective=objective,
-            data=Batch(np.random.default_rng(0).uniform(0, 255, (50, 4)), make_data().label),
-        )
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

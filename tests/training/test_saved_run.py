@@ -144,3 +144,12 @@ def test_interrupted_at_random_steps_again_and_again(variables, tmp_path, seed):
             train(variables, evaluate=power_cut, evaluate_every=int(stop), **options)
     resumed = train(variables, **options)
     chex.assert_trees_all_equal(resumed.variables, train(variables).variables)
+
+
+def test_a_run_can_be_made_longer_and_no_shorter(variables, tmp_path):
+    options = {"checkpoint_dir": tmp_path / "run", "steps": 4, "epochs": None}
+    train(variables, **options)
+    with pytest.raises(ValueError, match=r"holds a run of 4 steps already, more than the 3"):
+        train(variables, **(options | {"steps": 3}))
+    # A finished run is the same run.
+    assert train(variables, **options).step == 4
