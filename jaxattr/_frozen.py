@@ -118,9 +118,12 @@ class Reader:
             return np.ndarray, value.dtype.str, value.shape, _digest(value)
         if value.is_deleted() or not value.is_fully_addressable:
             raise NoIdentity
-        place = (str(value.dtype), value.shape, value.weak_type, value.sharding, value.committed)
-        is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-        return jax.Array, *place, _digest(np.asarray(jax.random.key_data(value) if is_key else value))
+        kind = str(value.dtype)
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            with jax.ensure_compile_time_eval():
+                value = jax.random.key_data(value)
+        place = value.shape, value.weak_type, value.sharding, value.committed
+        return jax.Array, kind, *place, _digest(np.asarray(value))
 
 
 def is_number(value: Any) -> bool:
