@@ -58,9 +58,10 @@ def test_one_of_function_and_field():
         ja.Attribution("mine", field="gradient")
 
 
-@pytest.mark.parametrize(
-    ("shape", "fits"), [((), True), ((3,), True), ((2, 1), True), ((2,), False), ((1, 2, 3), False)]
-)
+SHAPES = {(): True, (3,): True, (2, 1): True, (2,): False, (1, 2, 3): False}
+
+
+@pytest.mark.parametrize(("shape", "fits"), SHAPES.items())
 def test_baselines_broadcast_as_numpys_arrays_do(shape, fits):
     baseline, x = np.random.default_rng(0).normal(size=shape).astype(np.float32), jnp.zeros((2, 3))
     if not fits:

@@ -1,59 +1,137 @@
-"""Stated numbers of gradients against the passes through a network that are made, and sums with unknown parts."""
+"""What methods say they cost is what they do: backward passes of a network are counted."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+import tables
+from tables import METHODS
 
 import jaxattr as ja
-from jaxattr import _cost
+from jaxattr import defenses
 
-BALL = ja.LInf(0.1)
-MAKE = {
-    "integrated_gradients": lambda count: ja.attributions.integrated_gradients(count, chunk=1),
-    "pgd": lambda count: ja.attacks.pgd(BALL, num_steps=count),
+L2, LINF, KEY = ja.L2(0.1), ja.LInf(0.1), jax.random.key(0)
+SALIENCY, IG = ja.attributions.saliency(), ja.attributions.integrated_gradients
+A, B, D = ja.attributions, ja.bounds, ja.attacks
+X = jnp.asarray(np.random.default_rng(0).uniform(0.2, 0.8, size=6), jnp.float32)
+
+
+def counted(method):
+    """Run a method once, and count the backward passes of its network."""
+    passes = []
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(3, 6)), jnp.float32)
+
+    def plain(x):
+        return jnp.tanh(weights @ x) + (x @ x) * jnp.arange(3.0)
+
+    @jax.custom_vjp
+    def logits_fn(x):
+        return plain(x)
+
+    def backward(x, cotangent):
+        jax.debug.callback(lambda _: passes.append(1), cotangent)
+        return jax.vjp(plain, x)[1](cotangent)
+
+    logits_fn.defvjp(lambda x: (plain(x), x), backward)
+    jax.block_until_ready(jax.jit(method, static_argnums=0)(logits_fn, X, 2, KEY))
+    jax.effects_barrier()
+    return len(passes)
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        SALIENCY,
+        A.input_x_gradient(),
+        *[IG(7, rule=rule) for rule in ("left", "right", "midpoint", "trapezoid", "gauss_legendre")],
+        IG(4, chunk=None),
+        ja.outputs.explaining(IG(3), ja.outputs.log_odds),
+    ],
+    ids=str,
+)
+def test_gradients_of_an_attribution(attribute):
+    assert attribute.gradients == counted(attribute)
+
+
+def _per_step(build):
+    """Return what two steps more cost, counted and stated."""
+    few, many = build(2), build(4)
+    return counted(many) - counted(few), many.gradients(X.size) - few.gradients(X.size)
+
+
+STEPS = {
+    "pgd": lambda n: D.pgd(L2, num_steps=n),
+    "pgd on a margin": lambda n: D.pgd(L2, num_steps=n, objective=D.margin()),
+    "pgd on a ratio": lambda n: D.pgd(L2, num_steps=n, objective=D.difference_of_logits_ratio()),
+    "pgd on a divergence": lambda n: D.pgd(L2, num_steps=n, objective=D.kl_divergence(), keep="best"),
+    "pgd on a sum": lambda n: D.pgd(
+        L2,
+        num_steps=n,
+        objective=D.weighted_sum([(1.0, D.cross_entropy()), (0.5, D.deviation(IG(3), D.euclidean()))]),
+    ),
+    "ifia": lambda n: D.ifia(LINF, SALIENCY, D.top_k(2), num_steps=n),
+    "ifia of integrated gradients": lambda n: D.ifia(LINF, IG(3), D.euclidean(), num_steps=n),
+    "ifia of another output": lambda n: D.ifia(
+        LINF, ja.outputs.explaining(IG(2), ja.outputs.log_odds), D.euclidean(), num_steps=n
+    ),
+    "restarts": lambda n: D.restarts(D.ifia(LINF, IG(3), D.cosine(), num_steps=n), 2),
 }
 
 
-def passes(method):
-    """Count calls of the network, all of them, since loops run in Python."""
-    count = 0
-
-    def logits_fn(x):
-        nonlocal count
-        count += 1
-        return jnp.stack([jnp.sum(jnp.sin(x)), jnp.sum(jnp.cos(x * x))])
-
-    with jax.disable_jit():
-        method(logits_fn, jnp.linspace(0.1, 0.9, 4), 0, jax.random.key(0))
-    return count
+@pytest.mark.parametrize("name", STEPS)
+def test_gradients_of_the_steps_of_an_attack(name):
+    found, stated = _per_step(STEPS[name])
+    assert found == stated > 0
 
 
-@pytest.mark.parametrize("name", MAKE)
-def test_every_step_is_a_pass(name):
-    few, many = MAKE[name](3), MAKE[name](5)
-    assert passes(many) - passes(few) == _cost.gradients_of(many, 4) - _cost.gradients_of(few, 4) == 2
+@pytest.mark.parametrize("name", [name for name in tables.names("bound")])
+def test_bounds_make_no_more_products_than_they_state(name):
+    row, size = METHODS[name], int(np.prod(tables.SHAPE))
+    bound = row.build(row.ball(0.1), tables.SHAPE)
+    model = tables.model("softplus")
+    result = jax.jit(bound, static_argnums=0)(model.logits_fn, model.xs[0], model.labels[0], KEY)
+    products = getattr(result, "bound", result).products
+    gradients = IG(3).gradients if "integrated_gradients" in repr(bound) else 1
+    assert bound.gradients(size) >= 2 * gradients * int(products) > 0
 
 
-def test_restarts_cost_as_many_times():
-    attack = ja.attacks.pgd(BALL, num_steps=3)
-    assert ja.attacks.restarts(attack, 4).gradients(10) == 4 * attack.gradients(10) == 12
+@pytest.mark.parametrize("linearize", [True, False])
+def test_a_product_costs_two_gradients_at_most(linearize):
+    def bound(n):
+        return B.singular_value(IG(3), L2, num_steps=n, tolerance=0, linearize=linearize)
+
+    few, many = (counted(bound(n)) for n in (1, 3))
+    assert many - few <= bound(3).gradients(X.size) - bound(1).gradients(X.size)
 
 
-def test_a_product_with_a_jacobian_is_two_gradients_of_the_attribution():
-    def bound(count, attribute=ja.attributions.saliency()):  # noqa: B008 (a value)
-        return ja.bounds.singular_value(attribute, ja.L2(0.1), num_steps=count, method="lanczos")
+def test_costs_that_add_up():
+    sigma = B.singular_value(SALIENCY, L2)
+    assert sigma.gradients(784) == 2 * 41
+    assert B.singular_value(IG(5), L2, num_steps=10).gradients(784) == 2 * 5 * 21
+    assert B.singular_value(IG(5), L2, method="dense").gradients(784) == 2 * 5 * 784
+    assert B.smallest(sigma, sigma).gradients(784) == 2 * sigma.gradients(784)
+    assert D.ifia(LINF, IG(5), num_steps=20).gradients(784) == 20 * 2 * 5
+    assert D.restarts(D.pgd(L2), 5).gradients(784) == 5 * 20
+    assert defenses.natural().gradients(784) == 1
+    assert defenses.adversarial(D.pgd(LINF, num_steps=7)).gradients(784) == 7 + 1
+    assert defenses.trades(LINF, num_steps=7).gradients(784) == 7 + 2
+    assert defenses.igr(defenses.trades(LINF, num_steps=7), IG(5)).gradients(784) == 7 + 2 + 2 * 2 * 5
+    assert defenses.aat(IG(50), LINF, num_steps=3, attack_attribute=IG(10)).gradients(784) == 3 * 20 + 1 + 4 * 50
+    assert defenses.ig_norm(LINF, num_steps=4).gradients(784) == 4 * 20 + 1 + 2 * 50
 
-    assert bound(7).gradients(100) - bound(3).gradients(100) == 2 * 4
-    of_ten = ja.attributions.integrated_gradients(10)
-    # Without symmetry a step has two products: with the Jacobian, and with its transpose.
-    assert bound(7, of_ten).gradients(100) - bound(3, of_ten).gradients(100) == 2 * 2 * 4 * 10
 
+def test_costs_that_are_not_known_are_none():
+    def squared(logits_fn, x, label):
+        return jax.grad(lambda z: logits_fn(z)[label])(x) ** 2
 
-def test_a_part_that_is_not_known_makes_the_sum_unknown():
-    assert _cost.total([2, 3]) == 5
-    assert _cost.total([]) == 0
-    assert _cost.total([2, None]) is None
-    assert _cost.times(3, 2) == 6
-    assert _cost.times(3, None) is None
-    unknown = ja.Attribution("mine", lambda logits_fn, x, label: x)
-    assert ja.bounds.singular_value(unknown, ja.L2(0.1)).gradients(10) is None
+    assert ja.as_attribution(squared).gradients is None
+    for method in (
+        B.singular_value(squared, L2),
+        B.smallest(B.singular_value(squared, L2), B.singular_value(SALIENCY, L2)),
+        D.ifia(LINF, squared),
+        D.restarts(D.ifia(LINF, squared), 3),
+        ja.Method("mine", lambda *_: 0),
+        defenses.adversarial(lambda *_: 0),
+        defenses.igr(defenses.trades(LINF), squared),
+    ):
+        assert method.gradients(784) is None

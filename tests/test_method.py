@@ -25,7 +25,7 @@ def test_what_needs_a_key_is_refused_without_one():
     assert float(method(logits_fn, X, 0, KEY)) == float(noise(logits_fn, X, 0, KEY))
     with pytest.raises(TypeError, match="`noise` draws random numbers and needs a key"):
         method(logits_fn, X, 0)
-    free = Method("value", lambda logits_fn, x, label, key: logits_fn(x)[label], needs_key=False)
+    free = Method("value", lambda logits_fn, x, label, _: logits_fn(x)[label], needs_key=False)
     assert float(free(logits_fn, X, 0)) == pytest.approx(0.68)
 
 
