@@ -11,7 +11,6 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from jaxattr import parallel
-from jaxattr.accuracy import accuracy  # noqa: F401  (in the example)
 from jaxattr.apply_fn import ApplyFn, TrainingObjective, Variables
 from jaxattr.labeled import Batch
 from jaxattr.training import _identity, _valid_data
@@ -114,7 +113,7 @@ def fit(
       >>> corners = Batch(np.eye(2, dtype=np.float32), np.array([0, 1], np.int32))
       >>> result = fit(ja.defenses.natural(), ja.models.apply_fn(model), variables, corners,
       ...              optimizer=optax.sgd(1.0), batch_size=2, epochs=30, key=jax.random.key(1))
-      >>> result.step, accuracy(ja.models.apply_fn(model), result.variables, corners)
+      >>> result.step, ja.training.accuracy(ja.models.apply_fn(model), result.variables, corners)
       (30, 1.0)
     """
     if not isinstance(writers, Sequence):
