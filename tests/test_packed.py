@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import jaxattr as ja
-from experiments import cli, pack_data
 from jaxattr import packed
 
 
@@ -60,27 +59,6 @@ def test_files_that_are_none_and_splits_that_are_not_there_are_named(squares):
     np.savez(directory / "other.npz", weights=np.zeros(3))
     with pytest.raises(ValueError, match=r"other\.npz holds no packed data set"):
         ja.data.load("other", "test", directory)
-
-
-def test_packing_reads_what_is_prepared_and_replaces_nothing(tmp_path, monkeypatch, capsys):
-    source = {name: ja.data.load("digits", name).take(30) for name in ("train", "test")}
-    load = ja.data.load
-    monkeypatch.setattr(ja.data, "load", lambda _, split, *__, **___: source[split])
-    assert cli.main(["pack-data", "--datasets", "mnist", "--output", str(tmp_path)]) == 0
-    assert str(tmp_path / "mnist.npz") in capsys.readouterr().out
-    monkeypatch.setattr(ja.data, "load", load)
-    for name, data in source.items():
-        again = ja.data.load("mnist", name, tmp_path)
-        np.testing.assert_allclose(again.x, data.x, atol=0.5 / 255)
-        np.testing.assert_array_equal(again.label, data.label)
-    before = (tmp_path / "mnist.npz").read_bytes()
-    assert cli.main(["pack-data", "--datasets", "mnist", "--output", str(tmp_path)]) == 2
-    assert "exists already" in capsys.readouterr().err
-    assert (tmp_path / "mnist.npz").read_bytes() == before
-    with pytest.raises(ValueError, match="comes with scikit-learn"):
-        pack_data.pack(["digits"], tmp_path)
-    with pytest.raises(FileNotFoundError, match="not prepared"):
-        pack_data.pack(["fashion_mnist"], tmp_path / "new", data_dir=str(tmp_path))
 
 
 def test_prepared_images_are_packed_as_they_are_stored(tmp_path):
