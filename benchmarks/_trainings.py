@@ -58,10 +58,10 @@ def _there(dataset: str, data_dir: str | None) -> bool:
 
 def train(context: Context, *, dataset: str, defense: str) -> dict[str, Any]:
     """Train one network and measure it on the full test set."""
-    from experiments import networks  # noqa: PLC0415 (what is slow to import)
-    from experiments.datasets import known  # noqa: PLC0415
-    from experiments.networks import TrainConfig  # noqa: PLC0415
-    from experiments.recipes import Training  # noqa: PLC0415
+    from experiments.datasets import known  # noqa: PLC0415 (what is slow to import)
+    from experiments.training import train as training_runs  # noqa: PLC0415
+    from experiments.training.recipes import Training  # noqa: PLC0415
+    from experiments.training.train import TrainConfig  # noqa: PLC0415
 
     folder = context.folder / "networks" / f"{dataset}-{defense}"
     given: dict[str, Any] = {"preset": "smoke"} if context.tiny else _PAPER
@@ -71,11 +71,11 @@ def train(context: Context, *, dataset: str, defense: str) -> dict[str, Any]:
     described: dict[str, Any] = {"dataset": dataset, "defense": defense, "data_dir": context.data_dir, "width": width}
     if plan.keys() != _PLAN:
         config = TrainConfig(str(folder), **described, training=Training(**given))
-        plan = _plan(context, networks.resolve(config))
+        plan = _plan(context, training_runs.resolve(config))
     context.save(plan)
     training = Training(**given, steps=plan["steps"])
-    config = networks.resolve(TrainConfig(str(folder), **described, training=training))
-    card = networks.train(config)
+    config = training_runs.resolve(TrainConfig(str(folder), **described, training=training))
+    card = training_runs.train(config)
     return plan | {name: card[name] for name in ("accuracy", "pgd_accuracy", "pgd", "test_samples", "seconds")}
 
 
@@ -100,14 +100,15 @@ def _plan(context: Context, config: Any) -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415
 
     import jaxattr as ja  # noqa: PLC0415
-    from experiments import networks, objectives  # noqa: PLC0415
     from experiments.datasets import known  # noqa: PLC0415
+    from experiments.training import objectives  # noqa: PLC0415
+    from experiments.training import train as training_runs  # noqa: PLC0415
 
     options = config.training
     data = ja.data.load(config.dataset, "train", config.data_dir, options.samples)
     batch_size = min(int(options.batch_size), len(data))
     paper = options.steps or max(1, round((options.epochs or 0) * (len(data) // batch_size)))
-    described = {"name": config.model, "options": networks._options(config, data.num_classes)}
+    described = {"name": config.model, "options": training_runs.network_options(config, data.num_classes)}
     model = ja.zoo.build({"model": described})
     key = jax.random.key(options.seed)
     every = 2 if context.tiny else 10
@@ -125,7 +126,7 @@ def _plan(context: Context, config: Any) -> dict[str, Any]:
             ja.models.apply_fn(model),
             ja.models.init(model, jax.random.fold_in(key, 0), data.x.shape[1:]),
             data,
-            optimizer=networks.optimizer(options, paper),
+            optimizer=training_runs.optimizer(options, paper),
             batch_size=batch_size,
             key=jax.random.fold_in(key, 1),
             steps=paper,

@@ -6,59 +6,38 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-import tyro
+from tyro.conf import Positional, arg
+from tyro.extras import SubcommandApp
 
-from experiments import accuracies, networks, recipes
-from experiments.config import Config, resolve
-from experiments.networks import TrainConfig
-from experiments.presets import PRESETS
-from experiments.presets import preset as preset_of
-from experiments.recipes import Training
-from experiments.workers import log_to_stderr
+from experiments import papers
+from experiments.audits.config import Config, resolve
+from experiments.audits.presets import PRESETS
+from experiments.audits.presets import preset as preset_of
+from experiments.training import accuracies, recipes, train
+from experiments.training.recipes import Training
+from experiments.training.train import TrainConfig
+from jaxattr.audit import plugins
+from jaxattr.audit.workers import log_to_stderr
 
-_COMMANDS = {
-    "train": "train a network with a defense; write checkpoints, weights and a card",
-    "evaluate": "train, bound and attack; write rows, tables and a page",
-    "seeds": "evaluate with several seeds; write means and standard errors",
-    "table": "compute what a table of Wang and Kong 2023 needs, and show it beside the paper's",
-    "figure": "compute what a figure of Wang and Kong 2023 needs, and draw it",
-    "report": "write tables and page again, of one run, or of Wang and Kong 2023 from everything that has results",
-    "publish": "add the network of a finished training to the zoo",
-    "pack-data": "pack prepared data sets into one file each, for machines without TFDS",
-    "take-in": "take in what `make accelerator` left: tables, records, networks",
-}
 _Kind = TypeVar("_Kind")
-
-
-class UsageError(Exception):
-    """Raised if the command line does not say what to do."""
+Main = Callable[..., int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 for a training that failed, 2 for wrong usage and files in the way."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     log_to_stderr()
-    command, rest = _command(arguments)
     # Import slow modules after help and usage errors, which need none of them.
-    from experiments.record import StoreError
+    from jaxattr.audit.run_directory import StoreError
 
-    run = {
-        "train": _train,
-        "evaluate": _evaluate,
-        "seeds": _seeds,
-        "table": _table,
-        "figure": _figure,
-        "report": _report,
-        "publish": _publish,
-        "pack-data": _pack_data,
-        "take-in": _take_in,
-    }[command]
     try:
-        return run(rest)
+        plugins.load()
+        app = _app(arguments)
+        return app.cli(prog="python -m experiments", description="Scripted experiments.", args=arguments)
     # The ImportError of an optional package says how to install it.
-    except (StoreError, UsageError, ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
+    except (StoreError, ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
@@ -66,204 +45,360 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def parse_evaluate(
-    arguments: Sequence[str], command: str = "evaluate", directory: Callable[[str, str], Path] | None = None
-) -> tuple[str, Config]:
-    """Parse the name of the preset and the resolved configuration.
+def parse_audit(arguments: Sequence[str], directory: Callable[[str, str], Path] | None = None) -> tuple[str, Config]:
+    """Parse the name of the preset and the resolved configuration of ``audit``.
 
     Args:
-      arguments: arguments of the command line.
-      command: name of the command.
+      arguments: arguments of the command line, after the command.
       directory: function from data set and preset to the default output.
     """
-    presets = {name: words for name, (words, _) in PRESETS.items()}
-    preset, rest = _preset(arguments, presets, "cpu" if directory else "demo")
-    config = _fields(command, Config, preset_of(preset, _dataset(rest)), presets, rest)
-    if directory is not None and config.output is None:
-        config = dataclasses.replace(config, output=str(directory(config.dataset, preset)))
-    return preset, resolve(config, preset)
+
+    def run(preset: str, config: Config) -> Any:
+        return preset, _resolved(preset, config, directory)
+
+    return _single(_with_config(run, arguments, "cpu" if directory else "demo"), arguments)
 
 
 def parse_train(arguments: Sequence[str]) -> TrainConfig:
     """Parse the resolved configuration of ``train``."""
-    preset, rest = _preset(arguments, recipes.PRESETS, "cpu")
-    default = TrainConfig(training=Training(preset=preset))  # pyright: ignore[reportArgumentType]
-    return networks.resolve(_fields("train", TrainConfig, default, recipes.PRESETS, rest))
+    return _single(_training(arguments, lambda config: config), arguments)
 
 
-def _preset(arguments: Sequence[str], presets: Mapping[str, str], default: str) -> tuple[str, list[str]]:
+def _app(arguments: list[str]) -> SubcommandApp:
+    """Build the commands; only the one that is asked for gets its options, which depend on preset and data set."""
+    app = SubcommandApp()
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    for name, (make, words) in _COMMANDS.items():
+        asked = name == command
+        function = make(rest) if asked else _not_asked_for
+        if asked and not isinstance(function, SubcommandApp):
+            function.__doc__ = f"{words[0].upper()}{words[1:]}.\n\n{function.__doc__ or ''}"
+        _add(app, function, name=name, help=None if asked and not isinstance(function, SubcommandApp) else words)
+    return app
+
+
+def _add(app: SubcommandApp, function: Any, name: str = "", help: str | None = None) -> None:
+    """Add a command, or a group of them, to a group."""
+    app.command(function, name=name or function.__name__, help=help)
+
+
+def _not_asked_for() -> int:
+    return 0
+
+
+def _single(function: Callable[..., Any], arguments: Sequence[str]) -> Any:
+    app = SubcommandApp()
+    _add(app, function, name="command")
+    _add(app, _not_asked_for, name="other")
+    return app.cli(args=["command", *arguments])
+
+
+def _peek(arguments: Sequence[str], option: str) -> str | None:
+    """Return an option on which the defaults of the others depend, before these are parsed."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", choices=presets, default=default)
-    given, rest = parser.parse_known_args(arguments)
-    return given.preset, rest
+    parser.add_argument(option)
+    return getattr(parser.parse_known_args(arguments)[0], option.lstrip("-"))
 
 
-def _dataset(arguments: Sequence[str]) -> str | None:
-    """Return the data set that the command line names; other defaults depend on it."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--dataset")
-    return parser.parse_known_args(arguments)[0].dataset
+def _start(arguments: Sequence[str], default: str) -> Config:
+    """Return the configuration of the preset that the command line names, for its data set."""
+    given = _peek(arguments, "--preset")
+    name = given if given is not None and given in PRESETS else default
+    return preset_of(name, _peek(arguments, "--dataset"))
 
 
-def _fields(
-    command: str, kind: type[_Kind], default: _Kind, presets: Mapping[str, str], arguments: Sequence[str]
-) -> _Kind:
-    listed = "\n".join(f"  --preset {name}: {words}" for name, words in presets.items())
-    return tyro.cli(
-        kind,
-        prog=f"python -m experiments {command} [--preset PRESET]{' [--seeds N]' * (command == 'seeds')}",
-        description=f"{_COMMANDS[command].capitalize()}. Start from a preset:\n\n{listed}\n\n"
-        "and change any of its fields:",
-        default=default,
-        args=arguments,
-    )
+def _with_config(function: Callable[[str, Config], Any], arguments: Sequence[str], default: str) -> Callable[..., Any]:
+    """Build a command with all options of an audit, whose defaults are those of the preset for the data set."""
+    start = _start(arguments, default)
+
+    def command(
+        config: Annotated[Config, arg(name="")] = start,
+        preset: Literal[tuple(PRESETS)] = default,  # pyright: ignore[reportInvalidTypeForm]
+    ) -> Any:
+        return function(preset, config)
+
+    command.__doc__ = _about(PRESETS_IN_WORDS, "Name of the settings to start from; every other option changes one.")
+    return command
 
 
-def _train(arguments: list[str]) -> int:
-    config = parse_train(arguments)
-    _join(config.distributed)
-    card = networks.train(config, progress=True)
-    if _is_first():
-        print(f"{config.dataset}, {config.defense}: {accuracies.in_words(card)}")
-        print(f"Weights and card: {config.output}/{networks.NAME}.npz, .json")
-    return 0
+def _training(arguments: Sequence[str], function: Callable[[TrainConfig], Any]) -> Callable[..., Any]:
+    given = _peek(arguments, "--preset")
+    name = given if given in recipes.PRESETS else "cpu"
+    start = TrainConfig(training=Training(preset=name))  # pyright: ignore[reportArgumentType]
+
+    def command(
+        config: Annotated[TrainConfig, arg(name="")] = start,
+        preset: Literal[tuple(recipes.PRESETS)] = "cpu",  # pyright: ignore[reportInvalidTypeForm]
+    ) -> Any:
+        del preset  # it has chosen the defaults
+        return function(train.resolve(config))
+
+    command.__doc__ = _about(recipes.PRESETS, "Name of the recipe to start from; every other option changes one.")
+    return command
 
 
-def _evaluate(arguments: list[str]) -> int:
-    from experiments.evaluate import evaluate
-    from experiments.report import render
-
-    _, config = parse_evaluate(arguments)
-    _join(config.distributed)
-    store = evaluate(config)
-    if _is_first():
-        print(render(store, _shown("evaluate", arguments)))
-    return 0
+PRESETS_IN_WORDS = {name: words for name, (words, _) in PRESETS.items()}
 
 
-def _seeds(arguments: list[str]) -> int:
-    from experiments import seeds
-
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--seeds", type=int, default=5)
-    given, rest = parser.parse_known_args(arguments)
-    _, config = parse_evaluate(rest, "seeds")
-    _join(config.distributed)
-    print(seeds.run(config, given.seeds))
-    print(f"Table: {config.output}/table.md\nAll numbers: {config.output}/seeds.csv")
-    return 0
+def _about(presets: Mapping[str, str], words: str) -> str:
+    listed = "\n".join(f"  --preset {name}: {said}" for name, said in presets.items())
+    about = "Start from a preset, and change any of its fields."
+    return f"{about}\n\n{listed}\n\nArgs:\n  config: Options.\n  preset: {words}\n"
 
 
-def _table(arguments: list[str]) -> int:
-    return _of_paper("table", arguments)
+def _resolved(preset: str, config: Config, directory: Callable[[str, str], Path] | None = None) -> Config:
+    if directory is not None and config.output is None:
+        config = dataclasses.replace(config, output=str(directory(config.dataset, preset)))
+    return resolve(config, preset)
 
 
-def _figure(arguments: list[str]) -> int:
-    return _of_paper("figure", arguments)
-
-
-def _of_paper(kind: str, arguments: list[str]) -> int:
-    from experiments import paper, paper_report
-
-    names = paper.TABLES if kind == "table" else paper.FIGURES
-    prog = f"python -m experiments {kind}"
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=_COMMANDS[kind],
-        epilog=f"`{prog} NAME --help` lists all options, which are those of `evaluate`.",
-        allow_abbrev=False,
-        add_help=False,
-    )
-    parser.add_argument("name", choices=names, help=f"name of the {kind}")
-    if arguments[:1] in (["-h"], ["--help"]):
-        parser.print_help()
+def _train(arguments: list[str]) -> Main:
+    def run(config: TrainConfig) -> int:
+        _join(config.distributed)
+        card = train.train(config, progress=True)
+        if _is_first():
+            print(f"{config.dataset}, {config.defense}: {accuracies.in_words(card)}")
+            print(f"Weights and card: {config.output}/network.npz, .json")
         return 0
-    given, rest = parser.parse_known_args(arguments)
-    preset, config = parse_evaluate(rest, kind, paper.directory)
-    _join(config.distributed)
-    store = paper.compute(kind, given.name, config)
-    if not _is_first():
+
+    return _training(arguments, run)
+
+
+def _audit(arguments: list[str]) -> Main:
+    def run(preset: str, config: Config) -> int:
+        from experiments.audits.run import audit
+
+        config = _resolved(preset, config)
+        _join(config.distributed)
+        store = audit(config, command=_shown("audit", arguments))
+        if _is_first():
+            print(_page(store))
         return 0
-    if kind == "table":
-        print(paper_report.table(given.name, store))
-    else:
-        print(f"Figure: {paper_report.figure(given.name, store)}")
-    print(f"Rows: {store.directory} (preset {preset}). The page of all runs: python -m experiments report")
-    return 0
+
+    return _with_config(run, arguments, "demo")
 
 
-def _report(arguments: list[str]) -> int:
-    from experiments import paper, paper_report
-    from experiments.report import command_of, render
-    from experiments.store import Store
+def _seeds(arguments: list[str]) -> Main:
+    def run(preset: str, config: Config, seeds: int) -> int:
+        from experiments.audits import seeds as repeat
 
-    parser = argparse.ArgumentParser(prog="python -m experiments report", description=_COMMANDS["report"])
-    parser.add_argument("directory", type=Path, nargs="?", help="directory of a run, such as results/demo")
-    parser.add_argument("--runs", type=Path, default=paper.RUNS, help="directory of the runs of Wang and Kong 2023")
-    parser.add_argument("--output", type=Path, default=paper.REPORT, help="directory of their report")
-    parser.add_argument("--skip-damaged", action="store_true", help="leave out files of rows that cannot be read")
-    given = parser.parse_args(arguments)
-    if given.directory is None:
-        paper_report.render(paper.stores(given.runs, given.skip_damaged), given.output)
-        print(f"Page: {given.output / 'index.html'}\nMarkdown: {given.output / 'report.md'}")
+        config = _resolved(preset, config)
+        _join(config.distributed)
+        print(repeat.run(config, seeds))
+        print(f"Table: {config.output}/table.md\nAll numbers: {config.output}/seeds.csv")
         return 0
-    store = Store(given.directory, None, skip_damaged=given.skip_damaged)
-    print(render(store, command_of(store)))
+
+    start = _start(arguments, "demo")
+
+    def command(
+        config: Annotated[Config, arg(name="")] = start,
+        preset: Literal[tuple(PRESETS)] = "demo",  # pyright: ignore[reportInvalidTypeForm]
+        seeds: int = 5,
+    ) -> int:
+        return run(preset, config, seeds)
+
+    command.__doc__ = _about(PRESETS_IN_WORDS, "Name of the settings to start from.") + "  seeds: Number of seeds.\n"
+    return command
+
+
+def _paper(arguments: list[str]) -> SubcommandApp:
+    """Build the commands of all papers; only those of the paper that is asked for have their tables."""
+    app = SubcommandApp()
+    name = arguments[0] if arguments else ""
+    for known in papers.PAPERS:
+        _add(app, _of_paper(known, arguments[1:]) if known == name else _two(), name=known, help=_cite(known, name))
+    # A union needs two members.
+    if len(papers.PAPERS) == 1:
+        _add(app, _list_papers, name="list", help="list the papers")
+    return app
+
+
+def _list_papers() -> int:
+    print("\n".join(f"{name}: {papers.get(name).cite}" for name in papers.PAPERS))
     return 0
 
 
-def _publish(arguments: list[str]) -> int:
-    from experiments.publish import publish
-
-    parser = argparse.ArgumentParser(prog="python -m experiments publish", description=_COMMANDS["publish"])
-    parser.add_argument("run", type=Path, help="directory of a finished `train`")
-    parser.add_argument("name", help="name of the network, DATASET/WORD, such as mnist/trades_igr")
-    parser.add_argument("--directory", type=Path, help="directory of the zoo; by default jaxattr/zoo")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "float16"),
-        help="type of the stored weights; by default float32, if the file is then small enough",
-    )
-    parser.add_argument("--data-dir", help="directory of data prepared by TFDS, to measure rounded weights")
-    parser.add_argument("--overwrite", action="store_true", help="replace a network of this name")
-    given = parser.parse_args(arguments)
-    path = publish(**vars(given))
-    print(f"{given.name}: {path}")
-    return 0
+def _two() -> SubcommandApp:
+    app = SubcommandApp()
+    for name in ("table", "figure", "report"):
+        _add(app, _not_asked_for, name=name)
+    return app
 
 
-def _pack_data(arguments: list[str]) -> int:
-    from experiments.pack_data import pack
-
-    parser = argparse.ArgumentParser(prog="python -m experiments pack-data", description=_COMMANDS["pack-data"])
-    parser.add_argument(
-        "--datasets", nargs="+", required=True, metavar="NAME", help="data sets, such as mnist, cifar10_jpeg"
-    )
-    parser.add_argument("--output", type=Path, default=Path("packed"), help="directory of the files; by default packed")
-    parser.add_argument("--data-dir", help="directory of data prepared by TFDS")
-    parser.add_argument(
-        "--train-samples", type=int, help="number of training samples, from the first one; by default all"
-    )
-    given = parser.parse_args(arguments)
-    for path in pack(given.datasets, given.output, data_dir=given.data_dir, train_samples=given.train_samples):
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    return 0
+def _cite(known: str, asked: str) -> str:
+    return papers.get(known).cite if known == asked else f"tables, figures and report of {known}"
 
 
-def _take_in(arguments: list[str]) -> int:
-    from experiments import take_in
+def _of_paper(name: str, arguments: list[str]) -> SubcommandApp:
+    paper = papers.get(name)
+    app = SubcommandApp()
+    rest = arguments[1:]
+    for kind, known in (("table", paper.tables), ("figure", paper.figures)):
+        words = f"compute what a {kind} of {paper.cite} needs, and show it beside the paper's: {', '.join(known)}"
+        if arguments[:1] == [kind] and known:
+            piece = _piece(paper, kind, tuple(known), rest)
+            piece.__doc__ = f"{words[0].upper()}{words[1:]}.\n\n{piece.__doc__}"
+            _add(app, piece, name=kind)
+        else:
+            _add(app, _not_asked_for, name=kind, help=words)
 
-    parser = argparse.ArgumentParser(prog="python -m experiments take-in", description=_COMMANDS["take-in"])
-    parser.add_argument("output", type=Path, help="output folder of `make accelerator`, or a folder of its archives")
-    parser.add_argument("--results", type=Path, default=take_in.RESULTS, help="directory of records and page")
-    parser.add_argument(
-        "--readme", type=Path, default=take_in.README, help="README whose generated part is written anew"
-    )
-    parser.add_argument("--zoo", type=Path, help="directory of networks; by default jaxattr/zoo")
-    parser.add_argument("--data-dir", help="directory of data sets, to measure rounded weights")
-    given = vars(parser.parse_args(arguments))
-    print("\n".join(take_in.take_in(given.pop("output"), **given)))
-    return 0
+    def report(runs: Path = paper.runs, output: Path = paper.results, skip_damaged: bool = False) -> int:
+        """Write the page of the paper from everything that has results.
+
+        Args:
+          runs: directory of the runs
+          output: directory of the report
+          skip_damaged: leave out files of rows that cannot be read
+        """
+        from experiments.papers import report, run
+
+        report.render(paper, run.stores(paper, runs, skip_damaged), output)
+        print(f"Page: {output / 'index.html'}\nMarkdown: {output / 'report.md'}")
+        return 0
+
+    _add(app, report, "report", f"write the page of {paper.cite} from everything that has results")
+    return app
+
+
+def _piece(paper: Any, kind: str, names: tuple[str, ...], arguments: list[str]) -> Main:
+    """Build the command of one kind of a paper's results."""
+
+    def directory(dataset: str, preset: str) -> Path:
+        return paper.runs / f"{dataset}-{preset}"
+
+    start = _start(arguments, "cpu")
+
+    def command(
+        name: Positional[Literal[names]],  # pyright: ignore[reportInvalidTypeForm]
+        config: Annotated[Config, arg(name="")] = start,
+        preset: Literal[tuple(PRESETS)] = "cpu",  # pyright: ignore[reportInvalidTypeForm]
+    ) -> int:
+        from experiments.papers import report, run
+
+        config = _resolved(preset, config, directory)
+        _join(config.distributed)
+        store = run.compute(paper, kind, name, config, _shown("paper", [paper.name, kind, *arguments]))
+        if _is_first():
+            shown = report.table if kind == "table" else report.figure
+            print(shown(paper, name, store))
+            print(f"Rows: {store.directory} (preset {preset}). All: python -m experiments paper {paper.name} report")
+        return 0
+
+    command.__doc__ = _about(PRESETS_IN_WORDS, "Name of the settings to start from.") + f"  name: Name of the {kind}.\n"
+    return command
+
+
+def _report(_: list[str]) -> Main:
+    def report(directory: Positional[Path], skip_damaged: bool = False) -> int:
+        """Write tables and page of a run again.
+
+        Args:
+          directory: directory of a run, such as results/demo
+          skip_damaged: leave out files of rows that cannot be read
+        """
+        from jaxattr.audit.store import Store
+
+        print(_page(Store(directory, Config, skip_damaged=skip_damaged)))
+        return 0
+
+    return report
+
+
+def _publish(_: list[str]) -> Main:
+    def publish(
+        run: Positional[Path],
+        name: Positional[str],
+        directory: Path | None = None,
+        dtype: Literal["float32", "float16"] | None = None,
+        data_dir: str | None = None,
+        overwrite: bool = False,
+    ) -> int:
+        """Add the network of a finished training to the zoo.
+
+        Args:
+          run: directory of a finished `train`
+          name: name of the network, DATASET/WORD, such as mnist/trades_igr
+          directory: directory of the zoo; by default jaxattr/zoo
+          dtype: type of the stored weights; by default float32, if the file is then small enough
+          data_dir: directory of data prepared by TFDS, to measure rounded weights
+          overwrite: replace a network of this name
+        """
+        from experiments.training.publish import publish as add
+
+        path = add(run, name, directory=directory, dtype=dtype, data_dir=data_dir, overwrite=overwrite)
+        print(f"{name}: {path}")
+        return 0
+
+    return publish
+
+
+def _pack_data(_: list[str]) -> Main:
+    def pack_data(
+        datasets: tuple[str, ...],
+        output: Path = Path("packed"),
+        data_dir: str | None = None,
+        train_samples: int | None = None,
+    ) -> int:
+        """Pack prepared data sets into one file each, for machines without TFDS.
+
+        Args:
+          datasets: data sets, such as mnist, cifar10_jpeg
+          output: directory of the files
+          data_dir: directory of data prepared by TFDS
+          train_samples: number of training samples, from the first one; by default all
+        """
+        from experiments.accelerator.pack_data import pack
+
+        for path in pack(datasets, output, data_dir=data_dir, train_samples=train_samples):
+            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        return 0
+
+    return pack_data
+
+
+def _take_in(_: list[str]) -> Main:
+    from experiments.accelerator import take_in as taking
+
+    def take_in(
+        output: Positional[Path],
+        results: Path = taking.RESULTS,
+        readme: Path = taking.README,
+        zoo: Path | None = None,
+        data_dir: str | None = None,
+    ) -> int:
+        """Take in what `make accelerator` left: tables, records, networks.
+
+        Args:
+          output: output folder of `make accelerator`, or a folder of its archives
+          results: directory of records and page
+          readme: README whose generated part is written anew
+          zoo: directory of networks; by default jaxattr/zoo
+          data_dir: directory of data sets, to measure rounded weights
+        """
+        done = taking.take_in(output, results=results, readme=readme, zoo=zoo, data_dir=data_dir)
+        print("\n".join(done))
+        return 0
+
+    return take_in
+
+
+_COMMANDS: Mapping[str, tuple[Callable[[list[str]], Any], str]] = {
+    "train": (_train, "train a network with a defense; write checkpoints, weights and a card"),
+    "audit": (_audit, "train or take networks, bound and attack their explanations; write rows, tables and a page"),
+    "seeds": (_seeds, "audit with several seeds; write means and standard errors"),
+    "paper": (_paper, "compute a table or figure of a paper and show it beside the paper's, or write its page"),
+    "report": (_report, "write tables and page of a run again"),
+    "publish": (_publish, "add the network of a finished training to the zoo"),
+    "pack-data": (_pack_data, "pack prepared data sets into one file each, for machines without TFDS"),
+    "take-in": (_take_in, "take in what `make accelerator` left: tables, records, networks"),
+}
+
+
+def _page(store: Any) -> str:
+    from experiments.training.objectives import DEFENSES
+    from jaxattr.audit.page import render
+
+    return render(store, tuple(DEFENSES))
 
 
 def _join(distributed: bool) -> None:
@@ -282,15 +417,3 @@ def _is_first() -> bool:
 
 def _shown(command: str, arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "experiments", command, *arguments])
-
-
-def _command(arguments: list[str]) -> tuple[str, list[str]]:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments", description="Scripted experiments.", add_help=False, allow_abbrev=False
-    )
-    listed = "; ".join(f"{name}: {words}" for name, words in _COMMANDS.items())
-    parser.add_argument("command", choices=_COMMANDS, help=listed)
-    if arguments[:1] in ([], ["-h"], ["--help"]):
-        parser.print_help()
-        raise SystemExit(0 if arguments else 2)
-    return parser.parse_args(arguments[:1]).command, arguments[1:]

@@ -113,3 +113,32 @@ def to_host(leaf: Array) -> np.ndarray:
     if leaf.is_fully_addressable:
         return np.asarray(leaf)
     return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+
+
+def on_first(function: Callable[[], int]) -> int:
+    """Run a function on process 0 alone, and return its result on all processes.
+
+    Args:
+      function: returns a number of at least 0.
+
+    Raises:
+      Exception: that of the function, on process 0.
+      RuntimeError: on the others, so that none waits for a process that gave up.
+
+    Example:
+      >>> on_first(lambda: 3)
+      3
+    """
+    error, value = None, -1
+    if jax.process_index() == 0:
+        try:
+            value = function()
+        except Exception as raised:
+            error = raised
+    if jax.process_count() > 1:
+        value = int(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+    if error is not None:
+        raise error
+    if value < 0:
+        raise RuntimeError("process 0 gave up; its message says why.")
+    return value

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jaxattr.audit.columns import Table
+
 Records = Mapping[str, Mapping[str, Any]]
 """Records of the jobs by name: each has a status, and the findings under ``result``."""
 
@@ -214,9 +216,8 @@ def unfinished(records: Records) -> str:
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]], left: int = 1) -> str:
-    head = list(head)
-    rule = ["---" if i < left else "--:" for i in range(len(head))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+    cells = tuple(tuple(map(str, row)) for row in rows)
+    return Table("", tuple(head), cells, left).markdown()
 
 
 def _number(value: float) -> str:

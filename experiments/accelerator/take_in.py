@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jaxattr as ja
-from experiments import accelerator_tables
-from experiments.networks import NAME
-from experiments.publish import publish
-from experiments.record import StoreError, write_text
+from experiments.accelerator import tables
+from experiments.training.publish import publish
+from jaxattr.audit.networks import NAME
+from jaxattr.audit.run_directory import StoreError, write_text
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def take_in(
         records = read(folder)
         if not records:
             raise StoreError(f"{output} holds no results of `make accelerator`: no JOB.json, nor archives of them.")
-        page = accelerator_tables.page(records)
+        page = tables.page(records)
         text = None if readme is None else _with_part(readme, page)
         write_text(results / "results.json", json.dumps(records, indent=1) + "\n")
         write_text(results / "README.md", _HEAD + page.replace("### ", "## "))

@@ -4,7 +4,6 @@ Wang and Kong 2023 have ImageNet in their Appendix D.3 without settings or numbe
 network with its own ReLU6 (palace and daisy): there is no other source, so that no accuracy is claimed.
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 import jaxattr as ja
-from experiments.networks import NAME, complete
-from experiments.record import environment, on_first, write_text
+from jaxattr.audit import networks
+from jaxattr.audit.run_directory import environment
+from jaxattr.parallel import on_first
 
 DATASET = "photographs"
 SIZE = 224
@@ -49,7 +49,7 @@ def load() -> ja.data.Dataset:
     )
 
 
-def port(directory: Path) -> None:
+def write_network(directory: Path) -> None:
     """Write the published weights, and a card, into the directory of a run, unless they are there.
 
     Raises:
@@ -57,7 +57,7 @@ def port(directory: Path) -> None:
     """
 
     def write() -> int:
-        if complete(directory):
+        if networks.complete(directory):
             return 0
         variables = jax.tree.map(np.asarray, ja.models.efficientnet_lite0_variables())
         model = ja.models.EfficientNetLite0()
@@ -70,9 +70,7 @@ def port(directory: Path) -> None:
             "dtype": "float32",
             "environment": environment(),
         }
-        directory.mkdir(parents=True, exist_ok=True)
-        ja.checkpoints.save_variables(directory / f"{NAME}.npz", variables, overwrite=True)
-        write_text(directory / f"{NAME}.json", json.dumps(card, indent=2) + "\n")
+        networks.write(directory, variables, card)
         return 0
 
     on_first(write)

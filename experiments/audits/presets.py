@@ -1,21 +1,36 @@
-"""Presets from which runs of ``evaluate`` start, by name and data set."""
+"""Presets from which runs of ``audit`` start, by name and data set."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.config import Config
-from experiments.recipes import Training
+from experiments.audits.config import Config
+from experiments.training.recipes import Training
 
+IG5 = "integrated_gradients(num_steps=5, rule='gauss_legendre')"
 _SEVEN = ("natural", "adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr")
+_OWN = ("semidefinite", "semidefinite_box=semidefinite(within_box=True)")
+_DEFAULTS = Config.__dataclass_fields__
+
+
+def attacks(
+    *, starts: int = 5, ifia_starts: int | None = None, ascent_starts: int | None = None, pgd: int = 20, ifia: int = 200
+) -> tuple[str, ...]:
+    """Return the three attacks of Wang and Kong 2023, and of their bounds, with these steps and random starts."""
+    climbing = (ifia_starts or starts, ascent_starts or starts)
+    return (
+        f"restarts(pgd(num_steps={pgd}), {starts})",
+        f"restarts(ifia(dissimilarity=top_k({{k}}), num_steps={ifia}), {climbing[0]})",
+        f"ascent=restarts(ifia(dissimilarity=euclidean(), num_steps={ifia}), {climbing[1]})",
+    )
+
+
 # Settings that two cores can afford for thousands of features: bounds by products alone, main radius, fewer starts.
 _COLOR: dict[str, Any] = {
-    "sweep": False,
-    "beyond": False,
+    "all_radii": False,
+    "bounds": _DEFAULTS["bounds"].default,
     "rank_samples": 0,
-    "restarts": 5,
-    "ifia_restarts": 1,
-    "ifia_steps": 10,
+    "attacks": attacks(starts=5, ifia_starts=1, ascent_starts=1, pgd=10, ifia=10),
     "batch_size": 10,
 }
 _CIFAR = {**_COLOR, "num_samples": 100, "defenses": ("natural", "adversarial", "trades")}
@@ -30,26 +45,20 @@ _ON_CPU = Config(
     source="zoo",
     num_samples=500,
     defenses=_SEVEN,
-    attributions=("integrated_gradients",),
-    sweep=True,
-    ig_steps=5,
-    ig_rule="gauss_legendre",
-    restarts=20,
-    ifia_restarts=2,
-    ascent_restarts=1,
+    attributions=(IG5,),
+    all_radii=True,
+    bounds=(*_DEFAULTS["bounds"].default, *_OWN),
     # Take half of the paper's steps: on MNIST, l2 and l-infinity, that changes mean deviations by 1 % and less.
-    pgd_steps=10,
-    ifia_steps=15,
-    beyond=True,
+    attacks=attacks(starts=20, ifia_starts=2, ascent_starts=1, pgd=10, ifia=15),
     rank_samples=20,
     # This batch fits the cache: with 20 at a time attacks take a tenth longer.
     batch_size=5,
 )
 _DENSE = dataclasses.replace(
     _ON_CPU,
-    **{**_CIFAR, "num_samples": 3, "defenses": ("natural", "adversarial"), "batch_size": 1, "beyond": True},
+    **{**_CIFAR, "num_samples": 3, "defenses": ("natural", "adversarial"), "batch_size": 1, "bounds": _ON_CPU.bounds},
     dataset="cifar10_jpeg",
-    dense_up_to=3072,
+    max_dense_features=3072,
 )
 PRESETS: Mapping[str, tuple[str, Config]] = {
     "smoke": (
@@ -57,10 +66,7 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
         Config(
             num_samples=16,
             attributions=("saliency",),
-            ig_steps=2,
-            restarts=2,
-            pgd_steps=2,
-            ifia_steps=2,
+            attacks=attacks(starts=2, pgd=2, ifia=2),
             batch_size=8,
             workers=1,
             pictures=2,
@@ -71,10 +77,8 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
         "digits, 100 samples: about 3 minutes on two CPU cores, most of it compilation",
         Config(
             num_samples=100,
-            ig_steps=5,
-            ig_rule="gauss_legendre",
-            restarts=4,
-            ifia_steps=25,
+            attributions=("saliency", "input_x_gradient", IG5),
+            attacks=attacks(starts=4, ifia=25),
             batch_size=50,
             training=Training(preset="cpu", epochs=25),
         ),
@@ -84,12 +88,9 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
         Config(
             num_samples=100,
             defenses=_SEVEN,
-            attributions=("integrated_gradients",),
+            attributions=(IG5,),
             linf=(0.01, 0.05),
-            ig_steps=5,
-            ig_rule="gauss_legendre",
-            restarts=2,
-            ifia_steps=20,
+            attacks=attacks(starts=2, ifia=20),
             training=Training(preset="cpu"),
         ),
     ),
@@ -108,11 +109,9 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
             num_samples=None,
             defenses=_SEVEN,
             attributions=("integrated_gradients",),
-            sweep=True,
-            ig_steps=50,
-            restarts=20,
-            ifia_steps=200,
-            beyond=True,
+            all_radii=True,
+            bounds=(*_DEFAULTS["bounds"].default, *_OWN),
+            attacks=attacks(starts=20),
             rank_samples=100,
             training=Training(preset="paper"),
         ),

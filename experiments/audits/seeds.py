@@ -1,6 +1,6 @@
 """``python -m experiments seeds``: repeat a run with several seeds, and tell differences from chance.
 
-    DIRECTORY/seed-0, seed-1, ...   a run of ``evaluate`` each, with training, attacks and bounds of that seed
+    DIRECTORY/seed-0, seed-1, ...   a run of ``audit`` each, with training, attacks and bounds of that seed
     DIRECTORY/table.md, seeds.csv   means over the seeds with their standard errors
 
 A killed command goes on where it was. Samples differ between models and seeds where a network errs on some of them.
@@ -8,34 +8,33 @@ A killed command goes on where it was. Samples differ between models and seeds w
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from experiments import networks
-from experiments.config import Config
-from experiments.evaluate import evaluate
-from experiments.record import write_atomic, write_text
-from experiments.store import Store
-from experiments.summary import summarize
-from experiments.table import with_ball
+from experiments.audits.config import Config
+from experiments.audits.run import audit
+from jaxattr._files import write_atomic
+from jaxattr.audit import networks
+from jaxattr.audit.columns import Column, Table, with_ball
+from jaxattr.audit.run_directory import write_text
+from jaxattr.audit.store import Store
+from jaxattr.audit.summary import summarize
 
 GROUP = ("attribution", "ball", "model")
 
-# The goals of a defense: column, sign of an improvement, and title.
-EXPECTED = (("bound", -1, "bound T_e"), ("bound_degrees_all", -1, "angle T_c"), ("kendall", 1, "Kendall"))
-
-_COLUMNS = {
-    "accuracy": ("accuracy, %", 100, 1),
-    "pgd_accuracy": ("under PGD, %", 100, 1),
-    "attribution_norm": ("norm of the map", 1, 3),
-    "bound": ("bound T_e", 1, 4),
-    "bound_degrees_all": ("T_c, degrees (180 if vacuous)", 1, 1),
-    "strongest": ("strongest attack", 1, 4),
-    "kendall": ("Kendall under IFIA", 1, 3),
-}
+COLUMNS = (
+    Column("accuracy", pl.col("accuracy"), 1, "%"),
+    Column("under PGD", pl.col("pgd_accuracy"), 1, "%"),
+    Column("norm of the map", pl.col("attribution_norm"), 3),
+    Column("bound T_e", pl.col("bound"), 4),
+    Column("T_c (180 if vacuous)", pl.col("bound_degrees_all"), 1, "degrees"),
+    Column("strongest attack", pl.col("strongest"), 4),
+    Column("Kendall under IFIA", pl.col("kendall"), 3),
+)
+# The goals of a defense: the sign of an improvement in a column.
+GOALS = {"bound": -1, "bound_degrees_all": -1, "kendall": 1}
 
 
 def run(config: Config, seeds: int) -> str:
@@ -50,7 +49,7 @@ def run(config: Config, seeds: int) -> str:
 
     Raises:
       ValueError: if there are fewer than two seeds, which have no standard error.
-      experiments.record.StoreError: if the directory holds something else.
+      jaxattr.audit.run_directory.StoreError: if the directory holds something else.
     """
     if seeds < 2:
         raise ValueError(f"`seeds` must be at least 2, got {seeds}: one seed has no standard error.")
@@ -59,7 +58,7 @@ def run(config: Config, seeds: int) -> str:
     for seed in range(seeds):
         training = dataclasses.replace(config.training, seed=seed)
         one = dataclasses.replace(config, output=str(directory / f"seed-{seed}"), seed=seed, training=training)
-        summaries.append(of_store(evaluate(one)).with_columns(seed=pl.lit(seed)))
+        summaries.append(of_store(audit(one)).with_columns(seed=pl.lit(seed)))
     values = pl.concat(summaries)
     write_atomic(directory / "seeds.csv", values.write_csv)
     text = markdown(values)
@@ -73,8 +72,10 @@ def of_store(store: Store) -> pl.DataFrame:
         {"model": name, "accuracy": card["accuracy"], "pgd_accuracy": card["pgd_accuracy"]}
         for name, card in networks.cards(store.directory / "models").items()
     ]
-    summary = with_ball(summarize(store.rows(), store.config.small_remainder))
-    return summary.join(pl.DataFrame(cards), on="model").select(*GROUP, "n", *_COLUMNS)
+    summary = with_ball(summarize(store.rows(), store.metrics()))
+    lines = summary.join(pl.DataFrame(cards), on="model")
+    values = [column.values(lines).cast(pl.Float64).alias(column.name) for column in COLUMNS]
+    return lines.select(*GROUP, "n").with_columns(values)
 
 
 def markdown(values: pl.DataFrame) -> str:
@@ -88,27 +89,27 @@ def markdown(values: pl.DataFrame) -> str:
     for (attribution, ball), cell in _grouped(values, ["attribution", "ball"]):
         parts.append(f"### {str(attribution).replace('_', ' ')}, {ball}\n")
         models = _grouped(cell, ["model"])
-        rows = [
-            [name, *(_mean(part[column], *form) for column, (_, *form) in _COLUMNS.items())] for (name,), part in models
-        ]
-        parts.append(_table(["model", *(title for title, *_ in _COLUMNS.values())], rows))
+        rows = tuple((str(name), *(_mean(column, part[column.name]) for column in COLUMNS)) for (name,), part in models)
+        head = ("model", *(column.head for column in COLUMNS))
+        parts.append(Table("Means", head, rows).markdown() + "\n")
         if "natural" in cell["model"]:
             parts.append("Minus the natural model of the same seed; *held*: better by more than two standard errors.\n")
-            rows = [[name, *_against(part, cell)] for (name,), part in models if name != "natural"]
-            parts.append(_table(["model", *(title for _, _, title in EXPECTED)], rows))
+            goals = [column for column in COLUMNS if column.name in GOALS]
+            rows = tuple((str(name), *_against(part, cell, goals)) for (name,), part in models if name != "natural")
+            parts.append(Table("Differences", ("model", *(goal.head for goal in goals)), rows).markdown() + "\n")
     return "\n".join(parts)
 
 
-def _against(part: pl.DataFrame, cell: pl.DataFrame) -> list[str]:
+def _against(part: pl.DataFrame, cell: pl.DataFrame, goals: list[Column]) -> list[str]:
     natural = cell.filter(pl.col("model") == "natural")
     both = part.join(natural, on="seed", suffix="_natural")
     found = []
-    for column, sign, _ in EXPECTED:
-        difference = both[column] - both[f"{column}_natural"]
+    for goal in goals:
+        difference = both[goal.name] - both[f"{goal.name}_natural"]
         mean, error = _moments(difference)
-        better = sign * mean
+        better = GOALS[goal.name] * mean
         verdict = "held" if better > 2 * error else "not held" if better < -2 * error else "undecided"
-        found.append(f"{_mean(difference, *_COLUMNS[column][1:])}, {verdict}")
+        found.append(f"{_mean(goal, difference)}, {verdict}")
     return found
 
 
@@ -119,15 +120,12 @@ def _moments(values: pl.Series) -> tuple[float, float]:
     return mean, math.sqrt(variance / len(numbers))
 
 
-def _mean(values: pl.Series, scale: float, digits: int) -> str:
+def _mean(column: Column, values: pl.Series) -> str:
+    """Format a mean with its standard error in brackets, as the column formats numbers."""
     mean, error = _moments(values)
-    return f"{scale * mean:.{digits}f} ({scale * error:.{digits}f})"
+    scale = 100 if column.unit == "%" else 1
+    return f"{scale * mean:.{column.digits}f} ({scale * error:.{column.digits}f})"
 
 
 def _grouped(values: pl.DataFrame, by: list[str]) -> list[tuple[Any, pl.DataFrame]]:
     return sorted(values.partition_by(*by, as_dict=True, maintain_order=True).items())
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["--:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows)) + "\n"

@@ -1,6 +1,6 @@
 """Measure how predictions of EfficientNet-Lite0 change when a smooth function replaces ReLU6.
 
-    python -m benchmarks.imagenet_swap [--betas 5 10 25 50] [--flowers 24]
+    python -m experiments.studies.imagenet_swap [--betas 5 10 25 50] [--flowers 24]
 
 Takes a few minutes on two CPU cores. Prints Markdown tables: the most probable class of scikit-learn's two photographs,
 and the share of images whose class stays. With TFDS_DATA_DIR set these include images of Oxford Flowers (128 x 128,
@@ -19,7 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import jaxattr as ja
-from experiments.photographs import SIZE, crop
+from experiments.audits.photographs import SIZE, crop
 
 AT_ONCE = 13
 NAMES = {117: "chambered nautilus", 687: "organ", 698: "palace", 738: "pot", 985: "daisy"}

@@ -1,6 +1,6 @@
 """Measure how often the label region excludes both signs of a bound's direction, and how much smaller bounds then are.
 
-    python -m benchmarks.label_region [--samples 200] [--method dense]
+    python -m experiments.studies.label_region [--samples 200] [--method dense]
 
 Trains a small CNN on scikit-learn's 8 x 8 digits for a minute, and takes Euclidean balls around test samples that it
 classifies correctly. Prints a Markdown table with a row for each attribution and radius: the share of samples for which
@@ -66,7 +66,8 @@ def bounds_of(attribute, method):
     return over
 
 
-def main():
+def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description="Measure how much all competing labels together lower the bounds.")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=20)

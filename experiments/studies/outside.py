@@ -1,6 +1,6 @@
 """Show why an attack exceeds T_e and T'_e: compare Taylor remainders along its own direction and along the bound's.
 
-    python -m benchmarks.outside mnist/ig_norm:281 mnist/art:344 [--epsilon 0.2]
+    python -m experiments.studies.outside mnist/ig_norm:281 mnist/art:344 [--epsilon 0.2]
 
 Networks are those of the package, samples are indices of the test set: those that the evaluation of Wang and Kong 2023
 found outside. For each, a row for the directions of PGD (the mean over its starts) and one for those of the bound, +v

@@ -1,7 +1,7 @@
 """Measure how much of an explanation's ranking is guaranteed, and how much of it survives an attack on the ranking.
 
-    python -m benchmarks.ranks --dataset digits
-    python -m benchmarks.ranks --dataset mnist --weights natural=natural.npz --weights adversarial=adversarial.npz
+    python -m experiments.studies.ranks --dataset digits
+    python -m experiments.studies.ranks --dataset mnist --weights natural=n.npz --weights adversarial=a.npz
 
 Prints a Markdown table, mean (and minimum) over correctly classified test samples: the guaranteed share of the top-k
 set and the lower bound of Kendall's tau-b, of absolute values; the same two after IFIA on the top-k set; the share of
@@ -158,7 +158,7 @@ def main() -> None:
     lines = []
     for network in options.networks:
         if network in weights:
-            variables = ja.checkpoints.load_variables(weights[network])
+            variables = ja.weights.load_variables(weights[network])
         else:
             variables = train(network, setting, ja.data.load(options.dataset, "train"))
         logits_fn = ja.models.logits_fn(setting.model, variables)

@@ -1,8 +1,8 @@
 """Measure how near l-infinity bounds come to an attained corner, and what the box gains, on test images of MNIST.
 
-    python -m benchmarks.tightness --weights natural=natural.npz adversarial=adversarial.npz [--samples 20]
+    python -m experiments.studies.tightness --weights natural=natural.npz adversarial=adversarial.npz [--samples 20]
 
-Weights are those of ``ConvNet(mean=0.1307, std=0.3081)``, saved by ``ja.checkpoints.save_variables`` (``--train DIR``
+Weights are those of ``ConvNet(mean=0.1307, std=0.3081)``, saved by ``ja.weights.save_variables`` (``--train DIR``
 makes them: up to an hour on two cores). Prints two Markdown tables: bound over the best corner known, medians over
 samples, with the products that each bound took; and bounds within the box over bounds without it. The best corner is
 the best of all bounds' corners and of 40 sign ascents on the dense Jacobian from random starts. Bounds know an
@@ -110,7 +110,7 @@ def networks(options: argparse.Namespace) -> dict[str, Any]:
             train(model, name, options.train)
         options.weights = [f"{name}={options.train}/{name}.npz" for name in ("natural", "adversarial")]
     given = dict(item.split("=", 1) for item in options.weights)
-    variables = {name: ja.checkpoints.load_variables(path) for name, path in given.items()}
+    variables = {name: ja.weights.load_variables(path) for name, path in given.items()}
     test, attack = ja.data.load("mnist", "test").take(1000), ja.attacks.pgd(ja.LInf(0.3), num_steps=10)
     for name, weights in variables.items():
         clean = ja.training.accuracy(ja.models.apply_fn(model), weights, test)
@@ -130,7 +130,7 @@ def train(model: Any, name: str, directory: str) -> None:
     if name == "natural":
         variables, steps, objective = ja.models.init(model, jax.random.key(0), (28, 28, 1)), 1200, ja.defenses.natural()
     else:
-        variables, steps = ja.checkpoints.load_variables(Path(directory) / "natural.npz"), 800
+        variables, steps = ja.weights.load_variables(Path(directory) / "natural.npz"), 800
         objective = ja.defenses.adversarial(ja.attacks.pgd(ja.LInf(0.3), num_steps=5))
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-3, steps // 20 + 1, steps + 1)
     fitted = ja.fit(
@@ -144,7 +144,7 @@ def train(model: Any, name: str, directory: str) -> None:
         steps=steps,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    ja.checkpoints.save_variables(path, fitted.variables)
+    ja.weights.save_variables(path, fitted.variables)
 
 
 def main() -> None:

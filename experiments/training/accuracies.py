@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 import jaxattr as ja
-from experiments.recipes import Training
+from experiments.training.recipes import Training
 
 
 def measure(apply_fn: Any, variables: Any, test: Any, options: Training) -> dict[str, Any]:
@@ -45,10 +45,10 @@ def in_words(card: dict[str, Any]) -> str:
     )
 
 
-def clean_and_attacked(apply_fn: Any, variables: Any, data: Any, options: Training) -> ja.evaluation.Robustness:
+def clean_and_attacked(apply_fn: Any, variables: Any, data: Any, options: Training) -> ja.accuracy.Robustness:
     """Measure accuracy, accuracy under PGD, and the samples that count for neither."""
     attack = _attack(float(options.pgd_epsilon or 0), int(options.pgd_steps or 1))
-    return ja.evaluation.robustness(apply_fn, variables, data, attack, jax.random.key(options.seed))
+    return ja.accuracy.robustness(apply_fn, variables, data, attack, jax.random.key(options.seed))
 
 
 @functools.lru_cache

@@ -1,12 +1,13 @@
 """Build a training objective from a defense's name and hyperparameters: the only place that knows both."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 import jaxattr as ja
+from jaxattr.audit import spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,23 +41,75 @@ class Hyperparameters:
     """Features of the largest gradient that ART's attack may change."""
 
 
-Builder = Callable[[Hyperparameters, Any], ja.evaluation.Objective]
+Builder = Callable[[Hyperparameters, Any], ja.apply_fn.TrainingObjective]
 
 
-def build(name: str, given: Hyperparameters, data: Any) -> ja.evaluation.Objective:
+def build(defense: str, given: Hyperparameters, data: Any) -> ja.apply_fn.TrainingObjective:
     """Build the objective of a defense.
 
     Args:
-      name: name in :data:`DEFENSES`.
+      defense: name in :data:`DEFENSES`, or the call of a registered one, whose parameters called ``ball``,
+        ``attribute``, ``attack``, ``base``, ``mean`` and ``std`` are filled in, and options of the names of
+        hyperparameters where these are given.
       given: resolved hyperparameters.
       data: defaults of the data set, for its mean and standard deviation.
 
     Raises:
       ValueError: if there is no such defense; the message lists what there is.
     """
-    if name not in DEFENSES:
-        raise ValueError(f"the defense is {name!r}; accepted are {', '.join(DEFENSES)}.")
-    return DEFENSES[name](given, data)
+    call = parse(defense)
+    if call is None:
+        return DEFENSES[defense](given, data)
+    options = {**dataclasses.asdict(given), **_climb(given)}
+    fitting = {name: value for name, value in options.items() if value is not None and call.accepts(name)}
+    required = {
+        "ball": _ball(given),
+        "attribute": _integrated_gradients(given, given.path_steps),
+        "attack": _attack(given),
+        "base": ja.defenses.natural(),
+        "mean": np.asarray(data.mean, np.float32),
+        "std": np.asarray(data.std, np.float32),
+    }
+    return call.replace({**fitting, **call.arguments}).build(**required)
+
+
+def parse(defense: str) -> Any:
+    """Parse the call of a registered defense; ``None`` for a name in :data:`DEFENSES`.
+
+    Raises:
+      ValueError: if there is no such defense or option; the message lists what there is.
+    """
+    if defense in DEFENSES:
+        return None
+    try:
+        return ja.parse(ja.defenses.REGISTRY, defense)
+    except ValueError as error:
+        raise ValueError(f"the defense is {defense!r}; accepted are {', '.join(DEFENSES)}. {error}") from error
+
+
+def name_of(defense: str) -> str:
+    """Return the name of a defense, without the options of its call."""
+    call = parse(defense)
+    return defense if call is None else call.name
+
+
+def labeled(defenses: Iterable[str]) -> dict[str, str]:
+    """Return defenses by label: their names, or what stands before an equals sign, as in ``soft=trades(beta=1.0)``.
+
+    Raises:
+      ValueError: if one is unknown, or two have one label.
+    """
+    found: dict[str, str] = {}
+    for text in defenses:
+        label, words = spec.split_label(text)
+        label = label or name_of(words)
+        if label in found:
+            raise ValueError(
+                f"`defenses`: two are called {label!r}; give one another label, such as '{label}_2={words}'."
+            )
+        parse(words)
+        found[label] = words
+    return found
 
 
 def _natural(given: Hyperparameters, _: Any):

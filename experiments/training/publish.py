@@ -11,9 +11,11 @@ import jax
 import numpy as np
 
 import jaxattr as ja
-from experiments import accuracies, networks
-from experiments.networks import NAME, TrainConfig
-from experiments.record import StoreError, from_dict, open_run, write_text
+from experiments.training import accuracies
+from experiments.training.train import TrainConfig
+from jaxattr.audit import networks
+from jaxattr.audit.networks import NAME
+from jaxattr.audit.run_directory import StoreError, from_dict, open_run, write_text
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ def publish(
     """Write weights and card of a training to the zoo.
 
     Args:
-      run: directory of a finished ``train``, or ``models/DEFENSE`` of an ``evaluate``.
+      run: directory of a finished ``train``, or ``models/DEFENSE`` of an ``audit``.
       name: ``DATASET/WORD``, such as ``mnist/trades_igr``.
       directory: directory of the zoo; by default ``jaxattr/zoo`` of the package in use.
       dtype: float32 or float16; by default float32 where the file is then small enough.
@@ -85,7 +87,7 @@ def _store(variables: Any, draft: Path, dtype: str | None) -> tuple[Any, str]:
         stored = jax.tree.map(lambda leaf, kind=kind: np.asarray(leaf, kind), variables)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(stored)):
             raise StoreError(f"some weights are not finite in {kind}.")
-        ja.checkpoints.save_variables(draft, stored, overwrite=True)
+        ja.weights.save_variables(draft, stored, overwrite=True)
         size = draft.stat().st_size
         if size <= LARGEST:
             return stored, kind

@@ -8,9 +8,9 @@ import dataclasses
 import math
 from typing import Any, Literal, get_args
 
-from experiments import paper_settings
 from experiments.datasets import known
-from experiments.objectives import DEFENSES, Hyperparameters
+from experiments.training import objectives, published_settings
+from experiments.training.objectives import DEFENSES, Hyperparameters
 
 Preset = Literal["smoke", "cpu", "paper"]
 PRESETS: dict[str, str] = {
@@ -90,19 +90,20 @@ def recipe(preset: str, dataset: str, defense: str) -> Training:
       ValueError: if one of the three is unknown, or no paper trains on this data set.
     """
     known(dataset)
-    if defense not in DEFENSES:
-        raise ValueError(f"the defense is {defense!r}; accepted are {', '.join(DEFENSES)}.")
+    objectives.parse(defense)
     if preset == "smoke":
         return _smoke(dataset)
     if preset == "cpu":
         return _cpu(dataset, defense)
     if preset != "paper":
         raise ValueError(f"the preset is {preset!r}; accepted are {', '.join(get_args(Preset))}.")
+    if defense not in DEFENSES:
+        raise ValueError(f"no paper trains with {defense}: take the preset cpu or smoke.")
     if dataset == "digits":
         raise ValueError("no paper trains on digits: take the preset cpu, or another data set.")
     # The attack that measures accuracy has 40 steps, as TRADES takes on MNIST and ART on CIFAR-10.
     return dataclasses.replace(
-        _base(dataset), preset="paper", pgd_steps=40, evaluations=20, **paper_settings.settings(dataset, defense)
+        _base(dataset), preset="paper", pgd_steps=40, evaluations=20, **published_settings.settings(dataset, defense)
     )
 
 
@@ -186,7 +187,13 @@ CPU: dict[str, dict[str, Any]] = {
 
 def _cpu(dataset: str, defense: str) -> Training:
     """Return our own settings for two cores; see :func:`recipe`."""
-    chosen = {"preset": "cpu", "batch_size": 50, "evaluations": 4, "evaluate_samples": 250, **CPU[defense]}
+    chosen = {
+        "preset": "cpu",
+        "batch_size": 50,
+        "evaluations": 4,
+        "evaluate_samples": 250,
+        **CPU.get(defense, _SHORT_PATH),
+    }
     if dataset == "digits":
         # This data set is small enough to train every objective to the end, and with more points on the path.
         path = {"path_steps": 5, "attack_path_steps": 3, "attack_steps": 3 if defense == "art" else 7}

@@ -102,7 +102,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
         return ja.zoo.load(NAME, folder).card
     data = ja.data.load(config.dataset, "train", config.data_dir, config.training.samples)
     test = ja.data.load(config.dataset, "test", config.data_dir)
-    described = {"name": str(config.model), "options": _options(config, test.num_classes)}
+    described = {"name": str(config.model), "options": network_options(config, test.num_classes)}
     model = ja.zoo.build({"model": described})
     result = _fit(model, config, data, test, folder, progress)
     log.info("%s: measuring accuracies", config.defense)
@@ -161,7 +161,8 @@ def _open(folder: Path, config: TrainConfig) -> None:
     on_first(take)
 
 
-def _options(config: TrainConfig, num_classes: int) -> dict[str, Any]:
+def network_options(config: TrainConfig, num_classes: int) -> dict[str, Any]:
+    """Return the options of a run's network, in JSON's types."""
     data = known(config.dataset)
     options = {"num_classes": num_classes, "beta": config.beta, "mean": data.mean, "std": data.std}
     if config.width is not None:

@@ -1,22 +1,51 @@
-"""Render the page of Wang and Kong 2023 from its blocks, as HTML and as Markdown."""
+"""Render a page from its blocks, as HTML and as Markdown: one template for audits and papers."""
 
 import base64
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
+import markdown_it
+import markupsafe
+
+from jaxattr.audit.columns import Table
+
+_HERE = Path(__file__).parent
 
 
 class Block(NamedTuple):
-    """A piece of the page: a heading, words, a table (first row: the head) and a figure, each if there is one."""
+    """A piece of a page: a heading, words (Markdown), a table and figures, each if there is one.
+
+    Attributes:
+      level: of the heading, 1 to 4.
+      title: of the block.
+      text: words, paragraphs with an empty line between them.
+      table: a table.
+      figures: names of figures.
+      folded: whether HTML hides the block until it is opened.
+    """
 
     level: int
     title: str
     text: str = ""
-    rows: Sequence[Sequence[str]] = ()
-    keys: int = 1
-    figure: str = ""
+    table: Table | None = None
+    figures: tuple[str, ...] = ()
+    folded: bool = False
+
+
+def of_table(level: int, table: Table, text: str = "") -> Block:
+    """Make a block of a table, whose title it has, with its legend."""
+    return Block(level, table.title, "\n\n".join(filter(None, [text, table.legend])), table)
+
+
+@functools.cache
+def words(directory: Path = _HERE) -> Any:
+    """Return the words of a page: the macros of ``words.md.j2`` in a directory."""
+    loader = jinja2.FileSystemLoader(directory)
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=False)
+    return environment.get_template("words.md.j2").module
 
 
 def markdown(blocks: Sequence[Block]) -> str:
@@ -27,18 +56,31 @@ def markdown(blocks: Sequence[Block]) -> str:
     return "\n".join(parts)
 
 
-def page(blocks: Sequence[Block], images: Mapping[str, bytes]) -> str:
-    """Render one HTML file that includes its figures, PNGs by name."""
+def page(blocks: Sequence[Block], images: Mapping[str, bytes], title: str) -> str:
+    """Render one HTML file that includes its figures.
+
+    Args:
+      blocks: of the page.
+      images: PNGs by name.
+      title: of the browser's window.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined
     )
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
-    return environment.get_template("paper.html.j2").render(blocks=blocks, images=encoded)
+    # Links to headings are by number: titles repeat.
+    prose = markdown_it.MarkdownIt("commonmark", {"html": False})
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        blocks=blocks,
+        images=encoded,
+        prose=lambda text: markupsafe.Markup(prose.render(text)),
+    )
 
 
 def _contents(blocks: Sequence[Block]) -> str:
     """List links to headings, as GitHub names them: words and hyphens alone."""
-    shown = [block for block in blocks if block.level in (2, 3) or block.figure]
+    shown = [block for block in blocks if block.level in (2, 3) or block.figures]
 
     def anchor(title: str) -> str:
         return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c in "-_")
@@ -47,11 +89,7 @@ def _contents(blocks: Sequence[Block]) -> str:
 
 
 def _markdown(block: Block) -> str:
-    text = block.text if block.text.startswith("- ") else block.text.replace("\n", "\n\n")
-    parts = [f"{'#' * block.level} {block.title}", text]
-    if block.rows:
-        rule = ["---"] * block.keys + ["--:"] * (len(block.rows[0]) - block.keys)
-        parts.append("\n".join("| " + " | ".join(row) + " |" for row in (block.rows[0], rule, *block.rows[1:])))
-    if block.figure:
-        parts.append(f"![{block.title}](figures/{block.figure}.png)")
+    parts = [f"{'#' * block.level} {block.title}", block.text]
+    parts += [block.table.markdown()] if block.table is not None and block.table.rows else []
+    parts += [f"![{block.title}](figures/{name}.png)" for name in block.figures]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -12,14 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from experiments import published
-from experiments.objectives import DEFENSES
-from experiments.table import radius
+from jaxattr.audit.columns import norm_in_words, radius
 
 COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568", "#b7791f")
 _MARKERS = "osD^vPX"
-# A model looks the same in all figures of all data sets: the seven that are drawn together have colors of their own.
-_PLACES = tuple(dict.fromkeys(("natural", *published.MODELS, *DEFENSES)))
+PICTURES = ("image", "before", "perturbed", "after", "degrees")
+"""Arrays of every picture; a run's metrics come after them."""
 STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
 
 
@@ -30,26 +28,29 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def look(model: str) -> tuple[str, str]:
-    """Return the color and the marker of a model."""
-    place = _PLACES.index(model) if model in _PLACES else len(_PLACES)
+def style_of(model: str, order: Sequence[str]) -> tuple[str, str]:
+    """Return the color and the marker of a model: that of its place in the order, so that all figures agree."""
+    place = list(order).index(model) if model in order else len(order)
     return COLORS[place % len(COLORS)], _MARKERS[place % len(_MARKERS)]
 
 
-def by_model(panel: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
-    """Split the lines by model, in the order of the tables."""
+def by_model(panel: pl.DataFrame, order: Sequence[str]) -> list[tuple[str, pl.DataFrame]]:
+    """Split the lines by model, in an order; models that it lacks come first, by name."""
     parts = {str(key[0]): part for key, part in panel.partition_by("model", as_dict=True).items()}
-    return sorted(parts.items(), key=lambda item: (published.place(item[0]), item[0]))
+    places = {name: i for i, name in enumerate(order)}
+    return sorted(parts.items(), key=lambda item: (places.get(item[0], -1), item[0]))
 
 
 def heat_maps(pictures: Mapping[str, np.ndarray], title: str) -> Figure:
     """Draw image, attribution, perturbed image and its attribution, one sample a row; both maps on one scale.
 
     Args:
-      pictures: arrays ``image``, ``before``, ``perturbed``, ``after``, ``degrees``, ``kendall``, stacked over samples.
+      pictures: arrays ``image``, ``before``, ``perturbed``, ``after``, ``degrees``, stacked over samples, and those of
+        metrics by their labels, the first of which is written beside the angle.
       title: title of the whole figure.
     """
     count = len(pictures["image"])
+    metrics = [name for name in pictures if name not in PICTURES]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 0.55 + 1.85 * count), layout="constrained")
         figure.suptitle(title, fontsize=11)
@@ -63,26 +64,26 @@ def heat_maps(pictures: Mapping[str, np.ndarray], title: str) -> Figure:
             _image(axes[row, 2], pictures["perturbed"][row])
             drawn = _map(axes[row, 3], after, limit)
             figure.colorbar(drawn, ax=axes[row, :].tolist(), shrink=0.85, pad=0.01, aspect=12)
-            axes[row, 3].set_xlabel(
-                f"moved by {pictures['degrees'][row]:.1f}°, Kendall {pictures['kendall'][row]:.2f}", fontsize=8
-            )
+            said = "".join(f", {name.replace('_', ' ')} {pictures[name][row]:.2f}" for name in metrics[:1])
+            axes[row, 3].set_xlabel(f"moved by {pictures['degrees'][row]:.1f}°{said}", fontsize=8)
             if row == 0:
                 for axis, head in zip(axes[row], heads, strict=True):
                     axis.set_title(head, fontsize=9)
     return figure
 
 
-def scatter(samples: pl.DataFrame, title: str) -> Figure:
+def scatter(samples: pl.DataFrame, title: str, order: Sequence[str] = ()) -> Figure:
     """Draw bound against strongest attack, one dot a sample, with the line y = x; a panel per radius and norm.
 
     Args:
-      samples: one line per sample, from :func:`experiments.summary.per_sample`.
+      samples: one line per sample, from :func:`jaxattr.audit.summary.per_sample`.
       title: title of the whole figure.
+      order: of the models, which decides their colors.
     """
 
     def draw(axis: Axes, panel: pl.DataFrame) -> None:
         positive = panel.filter((pl.col("strongest") > 0) & (pl.col("euclidean") > 0))
-        _dots(axis, positive, "strongest", "euclidean")
+        _dots(axis, positive, "strongest", "euclidean", order)
         values = np.concatenate([positive["strongest"].to_numpy(), positive["euclidean"].to_numpy()])
         if len(values):
             ends = [values.min() / 1.3, values.max() * 1.3]
@@ -98,7 +99,7 @@ def scatter(samples: pl.DataFrame, title: str) -> Figure:
     return panels(samples, title, draw)
 
 
-def histogram(samples: pl.DataFrame, title: str) -> Figure:
+def histogram(samples: pl.DataFrame, title: str, order: Sequence[str] = ()) -> Figure:
     """Draw the gaps between bound and strongest attack, relative to the bound; below zero an attack is outside.
 
     Bars of more than three models hide each other: curves then show the share of samples below each gap.
@@ -112,11 +113,13 @@ def histogram(samples: pl.DataFrame, title: str) -> Figure:
         if not len(values):
             return
         bins = np.linspace(min(values.min(), 0.0), max(values.max(), 1e-3), 31)
-        for name, part in by_model(gaps):
+        for name, part in by_model(gaps, order):
             if cumulative:
-                axis.ecdf(part["gap"].to_numpy(), color=look(name)[0], label=name)
+                axis.ecdf(part["gap"].to_numpy(), color=style_of(name, order)[0], label=name)
             else:
-                axis.hist(part["gap"].to_numpy(), bins=bins.tolist(), color=look(name)[0], alpha=0.55, label=name)
+                axis.hist(
+                    part["gap"].to_numpy(), bins=bins.tolist(), color=style_of(name, order)[0], alpha=0.55, label=name
+                )
         axis.axvline(0, color="#1a202c", linewidth=1)
         what = "share of samples below" if cumulative else "samples"
         axis.set(xlabel="(bound - strongest attack) / bound", ylabel=what)
@@ -138,8 +141,7 @@ def panels(samples: pl.DataFrame, title: str, draw: Any) -> Figure:
             axis.set_axis_off()
         for axis, ((attribution, norm, epsilon), panel) in zip(axes.ravel(), groups, strict=False):
             draw(axis, panel)
-            words = "l-infinity" if norm == "linf" else norm
-            axis.set_title(f"{attribution.replace('_', ' ')}\n{words}, epsilon {radius(epsilon)}")
+            axis.set_title(f"{attribution.replace('_', ' ')}\n{norm_in_words(norm)}, epsilon {radius(epsilon)}")
         legend_beside(figure, axes.ravel(), "outside right upper")
     return figure
 
@@ -155,9 +157,9 @@ def _order(group: tuple[Sequence[Any], Any]) -> tuple[Any, ...]:
     return norm, epsilon, attribution
 
 
-def _dots(axis: Axes, panel: pl.DataFrame, x: str, y: str) -> None:
-    for name, part in by_model(panel):
-        color = look(name)[0]
+def _dots(axis: Axes, panel: pl.DataFrame, x: str, y: str, order: Sequence[str]) -> None:
+    for name, part in by_model(panel, order):
+        color = style_of(name, order)[0]
         axis.scatter(part[x].to_numpy(), part[y].to_numpy(), s=10, alpha=0.6, color=color, linewidths=0, label=name)
 
 

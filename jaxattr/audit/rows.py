@@ -6,14 +6,27 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from experiments.config import Config
-from experiments.program import BOUNDS, attack_labels, main_bound
+from jaxattr.audit import spec
+from jaxattr.audit.measure import attack_labels, bound_labels, main_label
+from jaxattr.audit.spec import Measures
 
-KEYS = ("config", "weights", "model", "attribution", "norm", "epsilon", "position", "sample", "label")
-_VALUES = {
+KEYS = {
+    "config": pl.String,  # the hash of what determines the rows, from `spec.identity`
+    "weights": pl.String,
+    "model": pl.String,
+    "attribution": pl.String,
+    "norm": pl.String,
+    "epsilon": pl.Float64,
+    "position": pl.Int32,  # among the samples of the run, 0 to n - 1
+    "sample": pl.Int32,  # in the test split
+    "label": pl.Int32,
     "kind": pl.String,  # "bound" or "attack"
     "method": pl.String,
     "restart": pl.Int32,
+}
+"""Key columns of a row. Every other one may be absent from a stored part, and is null there."""
+
+_VALUES = {
     "euclidean": pl.Float32,
     "cosine": pl.Float32,
     "degrees": pl.Float32,
@@ -43,28 +56,15 @@ _MAIN = {
     "kendall_guaranteed": pl.Float32,  # these two are of the run's first samples only
     "top_k_guaranteed": pl.Float32,
 }
-_ATTACK = {
-    "kendall": pl.Float32,
-    "kendall_nonzero": pl.Float32,
-    "spearman": pl.Float32,
-    "top_k": pl.Float32,
-    "label_kept": pl.Boolean,
-    "distance": pl.Float32,
-}
-_KEY_TYPES = {
-    "config": pl.String,
-    "weights": pl.String,
-    "model": pl.String,
-    "attribution": pl.String,
-    "norm": pl.String,
-    "epsilon": pl.Float64,
-    "position": pl.Int32,  # among the samples of the run, 0 to n - 1
-    "sample": pl.Int32,  # in the test split
-    "label": pl.Int32,
-}
-SCHEMA = pl.Schema({**_KEY_TYPES, **_VALUES, **_BOUND, **_MAIN, **_ATTACK})
-REQUIRED = (*_KEY_TYPES, "kind", "method", "restart")
-"""Key columns of a row. Every other one may be absent from a stored part, and is null there."""
+_ATTACK = {"label_kept": pl.Boolean, "distance": pl.Float32}
+
+SCHEMA = pl.Schema({**KEYS, **_VALUES, **_BOUND, **_MAIN, **_ATTACK})
+"""Columns of every run; a run's metrics come after them, as numbers."""
+
+
+def columns(metrics: Sequence[str]) -> pl.Schema:
+    """Return all columns of a run with these metrics."""
+    return pl.Schema({**SCHEMA, **dict.fromkeys(metrics, pl.Float32())})
 
 
 def batch_rows(
@@ -74,7 +74,7 @@ def batch_rows(
     samples: np.ndarray,
     labels: np.ndarray,
     result: Mapping[str, Any],
-    config: Config,
+    measures: Measures,
 ) -> pl.DataFrame:
     """Build all rows of a batch, ordered by position, radius and method.
 
@@ -85,7 +85,7 @@ def batch_rows(
       samples: their indices in the test split.
       labels: their classes.
       result: results of the programs, stacked over the samples, and their seconds (NaN where not known).
-      config: the run.
+      measures: what is measured.
     """
     n = where.stop - where.start
     radii = len(epsilons)
@@ -99,25 +99,25 @@ def batch_rows(
             "sample": samples[:, None, None],
             "label": labels[:, None, None],
         }
-        columns = {name: np.broadcast_to(np.asarray(v), shape).ravel() for name, v in {**keys, **values}.items()}
+        arrays = {name: np.broadcast_to(np.asarray(v), shape).ravel() for name, v in {**keys, **values}.items()}
         constant = [pl.lit(value).alias(name) for name, value in cell.items()]
-        return pl.DataFrame(columns).with_columns(constant)
+        return pl.DataFrame(arrays).with_columns(constant)
 
     parts = []
     # Dictionaries come back from JAX sorted by name; `active` counts in the program's own order.
-    names = [name for name in BOUNDS if name in result["bounds"]]
-    for i, name in enumerate(names):
+    names = [name for name in bound_labels(measures, cell["norm"], result["size"]) if name in result["bounds"]]
+    main, merged = main_label(measures, names), spec.main_bounds(measures, names)
+    for name in names:
         values: dict[str, Any] = {key: v[:, :, None] for key, v in result["bounds"][name].items()}
-        main = name == main_bound(tuple(names))
-        values |= {"kind": "bound", "method": name, "main": main}
+        values |= {"kind": "bound", "method": name, "main": name == main}
         values["seconds"] = result["seconds"]["bounds"] / radii / len(names)
-        values["active"] = np.array(names[: max(1, i)])[values["active"]] if main else name
-        if main:
+        values["active"] = np.array(merged)[values["active"]] if name == main and len(merged) > 1 else name
+        if name == main:
             values |= {key: v[:, :, None] for key, v in {**result["corrected"], **result.get("ranks", {})}.items()}
             values |= {key: v[:, None, None] for key, v in result["sample"].items()}
         parts.append(frame(values, 1))
 
-    attacks = attack_labels(cell["norm"], config)
+    attacks = attack_labels(measures, points=result["attacks"]["distance"].shape[2])
     values = {
         "kind": "attack",
         "seconds": result["seconds"]["attacks"] / radii / len(attacks),
@@ -125,13 +125,14 @@ def batch_rows(
         "restart": np.array([r for _, r in attacks]),
     }
     parts.append(frame({**values, **result["attacks"]}, len(attacks)))
-    rows = pl.concat([_typed(part) for part in parts])
+    schema = columns(tuple(spec.metrics(measures)))
+    rows = pl.concat([_typed(part, schema) for part in parts])
     return rows.sort("position", "epsilon", maintain_order=True)
 
 
-def _typed(part: pl.DataFrame) -> pl.DataFrame:
+def _typed(part: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     """Select all columns of the schema, null where this kind of row has no value."""
     return part.select(
         pl.col(name).cast(dtype) if name in part.columns else pl.lit(None, dtype).alias(name)
-        for name, dtype in SCHEMA.items()
+        for name, dtype in schema.items()
     )

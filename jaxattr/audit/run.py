@@ -1,8 +1,6 @@
-"""``python -m experiments evaluate``: train, bound, attack, and store one row per sample, radius, bound and attack.
+"""Compute an audit: bound and attack every sample, and store one row per sample, radius, bound and attack.
 
-Cost on two CPU cores: ``--preset smoke`` half a minute, ``demo`` below three; ``cpu`` (500 samples of MNIST) is hours
-there and minutes on a GPU, ``paper`` is meant for GPUs. A killed run goes on where it was: what is lost is at most the
-batch that each worker had in flight.
+A killed run goes on where it was: what is lost is at most the batch that each worker had in flight.
 """
 
 import contextlib
@@ -10,7 +8,7 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,68 +16,74 @@ import jax
 import numpy as np
 
 import jaxattr as ja
-from experiments import networks, photographs
-from experiments.config import Config, norms, training_of
-from experiments.program import attack_program, bounds_program, compare_program, rank_program
-from experiments.record import environment, on_first, write_text
-from experiments.rows import batch_rows
-from experiments.store import Cell, Store
-from experiments.workers import run_all, stopped
+from jaxattr.audit import networks, spec
+from jaxattr.audit.measure import attack_program, bounds_program, compare_program, rank_program
+from jaxattr.audit.rows import batch_rows
+from jaxattr.audit.run_directory import write_text
+from jaxattr.audit.spec import Measures, norms
+from jaxattr.audit.store import Cell, Store
+from jaxattr.audit.workers import run_all, stopped
+from jaxattr.parallel import on_first
 
 log = logging.getLogger(__name__)
 
+LoadData = Callable[[Any], Any]
+"""``load_data(config) -> samples`` with ``x`` and ``label``: a function of a module, which workers can import."""
 
-def evaluate(config: Config, pairs: Sequence[tuple[str, str]] | None = None) -> Store:
-    """Compute a run, or the missing rest of it.
+
+def compute(
+    store: Store,
+    models: Sequence[str],
+    load_data: LoadData,
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> None:
+    """Compute the rows of an audit, or the missing rest of them.
 
     Args:
-      config: resolved.
+      store: of the run, whose directory has the networks under ``models/NAME`` (:mod:`jaxattr.audit.networks`).
+      models: names of the networks.
+      load_data: from the configuration to the samples.
       pairs: pairs of attribution and norm whose rows are wanted; by default all of the configuration.
 
-    Returns:
-      The store with all rows.
-
     Raises:
-      experiments.store.StoreError: if the directory holds something else.
+      ValueError: if a network has kinks and they are not allowed.
+      jaxattr.audit.run_directory.StoreError: if a cell holds rows of something else.
     """
-    store = Store(str(config.output), config, environment())
-    workers = _workers(config)
-    with _stage(store.directory, "training"):
-        run_all(obtain, [(config, defense) for defense in config.defenses], workers)
-    for defense in config.defenses:
-        networks.count_kinks(store.directory / "models" / defense, config.kinks)
-    with _stage(store.directory, "bounds and attacks"):
-        if pairs is None:
-            # Start with the most expensive pair, so that no process is left alone with it at the end.
-            pairs = [(attribution, norm) for attribution in reversed(config.attributions) for norm in norms(config)]
-        run_all(run_pair, [(config, *pair) for pair in pairs], workers)
-    return store
+    config = store.config
+    for model in models:
+        networks.count_kinks(store.directory / "models" / model, config.kinks)
+    if pairs is None:
+        # Start with the most expensive pair, so that no process is left alone with it at the end.
+        pairs = [(label, norm) for label in reversed(spec.attributions(config)) for norm in norms(config)]
+
+    def take() -> int:
+        for model in models:
+            weights = networks.load(store.directory / "models" / model).weights
+            for pair in pairs:
+                store.cell(model, weights, *pair).open()
+        return 0
+
+    # Find rows of other methods now, and not after hours of the first cell.
+    on_first(take)
+    with stage(store.directory, "bounds and attacks"):
+        tasks = [(store.directory, config, tuple(models), load_data, *pair) for pair in pairs]
+        run_all(run_pair, tasks, processes(config))
 
 
-def obtain(config: Config, defense: str) -> None:
-    """Train one network, or copy a published one, unless the run has it."""
-    directory = Path(str(config.output)) / "models" / defense
-    if config.source == "zoo":
-        networks.adopt(f"{config.dataset}/{defense}", directory)
-    elif config.source == "imagenet":
-        photographs.port(directory)
-    else:
-        networks.train(training_of(config, defense))
-
-
-def first_correct(network: networks.Network, data: Any, config: Config) -> np.ndarray:
+def first_correct(network: networks.Network, data: Any, config: Measures) -> np.ndarray:
     """Return the indices of the first samples, in the data set's order, that the network classifies correctly.
 
     Raises:
       ValueError: if there are none.
     """
-    classify = ja.models.logits_fn(network.model, network.variables)
     correct = np.empty(0, int)
     at_once = min(128, len(data))
     # Rounding decides the class of samples near the border, and a run may go on where rounding is coarser.
     with jax.default_matmul_precision("highest"):
-        for where, logits in ja.over_samples(_logits, classify, batch_size=at_once).batches(data.x, data.label):
-            right = ja.evaluation.predicted(logits) == data.label[where]
+        for where, logits in ja.over_samples(_logits, network.logits_fn, batch_size=at_once).batches(
+            data.x, data.label
+        ):
+            right = ja.accuracy.predicted(logits) == data.label[where]
             correct = np.append(correct, where.start + np.flatnonzero(right))
             if config.num_samples is not None and len(correct) >= config.num_samples:
                 break
@@ -91,28 +95,30 @@ def first_correct(network: networks.Network, data: Any, config: Config) -> np.nd
     return correct
 
 
-def run_pair(config: Config, attribution: str, norm: str) -> None:
+def run_pair(
+    directory: Path, config: Measures, models: Sequence[str], load_data: LoadData, attribution: str, norm: str
+) -> None:
     """Compute one attribution under one norm for all models; programs compile once, since weights are an argument."""
-    store = Store(str(config.output), config)
-    data = test_data(config)
+    store = Store(directory, type(config), config)
+    data = load_data(config)
     epsilons = norms(config)[norm]
     makers = {"bounds": bounds_program, "attacks": attack_program}
-    programs = {kind: make(attribution, norm, epsilons, config) for kind, make in makers.items()}
+    programs = {name: make(attribution, norm, epsilons, config) for name, make in makers.items()}
     ranks = rank_program(attribution, norm, epsilons, config)
     compare = _comparison(config)
     key = jax.random.key(config.seed)
     compiled = False
-    for defense in config.defenses:
-        network = networks.load(store.directory / "models" / defense)
+    for model in models:
+        network = networks.load(store.directory / "models" / model)
         samples = first_correct(network, data, config)
         cell = store.cell(network.name, network.weights, attribution, norm)
         name = f"{attribution}, {norm}, {network.name}"
-        classify = ja.models.logits_fn(network.model, network.variables)
         lifted = {
-            kind: ja.over_samples(program, classify, batch_size=config.batch_size) for kind, program in programs.items()
+            kind: ja.over_samples(program, network.logits_fn, batch_size=config.batch_size)
+            for kind, program in programs.items()
         }
         # Guarantees take d^3 operations and d^2 numbers per sample: compute a few at a time.
-        guaranteed = ja.over_samples(ranks, classify, batch_size=min(4, config.batch_size))
+        guaranteed = ja.over_samples(ranks, network.logits_fn, batch_size=min(4, config.batch_size))
         xs, labels = data.x[samples], data.label[samples]
         began = time.perf_counter()
         # TF32 has relative errors of 1e-3, which changes which attacks seem to exceed a bound.
@@ -124,6 +130,7 @@ def run_pair(config: Config, attribution: str, norm: str) -> None:
             for where, result, seconds in _batches(lifted, gaps, xs, labels, key):
                 result["attacks"] = _metrics(compare, result)
                 result["ranks"] = _ranks(guaranteed, where, xs, labels, config)
+                result["size"] = xs[0].size
                 # The first batch includes minutes of compilation, and says nothing about the others.
                 result["seconds"] = seconds if compiled else dict.fromkeys(seconds, np.nan)
                 compiled = True
@@ -182,11 +189,11 @@ def _joined(bounds: dict[str, Any], attacks: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ranks(
-    lifted: ja.samples.SampleMap, where: slice, xs: np.ndarray, labels: np.ndarray, config: Config
+    lifted: ja.samples.SampleMap, where: slice, xs: np.ndarray, labels: np.ndarray, config: Measures
 ) -> dict[str, np.ndarray]:
     """Compute guaranteed ranks of a batch, (samples, radii): for the run's first samples, NaN for the others."""
     count = min(max(0, config.rank_samples - where.start), where.stop - where.start)
-    if not count or xs[0].size > config.dense_up_to:
+    if not count or xs[0].size > config.max_dense_features:
         return {}
     chosen = slice(where.start, where.start + count)
     found = lifted(xs[chosen], labels[chosen], jax.random.key(0))
@@ -194,14 +201,7 @@ def _ranks(
     return {name: np.pad(value, ((0, missing), (0, 0)), constant_values=np.nan) for name, value in found.items()}
 
 
-def test_data(config: Config) -> ja.data.Dataset:
-    """Load the test split of a run."""
-    if config.dataset == photographs.DATASET:
-        return photographs.load()
-    return ja.data.load(config.dataset, "test", config.data_dir)
-
-
-def _workers(config: Config) -> int:
+def processes(config: Measures) -> int:
     """Return the number of processes on this machine: more than one only on CPU cores, which they can share."""
     if config.workers > 1 and jax.default_backend() != "cpu":
         log.info("one process, not %d: an accelerator is not shared", config.workers)
@@ -210,7 +210,7 @@ def _workers(config: Config) -> int:
 
 
 @functools.lru_cache
-def _comparison(config: Config) -> ja.samples.ArrayMap:
+def _comparison(config: Measures) -> ja.samples.ArrayMap:
     """Lift the metrics once for all attributions and norms of a run."""
     return ja.map_samples(compare_program(config), batch_size=config.batch_size)
 
@@ -228,7 +228,7 @@ def _metrics(compare: ja.samples.ArrayMap, result: dict[str, Any]) -> dict[str, 
     return {**shaped, "label_kept": result["label_kept"], "distance": result["distance"]}
 
 
-def _save_pictures(store: Store, cell: Any, where: slice, xs: np.ndarray, result: Any, config: Config) -> None:
+def _save_pictures(store: Store, cell: Any, where: slice, xs: np.ndarray, result: Any, config: Measures) -> None:
     """Keep images and maps of the run's first samples, at the largest radius."""
     count = min(config.pictures, where.stop) - where.start
     if count <= 0:
@@ -244,7 +244,7 @@ def _save_pictures(store: Store, cell: Any, where: slice, xs: np.ndarray, result
         "perturbed": result["perturbed"][rows, largest, worst],
         "after": result["maps"][rows, largest, worst],
         "degrees": result["attacks"]["degrees"][rows, largest, worst],
-        "kendall": result["attacks"]["kendall"][rows, largest, worst],
+        **{label: result["attacks"][label][rows, largest, worst] for label in spec.metrics(config)},
     }
     store.save_pictures(cell, where, arrays)
 
@@ -254,7 +254,7 @@ def _logits(logits_fn, x, _):
 
 
 @contextlib.contextmanager
-def _stage(directory: Path, name: str) -> Iterator[None]:
+def stage(directory: Path, name: str) -> Iterator[None]:
     """Log a stage, and add its seconds to those of earlier tries."""
     log.info("%s ...", name)
     began = time.perf_counter()

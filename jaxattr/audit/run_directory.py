@@ -1,11 +1,10 @@
-"""Write and check ``run.json`` in a run's directory, the resolved configuration of everything in it.
+"""Write and check ``run.json`` in a run's directory: what was asked for, by which command, with which versions.
 
-A directory belongs to one configuration. Whatever else it holds is left as it is, and named.
+A directory belongs to one run: the same data, networks and seed. Whatever else it holds is left as it is, and named.
 
-A hash tells rows of one configuration from those of another. It covers the options that decide a row and differ from
-their defaults, and :data:`NUMERICS`. So a new option whose default keeps the earlier behavior leaves every hash as it
-is, and stored results can be extended. A default that changes, or an option that goes, needs new hashes in the stored
-records: they hold all options, from which :func:`config_hash` makes them.
+A hash tells one run from another. It covers the options that decide the networks and the samples and differ from their
+defaults, and the version of the computations. So a new option whose default keeps the earlier behavior leaves every
+hash as it is. What is measured of the samples has an identity of its own, cell by cell (:mod:`jaxattr.audit.spec`).
 """
 
 import dataclasses
@@ -15,23 +14,15 @@ import json
 import os
 import platform
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 import jaxattr as ja
 from jaxattr._files import write_atomic
-
-NUMERICS = 1
-"""Version of the computations. Raise it when the same configuration would give other numbers than stored rows have.
-
-The change of IFIA that brings it back to the label did not raise it: with and without, what counts are perturbations
-that keep the label, and the pages of older results say so.
-"""
+from jaxattr.audit.spec import NUMERICS
 
 
 class StoreError(Exception):
@@ -49,27 +40,6 @@ class Configuration(Protocol):
 
 
 Kind = TypeVar("Kind", bound=Configuration)
-
-
-def on_first(function: Callable[[], int]) -> int:
-    """Run a function on process 0 alone, and return its result (at least 0) on all.
-
-    Raises:
-      Exception: that of the function, on process 0; ``StoreError`` on others, so that none waits for one that gave up.
-    """
-    error, value = None, -1
-    if jax.process_index() == 0:
-        try:
-            value = function()
-        except Exception as raised:
-            error = raised
-    if jax.process_count() > 1:
-        value = int(multihost_utils.broadcast_one_to_all(np.asarray(value)))
-    if error is not None:
-        raise error
-    if value < 0:
-        raise StoreError("process 0 gave up; its message says why.")
-    return value
 
 
 def write_text(path: Path, text: str) -> None:
@@ -166,7 +136,11 @@ def environment() -> dict[str, Any]:
 
 
 def open_run(
-    directory: Path, kind: type[Configuration], config: Configuration | None, about: Mapping[str, Any] | None = None
+    directory: Path,
+    kind: type[Configuration],
+    config: Configuration | None,
+    about: Mapping[str, Any] | None = None,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Take a directory for a run, or find the run in it.
 
@@ -175,6 +149,7 @@ def open_run(
       kind: class of the configuration.
       config: resolved configuration; ``None`` for whichever run is there.
       about: versions and devices, for a new run.
+      command: as it was written, kept for tables and pages; ``None`` to leave what is there.
 
     Returns:
       The content of ``run.json``.
@@ -191,6 +166,7 @@ def open_run(
             "command": kind.COMMAND,
             "hash": config_hash(config),
             "numerics": NUMERICS,
+            "written": command or "",
             "config": as_dict(config),
             "environment": dict(about or {}),
         }
@@ -209,10 +185,15 @@ def open_run(
             f"{directory} holds a run of another configuration ({changed}), and results of two configurations are"
             " never mixed. Give this run a directory of its own with `--output DIRECTORY`, or delete that one."
         )
+    before = json.dumps(run)
     device, devices = (about or {}).get("device"), run["environment"].get("device", "")
     if device and device not in devices.split(", "):
         # The run goes on on another device: its rates are those of both.
         run["environment"]["device"] = ", ".join(filter(None, [devices, device]))
+    if config is not None and about is not None:
+        # The latest command may measure more, or take more samples: what is the same run was checked above.
+        run |= {"config": as_dict(config), "written": command or run.get("written", "")}
+    if json.dumps(run) != before:
         write_text(path, json.dumps(run, indent=2) + "\n")
     return run
 

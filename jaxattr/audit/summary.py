@@ -1,9 +1,22 @@
-"""Aggregate rows to one line per model, norm, radius and attribution: every number that the tables show."""
+"""Aggregate rows to one line per model, norm, radius and attribution: every number that the tables show.
+
+Columns of the attacks and metrics of a run have their labels: ``ascent`` is the mean deviation under the attack of that
+label, ``kept_ascent`` the share of its results that keep the label of the sample, ``kendall`` the mean of the metric of
+that label.
+"""
+
+import functools
+from collections.abc import Sequence
 
 import polars as pl
 
-# The attack whose deviation the paper compares with its bound.
+from jaxattr.audit.measure import WORST_DIRECTION
+from jaxattr.audit.rows import SCHEMA
+
+# The attack whose deviation Wang and Kong 2023 compare with their bound, in the columns `paper...`.
 PAPER_ATTACK = {"l2": "pgd", "linf": "ifia"}
+METRICS_OF = "ifia"
+"""Label of the attack under which metrics are averaged; where a run lacks it, over all of its attacks."""
 
 GROUP = ["model", "norm", "epsilon", "attribution"]
 _SAMPLE = [*GROUP, "position"]
@@ -15,7 +28,7 @@ LEVELS = tuple(i / 100 for i in range(101))
 ROUNDING = 1e-4
 
 
-def summarize(rows: pl.DataFrame, small_remainder: float) -> pl.DataFrame:
+def summarize(rows: pl.DataFrame, metrics: Sequence[str] = (), small_remainder: float = 0.05) -> pl.DataFrame:
     """Aggregate rows, one line per group.
 
     Means over attacks are means over restarts first, then over samples. "Strongest" is the largest deviation that any
@@ -23,6 +36,7 @@ def summarize(rows: pl.DataFrame, small_remainder: float) -> pl.DataFrame:
 
     Args:
       rows: as stored.
+      metrics: labels of the metrics.
       small_remainder: limit of the Taylor remainder for the columns ``small_*``.
     """
     rows = rows.with_columns(pl.col(pl.Float32).cast(pl.Float64).fill_nan(None))
@@ -30,11 +44,18 @@ def summarize(rows: pl.DataFrame, small_remainder: float) -> pl.DataFrame:
     attacks = rows.filter(pl.col("kind") == "attack")
     return (
         _of_bounds(bounds)
-        .join(_of_attacks(attacks, bounds), on=GROUP, how="left")
+        .join(_of_attacks(attacks, bounds, metrics), on=GROUP, how="left")
         .join(_violations(attacks, bounds, small_remainder), on=GROUP, how="left")
         .join(_of_each_bound(rows), on=GROUP, how="left")
         .sort(GROUP)
     )
+
+
+@functools.cache
+def reserved() -> tuple[str, ...]:
+    """Return the names of the columns that every run has: attacks and metrics cannot have them as labels."""
+    rows = pl.DataFrame(schema=SCHEMA)
+    return tuple(dict.fromkeys([*SCHEMA, *summarize(rows).columns]))
 
 
 def per_sample(rows: pl.DataFrame) -> pl.DataFrame:
@@ -99,13 +120,20 @@ def _of_each_bound(rows: pl.DataFrame) -> pl.DataFrame:
     return means.join(corners, on=GROUP)
 
 
+def attack_names(attacks: pl.DataFrame) -> list[str]:
+    """Return the labels of attacks in the order of their rows, which is that of the run."""
+    return attacks["method"].unique(maintain_order=True).to_list()
+
+
 def _paper_attack() -> pl.Expr:
     return pl.col("method") == pl.col("norm").replace_strict(PAPER_ATTACK)
 
 
-def _strength(attacks: pl.DataFrame) -> pl.DataFrame:
+def _strength(attacks: pl.DataFrame, metrics: Sequence[str] = ()) -> pl.DataFrame:
     """Return per sample the means over restarts, and the strongest of all attacks."""
     deviation = pl.col("euclidean")
+    labels = attack_names(attacks)
+    measured = pl.col("method") == METRICS_OF if METRICS_OF in labels else pl.lit(True)
 
     def mean(method: str, column: str = "euclidean") -> pl.Expr:
         return pl.col(column).filter(pl.col("method") == method).mean()
@@ -116,30 +144,19 @@ def _strength(attacks: pl.DataFrame) -> pl.DataFrame:
         paper_max=deviation.filter(_paper_attack()).max(),
         paper_degrees=pl.col("degrees").filter(_paper_attack()).mean(),
         # Points that a bound names take no time of an attack: theirs is the bound's.
-        attack_seconds=pl.col("seconds").mean() * pl.len() / (pl.col("method") != "attained").sum(),
-        pgd=mean("pgd"),
-        ifia=mean("ifia"),
-        ascent=mean("ascent"),
-        attained_point=mean("attained"),
+        attack_seconds=pl.col("seconds").mean() * pl.len() / (pl.col("method") != WORST_DIRECTION).sum(),
         strongest=deviation.max(),
         strongest_kept=deviation.filter(pl.col("label_kept")).max(),
         strongest_degrees=pl.col("degrees").max(),
-        kept_pgd=mean("pgd", "label_kept"),
-        kept_ifia=mean("ifia", "label_kept"),
-        kept_ascent=mean("ascent", "label_kept"),
-        kept_attained=mean("attained", "label_kept"),
-        kendall=mean("ifia", "kendall"),
-        kendall_nonzero=mean("ifia", "kendall_nonzero"),
-        spearman=mean("ifia", "spearman"),
-        top_k=mean("ifia", "top_k"),
+        **{label: mean(label) for label in labels},
+        **{f"kept_{label}": mean(label, "label_kept") for label in labels},
+        **{label: pl.col(label).filter(measured).mean() for label in metrics},
     )
 
 
-_BESIDE_ANGLES = ("paper_degrees", "kendall", "kendall_nonzero")
-
-
-def _of_attacks(attacks: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
-    strength = _strength(attacks)
+def _of_attacks(attacks: pl.DataFrame, bounds: pl.DataFrame, metrics: Sequence[str]) -> pl.DataFrame:
+    strength = _strength(attacks, metrics)
+    beside_angles = ("paper_degrees", *metrics)
     values = [name for name in strength.columns if name not in _SAMPLE]
     joined = strength.join(bounds.select(*_SAMPLE, "euclidean", "corrected", "vacuous"), on=_SAMPLE)
     # Eq. 12 takes T'_e for l2, where the paper corrects, and T_e for l-infinity, where it does not.
@@ -155,7 +172,7 @@ def _of_attacks(attacks: pl.DataFrame, bounds: pl.DataFrame) -> pl.DataFrame:
     return joined.group_by(GROUP).agg(
         *[pl.col(name).mean() for name in values if name != "attack_seconds"],
         # These means cover the same samples as the mean angle of the bound.
-        *[pl.col(name).filter(~pl.col("vacuous")).mean().alias(f"{name}_bounded") for name in _BESIDE_ANGLES],
+        *[pl.col(name).filter(~pl.col("vacuous")).mean().alias(f"{name}_bounded") for name in beside_angles],
         attack_seconds=pl.col("attack_seconds").median(),
         r=(limit - pl.col("paper")).min(),
         r_strongest=(limit - pl.col("strongest")).min(),

@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from jaxattr.audit import plugins
+
 log = logging.getLogger(__name__)
 
 _stop: Any = None
@@ -69,21 +71,22 @@ def _threads_each(workers: int) -> Iterator[None]:
 
 
 def log_to_stderr(began: float | None = None) -> None:
-    """Show the experiments' messages with the seconds since ``began``, a time stamp; by default since the start."""
+    """Show messages of audits and experiments with the seconds since ``began``, by default the start."""
     since = _began() if began is None else began
 
     class Elapsed(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
             return f"[{record.created - since:6.1f} s] {record.getMessage()}"
 
-    logger = logging.getLogger("experiments")
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
     handler = logging.StreamHandler()
     handler.setFormatter(Elapsed())
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    for name in ("jaxattr.audit", "experiments"):
+        logger = logging.getLogger(name)
+        for earlier in list(logger.handlers):
+            logger.removeHandler(earlier)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def _began() -> float:
@@ -96,3 +99,4 @@ def _begin(stop: Any, began: float) -> None:
     global _stop  # noqa: PLW0603
     _stop = stop
     log_to_stderr(began)
+    plugins.load()

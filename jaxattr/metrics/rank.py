@@ -12,7 +12,7 @@ _COMPARE_ALL_UP_TO = 4096
 
 
 def kendall_tau(
-    a: Float[Array, "*shape"], b: Float[Array, "*shape"], *, nonzero_only: bool = False
+    a: Float[Array, "*shape"], b: Float[Array, "*shape"], *, nonzero_only: bool = False, magnitudes: bool = False
 ) -> Float[Array, ""]:
     """Compute Kendall's tau-b of the features of two maps.
 
@@ -33,6 +33,7 @@ def kendall_tau(
       a: map of the original sample.
       b: map of the perturbed sample.
       nonzero_only: whether to use only the features with ``a != 0``.
+      magnitudes: whether to compare the maps' absolute values, the importance of features.
 
     Returns:
       A number between -1 and 1; NaN if a map is constant (on the features used) or contains NaN, or is so small that
@@ -54,6 +55,8 @@ def kendall_tau(
             f"`kendall_tau` counts pairs of at most 2^20 features, got {a.size}; "
             "compare `pixel_map(a)` and `pixel_map(b)`, or a sample of the features."
         )
+    if magnitudes:
+        a, b = jnp.abs(a), jnp.abs(b)
     dtype = a.dtype
     a, b = lax.stop_gradient(a).ravel(), lax.stop_gradient(b).ravel()
     unordered = jnp.any(jnp.isnan(a) | jnp.isnan(b)) | ~_check.resolved(a) | ~_check.resolved(b)
@@ -67,7 +70,7 @@ def kendall_tau(
     return jnp.where(unordered, jnp.nan, tau)
 
 
-def spearman(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]:
+def spearman(a: Float[Array, "*shape"], b: Float[Array, "*shape"], *, magnitudes: bool = False) -> Float[Array, ""]:
     """Compute Spearman's rho, Pearson's correlation of the ranks, where ties share their average rank.
 
     It is equal to ``scipy.stats.spearmanr``, and piecewise constant in both maps, so its gradient is zero.
@@ -75,6 +78,7 @@ def spearman(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Arra
     Args:
       a: map of the original sample.
       b: map of the perturbed sample.
+      magnitudes: whether to compare the maps' absolute values, the importance of features.
 
     Returns:
       A number between -1 and 1; NaN if a map is constant or contains NaN, or is so small that parts of it were
@@ -91,6 +95,8 @@ def spearman(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Arra
       0.8
     """
     a, b = _check.two_maps(a, b)
+    if magnitudes:
+        a, b = jnp.abs(a), jnp.abs(b)
     dtype = a.dtype
     unordered = jnp.any(jnp.isnan(a) | jnp.isnan(b)) | ~_check.resolved(a) | ~_check.resolved(b)
 

@@ -84,7 +84,7 @@ class EfficientNetLite0(Classifier):
     Otherwise ReLU6 is replaced by two softplus, which keep its cap (:func:`capped`): one alone (``cap=None``) does not
     keep the predictions. In the trained network 0.6 % of what enters a ReLU6 is above 6 (mean of the layers; 7 % in the
     worst), and goes up to 93. On 26 photographs the two with ``beta=25`` kept every most probable class, 10 kept 22,
-    and 5 kept 19; softplus alone kept 9 at most (``python -m benchmarks.imagenet_swap``).
+    and 5 kept 19; softplus alone kept 9 at most (``python -m experiments.studies.imagenet_swap``).
 
     Convolutions pad as TensorFlow does: more at the end where the padding is odd. Layers are named as in the weights.
     Training drops units before the last layer, but whole blocks never (the original does, with probability up to 0.2).

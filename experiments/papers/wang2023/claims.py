@@ -1,58 +1,44 @@
 """Judge the statements of Wang and Kong 2023 about their results by a run, one by one."""
 
 import math
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import Any
 
 import polars as pl
 
-from experiments import comparison, published
-from experiments.comparison import agrees, beside, orderings, spearman
-from experiments.table import radius
+from experiments.papers.compare import agrees, join_published, orderings, spearman
+from experiments.papers.paper import Claim, Needs, Paper
+from experiments.papers.record import Record
+from experiments.papers.report import samples
+from experiments.papers.wang2023.tables import BOTH, BOUND, BOUND_DEGREES, IG
+from jaxattr.audit.columns import norm_in_words, radius
 
-
-class Claim(NamedTuple):
-    """A statement of the paper, and a run's verdict on it."""
-
-    text: str
-    n: str
-    """Number of samples of each model."""
-    figure: str
-    held: bool | None
-    """Whether the run confirms the statement; ``None`` if the result could be chance."""
-
+MODELS = ("adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr")
+OF_IG = Needs((IG,), BOTH, MODELS)
+OF_OTHERS = Needs(("saliency", "input_x_gradient"), BOTH, MODELS)
+OF_ALL = Needs((*OF_OTHERS.attributions, IG), BOTH, MODELS)
 
 # A claim before its samples are counted.
 _Found = tuple[str, pl.DataFrame, str, bool | None]
 
 
-def claims(ours: pl.DataFrame, dominant: Mapping[str, Mapping[str, float]], attacked: bool = True) -> list[Claim]:
+def claims(paper: Paper, record: Record) -> list[Claim]:
     """Judge the paper's statements by a run.
 
-    Args:
-      ours: from :func:`experiments.comparison.summary`, of one data set.
-      dominant: for each model the ``share`` of features in whose row of ``P = J^T J`` the diagonal outweighs the
-        others, the mean of ``n`` samples.
-      attacked: whether to judge statements about attacks, too, on which a few samples say nothing.
+    Statements about attacks are not judged by the preset dense, whose three images say nothing about them.
     """
-    defenses = ours.filter(pl.col("model").is_in(published.MODELS))
-    ig = defenses.filter(pl.col("attribution") == "integrated_gradients")
-    others = defenses.filter(pl.col("attribution") != "integrated_gradients")
+    ours = record.lines
+    ig, others = OF_IG.select(ours), OF_OTHERS.select(ours)
+    dominant = record.values.get("dominant", {})
     found: list[_Found] = []
-    if attacked:
-        found += [*_bounds(ig, ""), *_bounds(others, ", saliency and input x gradient")]
-        found += [*_means(ig), *_ranks(ours), *_orders(ours)]
+    if record.preset != "dense":
+        found += [*_bounds(paper, ig, ""), *_bounds(paper, others, ", saliency and input x gradient")]
+        found += [*_means(paper, ig), *_ranks(paper, ours), *_orders(paper, ours)]
     found += _theory(ig, dominant)
     return [Claim(text, samples(lines), figure, held) for text, lines, figure, held in found]
 
 
-def samples(lines: pl.DataFrame) -> str:
-    """Return the number of samples behind the lines, in words."""
-    few, many = lines["n"].min(), lines["n"].max()
-    return f"{few}" if few == many else f"{few} to {many}"
-
-
-def _bounds(lines: pl.DataFrame, suffix: str) -> list[_Found]:
+def _bounds(paper: Paper, lines: pl.DataFrame, suffix: str) -> list[_Found]:
     """Judge whether attacks stay within the bounds, and how close they come."""
     found: list[_Found] = []
     l2, linf = (lines.filter(pl.col("norm") == norm) for norm in ("l2", "linf"))
@@ -62,25 +48,25 @@ def _bounds(lines: pl.DataFrame, suffix: str) -> list[_Found]:
         found.append((text, of, figure, None if held and of["attacks_not_finite"].sum() else held))
 
     if len(l2):
-        figure, share = _largest(l2, "paper_outside")
+        figure, share = _largest(paper, l2, "paper_outside")
         text = f"few attacked attributions are outside of T_e (l2; at most 6.2 % in Table 3, at its one radius){suffix}"
         judge(text, l2, figure, share <= 0.062)
-        figure, share = _largest(l2, "paper_outside_corrected")
+        figure, share = _largest(paper, l2, "paper_outside_corrected")
         judge(f"none is outside of T'_e (l2){suffix}", l2, figure, share == 0)
-        figure, least = _smallest(l2, "r")
+        figure, least = _smallest(paper, l2, "r")
         judge(f"r > 0 (l2, to T'_e){suffix}", l2, figure, least > 0)
     if len(linf):
         which = "" if linf["theorem_2_active"].count() else ", here Corollary 1"
-        figure, share = _largest(linf, "paper_outside")
+        figure, share = _largest(paper, linf, "paper_outside")
         all_kinds = int(linf["outside_count"].sum())
         figure += f"; of all kinds of attacks {all_kinds:,} of {linf['attacks'].sum():,}" if all_kinds else ""
         judge(f"none is outside of the l-infinity bound{which}{suffix}", linf, figure, share == 0)
-        figure, least = _smallest(linf, "r")
+        figure, least = _smallest(paper, linf, "r")
         judge(f"r > 0 (l-infinity{which}){suffix}", linf, figure, least > 0)
     return found
 
 
-def _means(ig: pl.DataFrame) -> list[_Found]:
+def _means(paper: Paper, ig: pl.DataFrame) -> list[_Found]:
     """Judge whether the mean under attack is below the mean bound, and the smallest gap close to zero."""
     found: list[_Found] = []
     sides = (("paper", "bound", "T̂_e < T_e"), ("paper_degrees_bounded", "bound_degrees", "T̂_c < T_c"))
@@ -88,18 +74,18 @@ def _means(ig: pl.DataFrame) -> list[_Found]:
         lines = ig.drop_nulls([attack, bound]).with_columns(share=pl.col(attack) / pl.col(bound))
         if len(lines):
             row = lines.sort("share", descending=True).row(0, named=True)
-            figure = f"at most {100 * row['share']:.0f} % of it ({_row(row)})"
+            figure = f"at most {100 * row['share']:.0f} % of it ({_row(paper, row)})"
             left = set(ig["norm"]) - set(lines["norm"])
             if left:
-                figure += f"; all bounds for {_norm(*left)} are vacuous"
+                figure += f"; all bounds for {norm_in_words(*left)} are vacuous"
             found.append((f"means under attack are below the bounds, {words}", lines, figure, row["share"] < 1))
     if len(ig):
         row = ig.sort("r").row(0, named=True)
-        figure = f"the smallest r is {row['r']:.2g} ({_row(row)}, {_norm(row['norm'])})"
-        theirs = published.table(5).filter(pl.col("dataset") == published.dataset(str(ig["dataset"][0])))
+        figure = f"the smallest r is {row['r']:.2g} ({_row(paper, row)}, {norm_in_words(row['norm'])})"
+        theirs = paper.published("5").filter(pl.col("dataset") == paper.published_name(str(ig["dataset"][0])))
         if len(theirs):
             least = theirs.sort("r").row(0, named=True)
-            figure += f"; the paper's {least['r']:.4f} ({_norm(least['norm'])})"
+            figure += f"; the paper's {least['r']:.4f} ({norm_in_words(least['norm'])})"
         text = (
             "the tightest bound is only some ten-thousandths above the attack (Table 5; a minimum, which falls with n)"
         )
@@ -107,11 +93,11 @@ def _means(ig: pl.DataFrame) -> list[_Found]:
     return found
 
 
-def _ranks(ours: pl.DataFrame) -> list[_Found]:
+def _ranks(paper: Paper, ours: pl.DataFrame) -> list[_Found]:
     """Judge how Kendall's tau goes with angles over the defenses."""
-    table = beside("4", ours)
+    table = join_published(paper, "4", ours)
     found: list[_Found] = []
-    theirs = published.table(4).filter(pl.col("dataset") == published.dataset(str(ours["dataset"][0])))
+    theirs = paper.published("4").filter(pl.col("dataset") == paper.published_name(str(ours["dataset"][0])))
     without = ", without pixels that are zero in both maps"
     bound, attack = (
         "a larger Kendall goes with a smaller T_c (Figure 2)",
@@ -124,7 +110,7 @@ def _ranks(ours: pl.DataFrame) -> list[_Found]:
         (attack, "kendall", "paper_degrees"),
         (f"{attack}{without}", "kendall_nonzero", "paper_degrees"),
     ):
-        defenses = table.filter(pl.col("model").is_in(published.MODELS))
+        defenses = table.filter(pl.col("model").is_in(MODELS))
         main = defenses.drop_nulls([kendall, degrees])
         if not len(defenses) or (len(main) < 3 and "nonzero" in kendall):
             continue
@@ -143,21 +129,21 @@ def _ranks(ours: pl.DataFrame) -> list[_Found]:
     return found
 
 
-def _orders(ours: pl.DataFrame) -> list[_Found]:
+def _orders(paper: Paper, ours: pl.DataFrame) -> list[_Found]:
     """Judge whether the bounds rank the defenses as the paper's do."""
     found: list[_Found] = []
     for number in ("3", "4"):
-        table = beside(number, ours)
-        for order in orderings(number, table):
-            if order.cell in (comparison.BOUND, comparison.BOUND_DEGREES):
-                by = order.cell.title.removesuffix(", deg")
+        table = join_published(paper, number, ours)
+        for order in orderings(paper, number, table):
+            if order.column.name in (BOUND.name, BOUND_DEGREES.name):
+                by = order.column.title
                 text = f"not claimed: the paper's order of the defenses by {by} is ours, too (Table {number})"
                 figure = f"Spearman {order.rho:.2f} over {order.models} defenses (p = {order.chance:.2g})"
-                found.append((text, table.filter(pl.col("model").is_in(published.MODELS)), figure, order.held))
+                found.append((text, table.filter(pl.col("model").is_in(MODELS)), figure, order.held))
     return found
 
 
-def _theory(ig: pl.DataFrame, dominant: Mapping[str, Mapping[str, float]]) -> list[_Found]:
+def _theory(ig: pl.DataFrame, dominant: Any) -> list[_Found]:
     """Judge the paper's statements about the bounds themselves."""
     found: list[_Found] = []
     linf = ig.filter(pl.col("norm") == "linf")
@@ -167,7 +153,7 @@ def _theory(ig: pl.DataFrame, dominant: Mapping[str, Mapping[str, float]]) -> li
         found.append(
             ("Theorem 2 is tighter than Corollary 1", active, figure, bool((active["theorem_2_active"] == 1).all()))
         )
-    some = [value for model, value in dominant.items() if model in published.MODELS]
+    some = [value for model, value in dominant.items() if model in MODELS]
     if some:
         shares = [value["share"] for value in some]
         few, many = f"{100 * min(shares):.1f}", f"{100 * max(shares):.1f}"
@@ -183,24 +169,20 @@ def _at_least(shares: Collection[float]) -> str:
     return least if least == f"{100 * max(shares):.1f} %" else f"at least {least}"
 
 
-def _largest(lines: pl.DataFrame, column: str) -> tuple[str, float]:
+def _largest(paper: Paper, lines: pl.DataFrame, column: str) -> tuple[str, float]:
     """Return the largest share, in words and as a number."""
     row = lines.sort(column, descending=True, nulls_last=True).row(0, named=True)
     if row[column] == 0:
         return f"0 % in all {len(lines)} rows", 0.0
-    return f"at most {100 * row[column]:.2f} % ({_row(row)})", float(row[column])
+    return f"at most {100 * row[column]:.2f} % ({_row(paper, row)})", float(row[column])
 
 
-def _smallest(lines: pl.DataFrame, column: str) -> tuple[str, float]:
+def _smallest(paper: Paper, lines: pl.DataFrame, column: str) -> tuple[str, float]:
     row = lines.sort(column, nulls_last=True).row(0, named=True)
-    return f"at least {row[column]:.3g} ({_row(row)})", float(row[column])
+    return f"at least {row[column]:.3g} ({_row(paper, row)})", float(row[column])
 
 
-def _row(row: dict[str, Any]) -> str:
+def _row(paper: Paper, row: dict[str, Any]) -> str:
     """Name a row in words."""
     attribution = "" if row["attribution"] == "integrated_gradients" else f", {row['attribution'].replace('_', ' ')}"
-    return f"{published.NAMES[row['model']]}, epsilon {radius(row['epsilon'])}{attribution}"
-
-
-def _norm(norm: str) -> str:
-    return norm.replace("linf", "l-infinity")
+    return f"{paper.model_name(row['model'])}, epsilon {radius(row['epsilon'])}{attribution}"

@@ -1,68 +1,74 @@
 """Compute the cost of bounds and attacks: measured rates, and the hours of the preset ``paper`` at these rates."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import polars as pl
 
-from experiments import published
-from experiments.config import Config, fill_in
-from experiments.paper_record import Record
-from experiments.presets import PRESETS
+import jaxattr as ja
+from experiments.audits.config import Config, fill_in
+from experiments.audits.presets import PRESETS
+from experiments.papers.paper import Paper
+from experiments.papers.record import Record
+from experiments.papers.wang2023.claims import MODELS
+from jaxattr.audit import spec
+from jaxattr.audit.columns import Table, norm_in_words
+from jaxattr.audit.summary import PAPER_ATTACK
 
-HEAD = ("run", "attribution", "norm", "device")
-COLUMNS = (
-    "bounds a second",
-    "attacks a second",
+HEAD = (
+    *("run", "attribution", "norm", "device", "bounds a second", "attacks a second"),
     "preset paper: times as many gradients an attack",
     "preset paper: hours",
     "the paper's own attacks: hours",
 )
-LEGEND = (
-    "Bounds and attacks per second of a device, without compilation: one attack is one start, of PGD, IFIA or ascent on"
-    " average. Two processes of a run share the cores, so that a rate is of a half of them, and one of data sets whose"
-    " runs had them alone may be twice as high. The last columns scale that by gradients of the network: how many times"
-    " as many an average attack of our preset *paper* takes, the hours that this device would take for that preset and"
-    " one norm (10,000 samples, seven models, three radii, 20 starts of each of three attacks), and for what the paper"
-    " itself ran (20 starts of the norm's one attack, six models; of its three data sets that makes ten million attacks"
-    " a norm), on a GeForce RTX 3090 in a time that it does not say. They are empty where Tables 2 to 5 do not have the"
-    " data set. A run whose every model took one batch, in which compilation was, has no rate."
-)
+# Gradients of these methods do not depend on the number of features.
+_ANY_SIZE = 1
 
 
-def costs(record: Record) -> list[list[str]]:
-    """List measured rates, and the hours at these rates for the preset ``paper`` and for the paper's own attacks."""
-    paper, config = fill_in(PRESETS["paper"][1], "paper"), record.config
+def throughput(paper: Paper, records: Sequence[Record]) -> list[Table]:
+    """Tabulate measured rates, and the hours at them for the preset ``paper`` and for the paper's own attacks."""
+    rows = tuple(row for record in records for row in _costs(paper, record))
+    return [Table("Throughput", HEAD, rows, 4, paper.words("throughput"))]
+
+
+def _costs(paper: Paper, record: Record) -> list[tuple[str, ...]]:
+    preset, config = fill_in(PRESETS["paper"][1], "paper"), record.config
     found = []
     for row in rates(record.lines).iter_rows(named=True):
         if None in (row["bounds_per_second"], row["attacks_per_second"]):
             continue
         # Three sets of attacks: measured, of the preset `paper`, and the paper's, PGD for l2 and IFIA for l-infinity.
-        climb, push = (_gradients(kind, row["attribution"], paper) for kind in ("ifia", "pgd"))
-        here, there = (_average(row["attribution"], each) for each in (config, paper))
+        here, there = (_average(each, row["attribution"]) for each in (config, preset))
         seconds = 1 / (here * row["attacks_per_second"])
-        attacks = 10_000 * len(paper.defenses) * 3 * (2 * int(paper.ifia_restarts or 0) + paper.restarts)
-        own = 10_000 * len(published.MODELS) * 3 * 20 * (push if row["norm"] == "l2" else climb)
+        attacks = 10_000 * len(preset.defenses) * 3 * sum(starts.count for starts in spec.attacks(preset).values())
+        one = _gradients(preset, row["attribution"])[PAPER_ATTACK[row["norm"]]]
+        own = 10_000 * len(MODELS) * 3 * 20 * one
         scaled = [f"{there / here:.0f}", *(f"{seconds * n / 3600:,.0f}" for n in (attacks * there, own))]
         measured = [f"{row[name]:.3g}" for name in ("bounds_per_second", "attacks_per_second")]
-        names = [record.name, row["attribution"], row["norm"].replace("linf", "l-infinity"), row["device"]]
-        found.append([*names, *measured, *(scaled if published.has(config.dataset) else [""] * 3)])
+        names = [record.name, row["attribution"], norm_in_words(row["norm"]), row["device"]]
+        found.append((*names, *measured, *(scaled if paper.has(config.dataset) else [""] * 3)))
     return found
 
 
-def _gradients(kind: str, attribution: str, config: Config) -> float:
-    """Count gradients of the network for one attack; that of an attribution costs two for each point of its path."""
-    points = config.ig_steps if attribution == "integrated_gradients" else 1
-    return float(config.pgd_steps if kind == "pgd" else config.ifia_steps * points * 2)
+def _gradients(config: Config, attribution: str) -> dict[str, float]:
+    """Count gradients of the network for one start of each attack."""
+    attribute: Any = spec.attribution(spec.with_attributions(config, [attribution]), attribution)
+    ball = ja.LInf(0.1)
+    built = {name: starts.call.build(ball=ball, attribute=attribute) for name, starts in spec.attacks(config).items()}
+    return {name: float(attack.gradients(_ANY_SIZE)) for name, attack in built.items()}
 
 
-def _average(attribution: str, config: Config) -> float:
-    climbing = int(config.ifia_restarts or 0) + int(config.ascent_restarts or 0)
-    push, climb = (_gradients(kind, attribution, config) for kind in ("pgd", "ifia"))
-    return (climbing * climb + config.restarts * push) / (climbing + config.restarts)
+def _average(config: Config, attribution: str) -> float:
+    """Average the gradients of an attack over all starts."""
+    counts = {name: starts.count for name, starts in spec.attacks(config).items()}
+    each = _gradients(config, attribution)
+    return sum(counts[name] * each[name] for name in counts) / sum(counts.values())
 
 
-def rates(ours: pl.DataFrame) -> pl.DataFrame:
+def rates(lines: pl.DataFrame) -> pl.DataFrame:
     """Compute bounds and attacks per second by device, norm and attribution: inverse means over models and radii."""
     return (
-        ours.group_by("device", "attribution", "norm")
+        lines.group_by("device", "attribution", "norm")
         .agg(
             bounds_per_second=1 / pl.col("bound_seconds").mean(),
             attacks_per_second=1 / pl.col("attack_seconds").mean(),

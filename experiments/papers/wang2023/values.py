@@ -1,28 +1,23 @@
-"""Compute what figures of Wang and Kong 2023 need beside rows of bounds and attacks, from a few samples of each model.
+"""Compute values that figures of Wang and Kong 2023 need beside rows, from a few samples of each model."""
 
-Each sweep is one CSV file in the directory of the run, to which models are added; a killed command loses the models in
-progress (minutes).
-"""
-
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import polars as pl
 
 import jaxattr as ja
-from experiments import networks
-from experiments.config import Config
+from experiments.audits.config import Config
+from experiments.audits.run import load_data
 from experiments.datasets import known
-from experiments.evaluate import first_correct, test_data
-from experiments.program import attribution
-from experiments.record import StoreError, write_atomic
-from experiments.store import Store
+from experiments.papers.run import SAMPLES, read_values
+from experiments.papers.wang2023.tables import IG
+from jaxattr.audit import networks, spec
+from jaxattr.audit.networks import NAME
+from jaxattr.audit.run import first_correct
+from jaxattr.audit.store import Store
 
-SAMPLES = 20
 BETAS = (5.0, 10.0, 25.0, 50.0, 100.0)
 # Multiples of the main radius.
 RADII = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -30,47 +25,13 @@ RADII = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 WINDOW = 100
 
 
-def compute(name: str, store: Store, config: Config) -> None:
-    """Compute one of :data:`SWEEPS`, or the models that the run lacks in it."""
-    there = read(name, store)
-    samples = min(SAMPLES, config.num_samples or SAMPLES)
-    # Drop lines of too few samples, or of a command that asked for fewer.
-    kept = None if there is None else there.filter(pl.col("n") >= samples)
-    done = () if kept is None else kept["model"].unique().to_list()
-    lacking = tuple(defense for defense in config.defenses if defense not in done)
-    if lacking:
-        made = pl.DataFrame(SWEEPS[name](store, dataclasses.replace(config, defenses=lacking)))
-        frame = made if kept is None else pl.concat([kept, made])
-        write_atomic(store.directory / f"{name}.csv", frame.write_csv)
-
-
-def read(name: str, store: Store) -> pl.DataFrame | None:
-    """Read the results of :func:`compute` for the run's models, if any: one line per model and value, of n samples.
-
-    Raises:
-      StoreError: if it cannot be read.
-    """
-    path = store.directory / f"{name}.csv"
-    if not path.exists():
-        return None
-    weights = {model: card["weights"] for model, card in networks.cards(store.directory / "models").items()}
-    try:
-        lines = pl.read_csv(path)
-        # Lines of earlier weights say nothing about the current ones.
-        current = pl.col("weights") == pl.col("model").replace_strict(weights, default=None, return_dtype=pl.String)
-        lines = lines.filter(current & (pl.col("n") > 0))
-    except pl.exceptions.PolarsError as error:
-        raise StoreError(f"{path} is damaged, or of another version ({error}). Remove it to make it again.") from error
-    return lines if len(lines) else None
-
-
-def linearity(store: Store, config: Config) -> list[dict[str, Any]]:
+def linearity(store: Store, config: Config, models: Sequence[str]) -> list[dict[str, Any]]:
     """Measure how far a map is from its linear model along the worst direction (Wang and Kong 2023, Appendix B)."""
-    attribute = attribution("integrated_gradients", config)
+    attribute = spec.attribution(config, IG)
     radii = np.asarray(RADII) * _main_radius(config)
 
     def program(logits_fn, x, label, key):
-        bound = ja.bounds.singular_value(attribute, ja.L2(1.0), num_steps=config.lanczos_steps)
+        bound = ja.bounds.singular_value(attribute, ja.L2(1.0))
         direction = bound(logits_fn, x, label, key).direction
         clean, slope = jax.jvp(lambda z: attribute(logits_fn, z, label), (x,), (direction,))
 
@@ -82,26 +43,25 @@ def linearity(store: Store, config: Config) -> list[dict[str, Any]]:
 
     return [
         {**of, "epsilon": float(radius), "remainder": float(value)}
-        for of, result in _over_models(program, store, config)
+        for of, result in _over_models(program, store, config, models)
         for radius, values in zip(radii, result.T, strict=True)
         for value in values
     ]
 
 
-def beta(store: Store, config: Config) -> list[dict[str, Any]]:
+def beta(store: Store, config: Config, models: Sequence[str]) -> list[dict[str, Any]]:
     """Measure accuracy, map, l2 bound and remainder of the same weights with a softer or sharper softplus."""
-    data = test_data(config)
+    data = load_data(config)
     watched = ja.training.Batch(data.x[:1000], data.label[:1000])
 
     def accuracy(model: str, value: float) -> float:
-        network = networks.load(store.directory / "models" / model)
-        apply = ja.models.apply_fn(network.model.clone(beta=value))
-        return ja.training.accuracy(apply, network.variables, watched)
+        trained = ja.zoo.load(NAME, store.directory / "models" / model)
+        apply = ja.models.apply_fn(trained.model.clone(beta=value))
+        return ja.training.accuracy(apply, trained.variables, watched)
 
-    attribute = attribution("integrated_gradients", config)
+    attribute = spec.attribution(config, IG)
     ball = ja.L2(_main_radius(config))
-    solver: Any = {"method": config.sigma_method, "num_steps": config.lanczos_steps, "confidence": config.confidence}
-    bound = ja.bounds.corrected(ja.bounds.singular_value(attribute, ball, **solver), attribute)
+    bound = ja.bounds.corrected(ja.bounds.singular_value(attribute, ball), attribute)
 
     def program(logits_fn, x, label, key):
         result = bound(logits_fn, x, label, key)
@@ -121,18 +81,18 @@ def beta(store: Store, config: Config) -> list[dict[str, Any]]:
             **{name: float(np.mean(values)) for name, values in result.items()},
         }
         for value in BETAS
-        for of, result in _over_models(program, store, config, value)
+        for of, result in _over_models(program, store, config, models, value)
     ]
 
 
-def jacobian(store: Store, config: Config) -> list[dict[str, Any]]:
+def jacobian(store: Store, config: Config, models: Sequence[str]) -> list[dict[str, Any]]:
     """Compute absolute entries of a sample's IG Jacobian around the image's middle (Wang and Kong 2023, Figure 1b).
 
     The paper shows the first features of a color image; those of MNIST are black corners. Beside them, ``dominant`` is
     the share, over more samples, of the rows of ``P = J^T J`` (those that are not zero) in which the diagonal outweighs
     the sum of all others, which the paper's figure is to show.
     """
-    attribute = attribution("integrated_gradients", config)
+    attribute = spec.attribution(config, IG)
 
     def program(logits_fn, x, label, _):
         matrix = ja.attribution_jacobian(attribute, logits_fn, x, label).dense(32)
@@ -146,8 +106,8 @@ def jacobian(store: Store, config: Config) -> list[dict[str, Any]]:
         return {"shown": shown / jnp.maximum(jnp.max(jnp.abs(matrix)), 1e-30), "dominant": dominant}
 
     found = []
-    for of, result in _over_models(program, store, config):
-        begin, _ = _window(test_data(config).x[0].size)
+    for of, result in _over_models(program, store, config, models):
+        begin, _ = _window(load_data(config).x[0].size)
         dominant = float(np.mean(result["dominant"]))
         for row, values in enumerate(result["shown"][0]):
             place = {**of, "dominant": dominant, "row": begin + row}
@@ -163,18 +123,11 @@ def _window(features: int) -> tuple[int, int]:
 
 def dominance(store: Store) -> dict[str, dict[str, float]]:
     """Return ``dominant`` of each model, and its number of samples, n, from :func:`jacobian`, as far as computed."""
-    values = read("1b", store)
+    values = read_values("1b", store)
     if values is None:
         return {}
     lines = values.select("model", "dominant", "n").unique().sort("model")
     return {row["model"]: {"share": row["dominant"], "n": row["n"]} for row in lines.iter_rows(named=True)}
-
-
-SWEEPS: dict[str, Callable[[Store, Config], list[dict[str, Any]]]] = {
-    "1b": jacobian,
-    "linearity": linearity,
-    "beta": beta,
-}
 
 
 def _main_radius(config: Config) -> float:
@@ -185,20 +138,28 @@ def _main_radius(config: Config) -> float:
 
 
 def _over_models(
-    program: Callable[..., Any], store: Store, config: Config, beta: float | None = None
+    program: Callable[..., Any], store: Store, config: Config, models: Sequence[str], beta: float | None = None
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """Yield key columns (model, weights, n), and a program's results for the first n correct samples of each model.
 
     The model as it was trained decides which samples these are, also where another beta is asked for.
     """
-    data = test_data(config)
-    for defense in config.defenses:
-        network = networks.load(store.directory / "models" / defense)
+    data = load_data(config)
+    for model in models:
+        directory = store.directory / "models" / model
+        network = networks.load(directory)
         chosen = first_correct(network, data, config)[:SAMPLES]
+        logits_fn = network.logits_fn
         if beta is not None:
-            network = network._replace(model=network.model.clone(beta=beta))
-        classify = ja.models.logits_fn(network.model, network.variables)
-        lifted = ja.over_samples(program, classify, batch_size=min(config.batch_size, len(chosen)))
+            trained = ja.zoo.load(NAME, directory)
+            logits_fn = ja.models.logits_fn(trained.model.clone(beta=beta), trained.variables)
+        lifted = ja.over_samples(program, logits_fn, batch_size=min(config.batch_size, len(chosen)))
         with jax.default_matmul_precision("highest"):
             of = {"model": network.name, "weights": network.weights, "n": len(chosen)}
             yield of, lifted(data.x[chosen], data.label[chosen], jax.random.key(config.seed))
+
+
+def kept(_: Any, store: Store) -> dict[str, Any]:
+    """Return the values that the report keeps of a run: the dominance of Figure 1b."""
+    found = dominance(store)
+    return {"dominant": found} if found else {}

@@ -1,0 +1,1 @@
+"""Carry data to an accelerator and take its results in."""

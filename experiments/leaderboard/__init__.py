@@ -1,0 +1,1 @@
+"""Rank defenses under one protocol: nothing is here yet."""

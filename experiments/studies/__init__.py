@@ -1,0 +1,1 @@
+"""Answer one question each about the quality of bounds; the docstring of each has its command."""

@@ -1,0 +1,1 @@
+"""Train networks with the defenses, by the recipes of the papers and our own."""
