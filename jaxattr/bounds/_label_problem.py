@@ -44,8 +44,11 @@ class Options(NamedTuple):
         """Return the number of products with J or its transpose at most, without those of the base."""
         if self.dense:
             return size + 3
-        krylov, images = self.num_steps * (1 if symmetric else 2), self.num_steps + self.competitors + 1
-        return krylov + images + 4 * (self.num_steps + 1) + 3
+        krylov = min(self.num_steps, size)
+        images = min(krylov + self.competitors + 1, size)
+        # A step of the eigenvalue's run is a product with J^T J: one for each feature and one more at most, and a last.
+        eigenvalue = 2 * (min(self.num_steps, size + 1) + 1)
+        return krylov * (1 if symmetric else 2) + images + eigenvalue + 3
 
 
 def named(base: DeviationBound) -> DeviationBound:
@@ -64,7 +67,7 @@ def constrained(
     dual = best_dual(*jax.lax.stop_gradient((part.squares, part.forms)), part.coordinates, options.newton_steps)
     value, trusted, used = _upper(problem, part, dual, options, for_value)
     # Keep the slope of the base where the value is NaN.
-    slope = base.slope * jnp.where(value < 1, jnp.sqrt(jnp.maximum(value, jnp.finfo(value.dtype).tiny)), 1)
+    slope = base.slope * jnp.where(value < 1, jnp.sqrt(jnp.maximum(value, jnp.finfo(problem.dtype).tiny)), 1)
     step, reached, candidates = _attained(problem, part, dual, for_points)
     cosine, degrees, vacuous = cosine_from_euclidean(base.epsilon * slope, base.attribution_norm)
     return dataclasses.replace(

@@ -213,8 +213,8 @@ def solve(
 def ascend(operator: Operator, best: Best, search: Search, key: Array) -> tuple[Best, Array]:
     """Run rounds of ``V <- normalize_columns(V P)``, then of ``s <- sign(P s)`` from random projections of V.
 
-    The first part has momentum and gives the weights, the second (Goemans and Williamson's rounding) the corners, of
-    which the best is kept. One loop for both: products with a network are what takes long to compile.
+    The first part has momentum and gives the weights. The second (Goemans and Williamson's rounding) gives the corners,
+    of which the best is kept. One loop runs both, since products with a network take long to compile.
     """
 
     def gram(row: Array) -> tuple[Array, Array, Array]:
@@ -225,7 +225,7 @@ def ascend(operator: Operator, best: Best, search: Search, key: Array) -> tuple[
 
     projection = jax.random.normal(key, (len(best.rows),) * 2, best.rows.dtype)
 
-    def one(step, state):
+    def iterate(step, state):
         rows, previous, signs, weights, top, top_signs = state
         cornering = step >= search.rounds
         moved = jnp.where(cornering, signs, rows + _MOMENTUM * (rows - previous))
@@ -249,7 +249,7 @@ def ascend(operator: Operator, best: Best, search: Search, key: Array) -> tuple[
 
     ones = jnp.ones_like(best.rows)
     state = (best.rows, best.previous, ones, ones[0], best.attained, best.signs)
-    rows, previous, _, weights, attained, signs = jax.lax.fori_loop(0, search.steps, one, state)
+    rows, previous, _, weights, attained, signs = jax.lax.fori_loop(0, search.steps, iterate, state)
     products = best.products + 2 * operator.cost * search.steps * len(rows)
     kept = best._replace(rows=rows, previous=previous, attained=attained, signs=signs, products=products)
     return kept, weights

@@ -350,7 +350,13 @@ def test_confidence_products_and_images():
     assert float(found.unconstrained.confidence) == pytest.approx(0.999)
     assert float(found.bound.confidence) == pytest.approx(0.998, abs=1e-6)
     # Beside the base: 5 for the Krylov space, 5 in its span, two each for 6 steps and a quotient, 3 directions.
-    assert int(found.bound.products - found.unconstrained.products) == 5 + 5 + 2 * 7 + 3
+    own = int(found.bound.products - found.unconstrained.products)
+    assert own == 5 + 5 + 2 * 7 + 3
+    # Two gradients of the map each.
+    method, base = (
+        bound(SALIENCY, ja.L2(EPSILON)) for bound in (ja.bounds.label_constrained, ja.bounds.singular_value)
+    )
+    assert method.gradients(SIZE) - base.gradients(SIZE) == 2 * own
     assert float(L2["dense"](logits_fn, x, 0, KEY, EPSILON).bound.confidence) == 1
     image = jax.eval_shape(L2["products"], logits_fn, x.reshape(5, 1), 0, KEY, EPSILON)
     assert image.bound.direction.shape == (5, 1)

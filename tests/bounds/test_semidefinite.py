@@ -189,6 +189,9 @@ def test_products_are_what_was_made(monkeypatch, options):
     each = 2 * 4 * (8 + 2 + 1) + 14
     cycles = 3 if options == {"cycles": 3} else 1
     assert int(found.products) == cycles * each + (14 if "include" in options else 0) + 2
+    # Two gradients of the map each; the stated cost is that of all cycles.
+    stated = method.gradients(30)
+    assert stated == 2 * int(found.products) or ("tolerance" in options and stated > 2 * int(found.products))
 
 
 def test_more_cycles_are_never_worse_and_the_confidence_is_shared():
@@ -216,6 +219,8 @@ def test_the_way_is_chosen_by_cost_and_said_in_the_result():
     assert way(171) == ("semidefinite",)
     assert way(8, method="products") == ("semidefinite",)
     assert way(171, method="dense") == ("semidefinite_dense",)
+    costs = [ja.bounds.semidefinite(IG, ja.LInf(EPSILON)).gradients(size) for size in (10, 170, 171, 1000)]
+    assert costs == [4 * 2 * products for products in (10, 170, 170, 170)]
 
 
 def test_by_default_never_above_theorem_2_nor_corollary_1_with_few_features():
