@@ -13,7 +13,9 @@ def gradients_of(method: Any, size: int | None = None) -> int | None:
       (7, None)
     """
     stated: Any = getattr(method, "gradients", None)
-    return stated(size) if callable(stated) else stated
+    if callable(stated):
+        stated = stated(size)
+    return stated if isinstance(stated, int) else None
 
 
 def times(factor: int, gradients: int | None) -> int | None:
