@@ -226,7 +226,13 @@ def test_networks_and_attacks_in_closures_are_freed(wrap):
         def network(variables, xs, *, train=False, key=None):
             return xs @ weights, {}
 
-        apply_fn, attack = wrap(network), ja.attacks.pgd(ja.LInf(0.1), num_steps=1)
+        # An attack of the library is a value: it holds no weights, and its programs are kept for equal ones.
+        pgd = ja.attacks.pgd(ja.LInf(0.1), num_steps=1)
+
+        def attack(logits_fn, x, label, key):
+            return pgd(logits_fn, x, label, key)
+
+        apply_fn = wrap(network)
         data = Batch(np.random.default_rng(0).uniform(size=(4, 40)).astype(np.float32), np.zeros(4, int))
         accuracy(apply_fn, {"params": {}}, data)
         robust_accuracy(apply_fn, {"params": {}}, data, attack, jax.random.key(0))
