@@ -51,6 +51,14 @@ class Value:
         super().__init_subclass__(**options)
         jax.tree_util.register_pytree_node(cls, _flatten, functools.partial(_unflatten, cls))
 
+    def __setattr__(self, name: str, value: Any):
+        # Private attributes are what caches note.
+        if "spec" in vars(self) and not name.startswith("_"):
+            raise AttributeError(
+                f"`{self!r}` is one object for all who build it, and its `{name}` cannot be changed: build another one."
+            )
+        super().__setattr__(name, value)
+
     def __reduce_ex__(self, protocol: Any):
         # Functions inside of a method cannot be sent to another process; the call that has built it can.
         if self.spec is None:

@@ -153,6 +153,14 @@ class SampleMap(Generic[R]):
         return xs, labels.astype(np.int32)
 
 
+# Errors of code that wants the value of an array which is not known while tracing.
+_LOOKED_AT = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
 class _Shared(NamedTuple):
     """What methods have in common that differ in their arrays alone: the program, which takes the arrays.
 
@@ -176,7 +184,7 @@ class _Shared(NamedTuple):
         try:
             jax.eval_shape(lambda arrays: [shared.rebuilt(arrays), 0][1], shared.arrays)
         # A constructor that looks at values: they are constants then.
-        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+        except _LOOKED_AT:
             return cls(method, [])
         return shared
 

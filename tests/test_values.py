@@ -91,6 +91,16 @@ def test_arguments_that_were_written_to_make_another_method():
     assert A.integrated_gradients(baseline=[0.0, 0.0, 0.0]) is not second
 
 
+def test_a_method_that_others_share_cannot_be_changed():
+    with pytest.raises(AttributeError, match=r"`saliency\(\)` is one object.*`name` cannot be changed"):
+        SALIENCY.name = "mine"
+    own = SALIENCY.replace(name="mine")
+    own.name = "another"
+    assert (own.name, SALIENCY.name, own.spec) == ("another", "saliency", None)
+    with pytest.raises(TypeError, match="has no argument `fields`"):
+        SALIENCY.replace(fields=1)
+
+
 def test_methods_of_arrays_and_closures_are_not_kept_alive():
     def in_closure(weights):
         return lambda logits_fn, x, label: weights * explained(logits_fn, x, label)
