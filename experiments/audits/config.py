@@ -33,7 +33,7 @@ class Config(Measures):
     data_dir: str | None = None
     """Directory of data prepared by TFDS; default: the environment variable TFDS_DATA_DIR."""
     model: str | None = None
-    """Network: small_cnn, conv_net, resnet18 or mlp."""
+    """Network: small_cnn, conv_net, resnet18, mlp or efficientnet_lite0."""
     width: int | None = None
     """Channels of the first stage of resnet18; the preset cpu of training has 16 instead of 64."""
     beta: float = 10.0
