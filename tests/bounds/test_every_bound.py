@@ -206,7 +206,7 @@ def test_types_narrower_than_the_input_are_found_wherever_they_are():
         return jax.grad(lambda z: logits_fn(z)[label])(x).astype(jnp.float16)
 
     for attribute, network, dtype in ((SALIENCY, looped, "bfloat16"), (half, LOGITS_FN, "float16")):
-        with pytest.raises(TypeError, match=f"computes in {dtype} at .*test_evidence"):
+        with pytest.raises(TypeError, match=f"computes in {dtype} at .*test_every_bound"):
             ja.attribution_jacobian(attribute, network, X, 0)
     with jax.enable_x64(True):
         wide = X.astype(jnp.float64)
