@@ -6,6 +6,9 @@ There are three kinds of method, each a pure function of one sample, built by a 
     bound    (logits_fn, x, label, key)  -> DeviationBound      jaxattr.bounds
     attack   (logits_fn, x, label, key)  -> AttackResult        jaxattr.attacks
 
+Methods are values: they print as they were built, equal calls give one object, and ``build(registry, text)`` builds one
+of text such as ``integrated_gradients(num_steps=5)``. A constructor of one's own becomes one of them by ``@described``.
+
 ``over_samples(method, logits_fn)(xs, labels, key)`` runs any of them over a data set and all devices, and
 ``map_samples(metric)(*arrays)`` what compares their results.
 """
@@ -30,12 +33,12 @@ from jaxattr.balls import L2 as L2
 from jaxattr.balls import LInf as LInf
 from jaxattr.jacobian import AttributionJacobian as AttributionJacobian
 from jaxattr.jacobian import attribution_jacobian as attribution_jacobian
+from jaxattr.method import Method as Method
 from jaxattr.programs.kinks import Kink as Kink
 from jaxattr.programs.kinks import kinks as kinks
 from jaxattr.programs.smooth import SmoothMatch as SmoothMatch
 from jaxattr.programs.smooth import smooth as smooth
 from jaxattr.programs.smooth import smooth_match as smooth_match
-from jaxattr.method import Method as Method
 from jaxattr.samples import map_samples as map_samples
 from jaxattr.samples import over_samples as over_samples
 
