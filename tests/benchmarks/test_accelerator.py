@@ -130,7 +130,7 @@ def without(tmp_path):
 def test_networks_and_weights_need_no_orbax(tmp_path, without):
     code = """
 import sys, jaxattr as ja
-import experiments.networks
+import experiments.training.train
 network = ja.zoo.load("digits/natural")
 print(network.logits_fn(ja.data.load("digits", "test").x[0]).argmax())
 try:
