@@ -109,26 +109,35 @@ class _Barrier(NamedTuple):
       gram: P.
       forms: the half-spaces, as in :func:`best_dual`.
       coordinates: which coordinates share a weight.
+      objective: gradient of ``d @ cost`` along a point.
+      pairs: first and second half-space of each pair, static.
     """
 
     gram: Array
     forms: Array
     coordinates: Coordinates
+    objective: Array
+    pairs: tuple[np.ndarray, np.ndarray]
 
-    @property
-    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return first and second half-space of each pair."""
-        return np.triu_indices(len(self.forms), 1)
+    @classmethod
+    def of(cls, gram: Array, forms: Array, coordinates: Coordinates) -> "_Barrier":
+        """Build the problem of a form and its half-spaces."""
+        first, second = np.triu_indices(len(forms), 1)
+        objective = jnp.append(coordinates.cost, jnp.zeros(len(first), gram.dtype))
+        return cls(gram, forms, coordinates, objective, (first, second))
 
     @property
     def dimension(self) -> int:
         """Return the parameter of the barrier: the size of the slack, plus the number of multipliers."""
         return len(self.gram) + 1 + len(self.pairs[0])
 
-    def split(self, point: Array) -> tuple[Array, Array]:
-        """Return weights and multipliers, the latter as a vector."""
-        count = len(self.coordinates.cost)
-        return point[:count], point[count:]
+    def weights(self, point: Array) -> Array:
+        """Return the weights of a point."""
+        return point[: len(self.coordinates.cost)]
+
+    def multipliers(self, point: Array) -> Array:
+        """Return the multipliers of a point, as a vector."""
+        return point[len(self.coordinates.cost) :]
 
     def symmetric(self, multipliers: Array) -> Array:
         """Return multipliers as a symmetric matrix."""
@@ -137,9 +146,8 @@ class _Barrier(NamedTuple):
 
     def slack(self, point: Array) -> Array:
         """Return ``diag(d) - A(nu)``, positive definite inside of the feasible set."""
-        weights, multipliers = self.split(point)
-        form = quadratic_form(self.gram, self.forms, self.symmetric(multipliers))
-        return jnp.diag(weights @ self.coordinates.groups) - form
+        form = quadratic_form(self.gram, self.forms, self.symmetric(self.multipliers(point)))
+        return jnp.diag(self.weights(point) @ self.coordinates.groups) - form
 
     def inverse_root(self, point: Array) -> Array:
         """Return a matrix root of the inverse of the slack."""
@@ -169,10 +177,9 @@ def _init(problem: _Barrier) -> _Newton:
     return _Newton(jnp.append(weights, multipliers), weights @ cost / problem.dimension)
 
 
-def _move(problem: _Barrier, state: _Newton, root: Array) -> Array:
-    """Solve for the Newton step, with ``root`` the root of the inverse of the slack at the state's point."""
-    (first, second), (groups, cost) = problem.pairs, problem.coordinates
-    multipliers = problem.split(state.point)[1]
+def _move(problem: _Barrier, multipliers: Array, barrier: Array, root: Array) -> Array:
+    """Solve for the Newton step from the point with these multipliers and this root of the inverse of the slack."""
+    (first, second), groups = problem.pairs, problem.coordinates.groups
     inverse = root @ root.T
     # These are the derivatives of -log det(slack) along weights (diagonal matrices) and multipliers (rank two).
     images = inverse @ problem.forms.T
@@ -182,25 +189,24 @@ def _move(problem: _Barrier, state: _Newton, root: Array) -> Array:
     mixed = -2 * groups @ (images[:, first] * images[:, second])
     hessian = jnp.block([[groups @ inverse**2 @ groups.T, mixed], [mixed.T, pairs + jnp.diag(multipliers**-2)]])
     pull = jnp.append(groups @ jnp.diag(inverse), 1 / multipliers - 2 * inner[first, second])
-    objective = jnp.append(cost, jnp.zeros(len(first), cost.dtype))
     # Multipliers range over many orders of magnitude: scaled to a unit diagonal, the system is well conditioned.
     unit = jnp.sqrt(jnp.diag(hessian))
-    return _numerics.solve(hessian / unit[:, None] / unit, (pull - objective / state.barrier) / unit) / unit
+    return _numerics.solve(hessian / unit[:, None] / unit, (pull - problem.objective / barrier) / unit) / unit
 
 
 def _step(problem: _Barrier, state: _Newton) -> _Newton:
     """Make a Newton step, cut short before the boundary of the feasible set, and shrink the barrier."""
     point, barrier = state
-    root = problem.inverse_root(point)
-    move = _move(problem, state, root)
+    multipliers, root = problem.multipliers(point), problem.inverse_root(point)
+    move = _move(problem, multipliers, barrier, root)
     change = problem.slack(point + move) - problem.slack(point)
-    multipliers, moved = problem.split(point)[1], problem.split(move)[1]
-    outward = jnp.maximum(-_numerics.eigh(root.T @ change @ root)[0][0], jnp.max(-moved / multipliers, initial=0))
+    shrinking = -problem.multipliers(move) / multipliers
+    outward = jnp.maximum(-_numerics.eigh(root.T @ change @ root)[0][0], jnp.max(shrinking, initial=0))
     length = jnp.minimum(1, _STEP / jnp.maximum(outward, _STEP))
     following = point + length * move
     # Keep the previous point if the float32 solve failed.
     safe = jnp.all(jnp.isfinite(following)) & jnp.all(following > 0)
-    gap = _GAP * (problem.split(following)[0] @ problem.coordinates.cost) / problem.dimension
+    gap = _GAP * (problem.weights(following) @ problem.coordinates.cost) / problem.dimension
     weaker = jnp.minimum(jnp.maximum(_SHRINK * barrier, gap), barrier)
     return _Newton(jnp.where(safe, following, point), jnp.where(length > 0.5, weaker, barrier))
 
@@ -219,10 +225,10 @@ def best_dual(
     Returns:
       The :class:`Dual`, strictly feasible up to rounding.
     """
-    problem = _Barrier(gram, forms, coordinates)
+    problem = _Barrier.of(gram, forms, coordinates)
     point = jax.lax.fori_loop(0, num_steps, lambda _, state: _step(problem, state), _init(problem)).point
-    weights, multipliers = problem.split(point)
-    return Dual(problem.symmetric(multipliers), weights, problem.inverse_root(point))
+    multipliers = problem.symmetric(problem.multipliers(point))
+    return Dual(multipliers, problem.weights(point), problem.inverse_root(point))
 
 
 def upper_value(

@@ -83,7 +83,7 @@ def constrained(
         confidence=jnp.maximum(0, base.confidence - (1 - trusted)),
         kinks=jnp.maximum(base.kinks, jacobian.kinks),
         active=jnp.where(value < 1, len(base.methods), base.active).astype(jnp.int32),
-        products=(base.products + part.products + used + candidates).astype(jnp.int32),
+        products=(base.products + used + candidates).astype(jnp.int32),
     )
 
 
@@ -193,12 +193,12 @@ def _restricted(problem: Problem, options: Options, key: Array) -> _Part:
 def _upper(
     problem: Problem, part: _Part, dual: Dual, options: Options, key: Array
 ) -> tuple[Array, float | Array, int | Array]:
-    """Return an upper value of the form for the whole problem, its confidence, and the products it took."""
+    """Return an upper value of the form for the whole problem, its confidence, and the products so far."""
     if part.basis is None:
-        return dense_upper_value(part.squares, part.forms, dual, part.coordinates), 1.0, 0
+        return dense_upper_value(part.squares, part.forms, dual, part.coordinates), 1.0, part.products
     certainty = {"num_steps": options.num_steps, "confidence": options.confidence}
     found = upper_value(problem.gram, problem.near, dual, key, **certainty)
-    return found.upper, found.confidence, 2 * found.products
+    return found.upper, found.confidence, part.products + 2 * found.products
 
 
 def _attained(problem: Problem, part: _Part, dual: Dual, key: Array) -> tuple[Array, Array, int]:
