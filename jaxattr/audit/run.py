@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -95,53 +95,71 @@ def first_correct(network: networks.Network, data: Any, config: Measures) -> np.
     return correct
 
 
+class Programs(NamedTuple):
+    """The programs of one attribution and norm, which all models share: weights are an argument."""
+
+    bounds: Callable[..., Any]
+    attacks: Callable[..., Any]
+    ranks: Callable[..., Any]
+    compare: ja.samples.ArrayMap
+
+    @classmethod
+    def of(cls, attribution: str, norm: str, config: Measures) -> "Programs":
+        """Build the programs; they are compiled with their first batch."""
+        given = attribution, norm, norms(config)[norm], config
+        return cls(bounds_program(*given), attack_program(*given), rank_program(*given), _comparison(config))
+
+
 def run_pair(
     directory: Path, config: Measures, models: Sequence[str], load_data: LoadData, attribution: str, norm: str
 ) -> None:
-    """Compute one attribution under one norm for all models; programs compile once, since weights are an argument."""
+    """Compute one attribution under one norm for all models, until all are done or the run is stopped."""
     store = Store(directory, type(config), config)
     data = load_data(config)
-    epsilons = norms(config)[norm]
-    makers = {"bounds": bounds_program, "attacks": attack_program}
-    programs = {name: make(attribution, norm, epsilons, config) for name, make in makers.items()}
-    ranks = rank_program(attribution, norm, epsilons, config)
-    compare = _comparison(config)
-    key = jax.random.key(config.seed)
+    programs = Programs.of(attribution, norm, config)
     compiled = False
     for model in models:
         network = networks.load(store.directory / "models" / model)
         samples = first_correct(network, data, config)
         cell = store.cell(network.name, network.weights, attribution, norm)
         name = f"{attribution}, {norm}, {network.name}"
-        lifted = {
-            kind: ja.over_samples(program, network.logits_fn, batch_size=config.batch_size)
-            for kind, program in programs.items()
-        }
-        # Guarantees take d^3 operations and d^2 numbers per sample: compute a few at a time.
-        guaranteed = ja.over_samples(ranks, network.logits_fn, batch_size=min(4, config.batch_size))
-        xs, labels = data.x[samples], data.label[samples]
         began = time.perf_counter()
-        # TF32 has relative errors of 1e-3, which changes which attacks seem to exceed a bound.
-        with contextlib.ExitStack() as stack, jax.default_matmul_precision("highest"):
-            gaps = _take(stack, cell, samples.tolist())
-            done = len(samples) - sum(gap.stop - gap.start for gap in gaps)
-            if done:
-                log.info("%s: %d of %d samples were stored before, skipped", name, done, len(samples))
-            for where, result, seconds in _batches(lifted, gaps, xs, labels, key):
-                result["attacks"] = _metrics(compare, result)
-                result["ranks"] = _ranks(guaranteed, where, xs, labels, config)
-                result["size"] = xs[0].size
-                # The first batch includes minutes of compilation, and says nothing about the others.
-                result["seconds"] = seconds if compiled else dict.fromkeys(seconds, np.nan)
-                compiled = True
-                if jax.process_index() == 0:
-                    _save_pictures(store, cell, where, xs, result, config)
-                    chosen = samples[where]
-                    rows = batch_rows(cell.columns, epsilons, where, chosen, data.label[chosen], result, config)
-                    cell.write(where, rows)
-                log.info("%s: %d of %d samples, %.1f s", name, where.stop, len(samples), time.perf_counter() - began)
-                if stopped():
-                    return
+        for where, result in _results(cell, network, programs, data, samples, config):
+            # The first batch includes minutes of compilation, and says nothing about the others.
+            if not compiled:
+                result["seconds"] = dict.fromkeys(result["seconds"], np.nan)
+            compiled = True
+            if jax.process_index() == 0:
+                chosen = samples[where]
+                _save_pictures(store, cell, where, data.x[chosen], result, config)
+                given = cell.columns, norms(config)[norm], where, chosen, data.label[chosen], result, config
+                cell.write(where, batch_rows(*given))
+            log.info("%s: %d of %d samples, %.1f s", name, where.stop, len(samples), time.perf_counter() - began)
+            if stopped():
+                return
+
+
+def _results(
+    cell: Cell, network: networks.Network, programs: Programs, data: Any, samples: np.ndarray, config: Measures
+) -> Iterator[tuple[slice, dict[str, Any]]]:
+    """Yield the results of a cell's missing samples, batch by batch; the cell is locked meanwhile."""
+    lifted = {
+        kind: ja.over_samples(program, network.logits_fn, batch_size=config.batch_size)
+        for kind, program in (("bounds", programs.bounds), ("attacks", programs.attacks))
+    }
+    # Guarantees take d^3 operations and d^2 numbers per sample: compute a few at a time.
+    guaranteed = ja.over_samples(programs.ranks, network.logits_fn, batch_size=min(4, config.batch_size))
+    xs, labels, key = data.x[samples], data.label[samples], jax.random.key(config.seed)
+    # TF32 has relative errors of 1e-3, which changes which attacks seem to exceed a bound.
+    with contextlib.ExitStack() as stack, jax.default_matmul_precision("highest"):
+        gaps = _take(stack, cell, samples.tolist())
+        done = len(samples) - sum(gap.stop - gap.start for gap in gaps)
+        if done:
+            log.info("%s: %d of %d samples were stored before, skipped", cell.directory, done, len(samples))
+        for where, result, seconds in _batches(lifted, gaps, xs, labels, key):
+            attacks = _metrics(programs.compare, result)
+            ranks = _ranks(guaranteed, where, xs, labels, config)
+            yield where, {**result, "attacks": attacks, "ranks": ranks, "size": xs[0].size, "seconds": seconds}
 
 
 def _take(stack: contextlib.ExitStack, cell: Cell, samples: list[int]) -> list[slice]:
@@ -229,7 +247,16 @@ def _metrics(compare: ja.samples.ArrayMap, result: dict[str, Any]) -> dict[str, 
 
 
 def _save_pictures(store: Store, cell: Any, where: slice, xs: np.ndarray, result: Any, config: Measures) -> None:
-    """Keep images and maps of the run's first samples, at the largest radius."""
+    """Keep images and maps of the run's first samples, at the largest radius.
+
+    Args:
+      store: of the run.
+      cell: the samples' cell.
+      where: positions of the samples in the run.
+      xs: the samples.
+      result: of the batch.
+      config: says how many.
+    """
     count = min(config.pictures, where.stop) - where.start
     if count <= 0:
         return
@@ -239,7 +266,7 @@ def _save_pictures(store: Store, cell: Any, where: slice, xs: np.ndarray, result
     worst = np.where(kept | ~kept.any(axis=1, keepdims=True), deviation, -1).argmax(axis=1)
     rows = np.arange(count)
     arrays = {
-        "image": xs[where][:count],
+        "image": xs[:count],
         "before": result["before"][:count],
         "perturbed": result["perturbed"][rows, largest, worst],
         "after": result["maps"][rows, largest, worst],
