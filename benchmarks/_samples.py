@@ -66,7 +66,7 @@ def _program(norm: str, attribute: Any, defaults: Any, tiny: bool) -> tuple[floa
         if not tiny:
             pair = bounds["smaller"], ja.bounds.entrywise(attribute, ball)
             bounds = {"smaller": ja.bounds.smallest(*pair), "semidefinite": ja.bounds.semidefinite(attribute, ball)}
-        top_k = ja.attacks.top_k(defaults.top_k, defaults.top_k_map)
+        top_k = ja.attacks.dissimilarities.top_k(defaults.top_k, defaults.top_k_map)
         attack = ja.attacks.ifia(ball, attribute, top_k, num_steps=2 if tiny else 200)
         attack = ja.attacks.restarts(attack, 1)
 

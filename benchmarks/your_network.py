@@ -89,7 +89,7 @@ def measure(attribute, network, twin, xs, labels, key):
     """Compute bounds of `network`, and the largest changes of its explanations."""
     ball = ja.L2(EPSILON)
     bound = ja.bounds.singular_value(attribute, ball, kinks="allow")
-    attack = ja.attacks.ifia(ball, attribute, ja.attacks.euclidean(), num_steps=50, kinks="allow")
+    attack = ja.attacks.ifia(ball, attribute, ja.attacks.dissimilarities.euclidean(), num_steps=50, kinks="allow")
 
     def of_one_sample(sample):
         x, label, key = sample

@@ -157,7 +157,7 @@ def _attacks():
             "attack",
             None,
             L2,
-            lambda ball, _: a.pgd(ball, num_steps=STEPS, objective=a.deviation(_saliency, a.euclidean()), keep="best"),
+            lambda ball, _: a.pgd(ball, num_steps=STEPS, objective=a.deviation(_saliency, a.dissimilarities.euclidean()), keep="best"),
             random=True,
         ),
     )
@@ -172,12 +172,12 @@ def _attacks():
         ),
     )
     dissimilarities = {
-        "top_k": lambda _: a.top_k(2),
-        "mass_center": lambda _: a.mass_center(),
-        "targeted": lambda shape: a.targeted(target(shape)),
-        "euclidean": lambda _: a.euclidean(),
-        "cosine": lambda _: a.cosine(),
-        "pearson": lambda _: a.pearson(),
+        "top_k": lambda _: a.dissimilarities.top_k(2),
+        "mass_center": lambda _: a.dissimilarities.mass_center(),
+        "targeted": lambda shape: a.dissimilarities.targeted(target(shape)),
+        "euclidean": lambda _: a.dissimilarities.euclidean(),
+        "cosine": lambda _: a.dissimilarities.cosine(),
+        "pearson": lambda _: a.dissimilarities.pearson(),
     }
     for name, dissimilarity in dissimilarities.items():
         for ball in (L2, LInf) if name == "euclidean" else (LInf,):

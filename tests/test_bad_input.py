@@ -147,7 +147,7 @@ def test_an_attribution_of_another_shape(shape):
         "singular_value": ja.bounds.singular_value(attribute, l2),
         "norm_relaxation": ja.bounds.norm_relaxation(attribute, linf),
         "entrywise": ja.bounds.entrywise(attribute, linf),
-        "ifia": ja.attacks.ifia(linf, attribute, ja.attacks.euclidean(), num_steps=1),
+        "ifia": ja.attacks.ifia(linf, attribute, ja.attacks.dissimilarities.euclidean(), num_steps=1),
     }
     for method in methods.values():
         with pytest.raises(ValueError, match=r"the attribution must have the shape of its input \(2, 3\)"):
@@ -480,7 +480,7 @@ def test_a_number_of_steps_that_is_no_integer(make, value):
         make(value)
 
 
-@pytest.mark.parametrize("dissimilarity", ["top_k", ja.attacks.euclidean], ids=["name", "uncalled"])
+@pytest.mark.parametrize("dissimilarity", ["top_k", ja.attacks.dissimilarities.euclidean], ids=["name", "uncalled"])
 def test_a_dissimilarity_that_is_none(dissimilarity):
     with pytest.raises(TypeError, match=r"`dissimilarity` must be"):
         ja.attacks.ifia(ja.L2(0.1), SALIENCY, dissimilarity)

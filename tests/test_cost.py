@@ -69,10 +69,10 @@ STEPS = {
     "pgd on a sum": lambda n: D.pgd(
         L2,
         num_steps=n,
-        objective=D.weighted_sum([(1.0, D.cross_entropy()), (0.5, D.deviation(IG(3), D.euclidean()))]),
+        objective=D.weighted_sum([(1.0, D.cross_entropy()), (0.5, D.deviation(IG(3), D.dissimilarities.euclidean()))]),
     ),
-    "ifia": lambda n: D.ifia(LINF, SALIENCY, D.top_k(2), num_steps=n),
-    "ifia of integrated gradients": lambda n: D.ifia(LINF, IG(3), D.euclidean(), num_steps=n),
+    "ifia": lambda n: D.ifia(LINF, SALIENCY, D.dissimilarities.top_k(2), num_steps=n),
+    "ifia of integrated gradients": lambda n: D.ifia(LINF, IG(3), D.dissimilarities.euclidean(), num_steps=n),
     "restarts": lambda n: D.restarts(D.pgd(L2, num_steps=n), 2),
 }
 

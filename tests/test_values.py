@@ -47,10 +47,10 @@ EQUAL = {
     "box": lambda: D.pgd(ja.LInf(0.1, box=(np.zeros(3), np.ones(3)))),
     "radius": lambda: D.pgd(ja.LInf(jnp.asarray(0.1))),
     "variable arguments": lambda: B.smallest(B.singular_value(SALIENCY, ja.L2(0.1)), B.singular_value(SALIENCY, L2)),
-    "dissimilarity": lambda: D.top_k(100),
-    "weights": lambda: D.targeted(jnp.ones((2, 2))),
-    "attack": lambda: D.restarts(D.ifia(ja.LInf(0.1), SALIENCY, D.targeted(np.ones((2, 2)))), 3),
-    "objective": lambda: D.weighted_sum([(1.0, D.cross_entropy()), (0.5, D.deviation(SALIENCY, D.cosine()))]),
+    "dissimilarity": lambda: D.dissimilarities.top_k(100),
+    "weights": lambda: D.dissimilarities.targeted(jnp.ones((2, 2))),
+    "attack": lambda: D.restarts(D.ifia(ja.LInf(0.1), SALIENCY, D.dissimilarities.targeted(np.ones((2, 2)))), 3),
+    "objective": lambda: D.weighted_sum([(1.0, D.cross_entropy()), (0.5, D.deviation(SALIENCY, D.dissimilarities.cosine()))]),
     "output": lambda: ja.outputs.explaining(SALIENCY, ja.outputs.margin),
     "function": lambda: B.singular_value(explained, L2),
     "defense": lambda: ja.defenses.igr(ja.defenses.trades(ja.LInf(0.1)), A.integrated_gradients(10)),
@@ -170,7 +170,7 @@ def test_methods_that_are_built_while_tracing_hold_no_tracers():
     x = jnp.full((2, 2), 0.5)
 
     def mass(weights):
-        return D.targeted(weights).compare(x).measure(x)
+        return D.dissimilarities.targeted(weights).compare(x).measure(x)
 
     weights = jnp.ones((2, 2))
     # Traced weights make a method of their own; known ones the same one as outside.
@@ -203,7 +203,7 @@ def test_a_constructor_may_call_another_one():
 
 def test_arrays_are_leaves_and_numbers_are_structure():
     ball = ja.LInf(jnp.asarray(0.1), box=(np.zeros(3), 1.0))
-    attack = D.ifia(ball, noisy(jax.random.key(0)), D.targeted(jnp.ones((2, 2))), num_steps=3)
+    attack = D.ifia(ball, noisy(jax.random.key(0)), D.dissimilarities.targeted(jnp.ones((2, 2))), num_steps=3)
     leaves, structure = jax.tree.flatten(attack)
     assert [leaf.shape for leaf in leaves] == [(), (3,), (), (2, 2)]
     assert jax.tree.unflatten(structure, leaves) is attack

@@ -1,18 +1,13 @@
 """Attack explanations and predictions: ``attack(logits_fn, x, label, key) -> AttackResult``, one file each."""
 
+from jaxattr.attacks import dissimilarities as dissimilarities
 from jaxattr.attacks._ascent import AttackObjective as AttackObjective
 from jaxattr.attacks._ascent import PointObjective as PointObjective
 from jaxattr.attacks._result import AttackResult as AttackResult
 from jaxattr.attacks.attained import attained as attained
-from jaxattr.attacks.dissimilarity import DISSIMILARITIES as DISSIMILARITIES
-from jaxattr.attacks.dissimilarity import Compared as Compared
-from jaxattr.attacks.dissimilarity import Dissimilarity as Dissimilarity
-from jaxattr.attacks.dissimilarity import cosine as cosine
-from jaxattr.attacks.dissimilarity import euclidean as euclidean
-from jaxattr.attacks.dissimilarity import mass_center as mass_center
-from jaxattr.attacks.dissimilarity import pearson as pearson
-from jaxattr.attacks.dissimilarity import targeted as targeted
-from jaxattr.attacks.dissimilarity import top_k as top_k
+from jaxattr.attacks.dissimilarities import DISSIMILARITIES as DISSIMILARITIES
+from jaxattr.attacks.dissimilarities import Compared as Compared
+from jaxattr.attacks.dissimilarities import Dissimilarity as Dissimilarity
 from jaxattr.attacks.ifia import ifia as ifia
 from jaxattr.attacks.objectives import OBJECTIVES as OBJECTIVES
 from jaxattr.attacks.objectives import NamedObjective as NamedObjective

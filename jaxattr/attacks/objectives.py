@@ -11,7 +11,7 @@ from jaxattr import _checks, _logits, _values
 from jaxattr._cost import gradients_of, times, total
 from jaxattr._spec import described
 from jaxattr.attacks._ascent import AttackObjective, PointObjective
-from jaxattr.attacks.dissimilarity import Dissimilarity
+from jaxattr.attacks.dissimilarities import Dissimilarity
 from jaxattr.attribution import as_attribution
 from jaxattr.jacobian import unchecked_jacobian
 from jaxattr.programs import guard
@@ -276,7 +276,7 @@ def deviation(
     Example:
       >>> import jax.numpy as jnp
       >>> import jaxattr as ja
-      >>> objective = ja.attacks.deviation(ja.attributions.saliency(), ja.attacks.euclidean())
+      >>> objective = ja.attacks.deviation(ja.attributions.saliency(), ja.attacks.dissimilarities.euclidean())
       >>> at_sample = objective(lambda x: jnp.stack([x @ x / 2, 0.0]), jnp.zeros(2), 0)  # g(x) = x
       >>> at_sample.value(jnp.array([3.0, 4.0])).tolist()
       5.0
@@ -284,7 +284,7 @@ def deviation(
     attribute = as_attribution(attribute)
     if not isinstance(dissimilarity, Dissimilarity):
         raise TypeError(
-            "`dissimilarity` must be a Dissimilarity such as `jaxattr.attacks.euclidean()`, with parentheses, got"
+            "`dissimilarity` must be a Dissimilarity such as `jaxattr.attacks.dissimilarities.euclidean()`, with parentheses, got"
             f" {dissimilarity!r}."
         )
 

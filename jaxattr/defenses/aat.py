@@ -3,7 +3,8 @@
 from jaxattr import _checks
 from jaxattr._cost import times, total
 from jaxattr._spec import described
-from jaxattr.attacks import Dissimilarity, cross_entropy, deviation, pearson, pgd, weighted_sum
+from jaxattr.attacks import Dissimilarity, cross_entropy, deviation, pgd, weighted_sum
+from jaxattr.attacks.dissimilarities import pearson
 from jaxattr.attribution import as_attribution
 from jaxattr.balls import Ball
 from jaxattr.defenses._attacked import AttackedObjective, pearson_distance, penalized
@@ -41,7 +42,7 @@ def aat(
       strength: lambda.
       num_steps: steps of the inner attack, PGD from a uniform random start.
       step_size: in units of the input; ``2.5 * epsilon / num_steps`` by default.
-      dissimilarity: objective of the attack; :func:`jaxattr.attacks.pearson` by default, which is the loss's.
+      dissimilarity: objective of the attack; :func:`jaxattr.attacks.dissimilarities.pearson` by default, which is the loss's.
       attack_attribute: a cheaper g for the attack, such as ``integrated_gradients(num_steps=10)``; g by default.
       kinks: what to do with a network that is not twice differentiable, such as one with ReLU or max-pooling:
         ``refuse`` it while it is traced, or ``allow`` it. The gradient of an attribution does not see where that jumps.
@@ -98,7 +99,7 @@ def adv_aat(
       strength: lambda.
       num_steps: steps of the inner attack.
       step_size: in units of the input; ``2.5 * epsilon / num_steps`` by default.
-      dissimilarity: objective of the attack beside the cross-entropy; :func:`jaxattr.attacks.pearson` by default.
+      dissimilarity: objective of the attack beside the cross-entropy; :func:`jaxattr.attacks.dissimilarities.pearson` by default.
       attack_attribute: a cheaper g for the attack; g by default.
       kinks: what to do with a network that is not twice differentiable, such as one with ReLU or max-pooling:
         ``refuse`` it while it is traced, or ``allow`` it. The gradient of an attribution does not see where that jumps.

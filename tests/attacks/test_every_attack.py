@@ -17,7 +17,7 @@ def logits_fn(x):
 MAKE = {
     "pgd": lambda ball: ja.attacks.pgd(ball, num_steps=3),
     "pgd_best": lambda ball: ja.attacks.pgd(ball, num_steps=3, keep="best"),
-    "ifia": lambda ball: ja.attacks.ifia(ball, SALIENCY, ja.attacks.euclidean(), num_steps=3),
+    "ifia": lambda ball: ja.attacks.ifia(ball, SALIENCY, ja.attacks.dissimilarities.euclidean(), num_steps=3),
     "attained": lambda ball: ja.attacks.attained(
         ball,
         SALIENCY,

@@ -11,7 +11,7 @@ import jaxattr as ja
 
 KEY = jax.random.key(0)
 SALIENCY = ja.attributions.saliency()
-EUCLIDEAN, TOP_2 = ja.attacks.euclidean(), ja.attacks.top_k(2)
+EUCLIDEAN, TOP_2 = ja.attacks.dissimilarities.euclidean(), ja.attacks.dissimilarities.top_k(2)
 X = np.array([0.5, 0.4, 0.6, 0.2], np.float32)
 
 
@@ -48,7 +48,7 @@ def compiled(dissimilarity, kind="linf", attribute=SALIENCY, box=(0.0, 1.0), num
 @pytest.mark.parametrize(("kind", "measure"), [("l2", "intersection"), ("linf", "kendall")])
 def test_saliency_of_a_linear_model_does_not_move(kind, measure):
     W = np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)
-    attack = compiled(ja.attacks.top_k(2, measure=measure), kind, num_steps=3)
+    attack = compiled(ja.attacks.dissimilarities.top_k(2, measure=measure), kind, num_steps=3)
     x = np.full(6, 0.5, np.float32)
     result = attack(Partial(linear, W), x, int(np.argmax(W @ x)), KEY, 0.2)
     assert float(result.objective) == pytest.approx(0, abs=1e-6)
@@ -59,7 +59,7 @@ def test_saliency_of_a_linear_model_does_not_move(kind, measure):
 def test_input_x_gradient_of_a_linear_model_moves_through_x_alone():
     """g = W_y * x: the top feature of 0.5 * (3, 2.9) is overtaken once 3 (1 - t) < 2.9 (1 + t)."""
     W = np.array([[3.0, 2.9], [0.0, 0.0]], np.float32)
-    attack = compiled(ja.attacks.top_k(1), attribute=ja.attributions.input_x_gradient(), num_steps=20)
+    attack = compiled(ja.attacks.dissimilarities.top_k(1), attribute=ja.attributions.input_x_gradient(), num_steps=20)
     for epsilon, expected in ((0.001, 0.0), (0.1, 1.0)):
         result = attack(Partial(linear, W), np.full(2, 0.5, np.float32), 0, KEY, epsilon)
         assert float(result.objective) == expected
@@ -155,7 +155,7 @@ def test_the_box_is_respected_and_costs_deviation():
     assert float(jnp.max(result.objective)) == pytest.approx(best, rel=1e-5)
 
 
-@pytest.mark.parametrize("dissimilarity", [EUCLIDEAN, TOP_2, ja.attacks.cosine()], ids=lambda d: d.name)
+@pytest.mark.parametrize("dissimilarity", [EUCLIDEAN, TOP_2, ja.attacks.dissimilarities.cosine()], ids=lambda d: d.name)
 def test_what_is_reported_is_true_of_the_returned_point(dissimilarity):
     A = symmetric(3, 4)
     logits_fn = Partial(quadratic, A)
@@ -227,7 +227,7 @@ def test_logits_that_are_not_finite_keep_no_label():
 
 @pytest.mark.parametrize("k", [5, 100])
 def test_k_beyond_the_map_says_so(k):
-    attack = ja.attacks.ifia(ja.LInf(0.1), SALIENCY, ja.attacks.top_k(k))
+    attack = ja.attacks.ifia(ja.LInf(0.1), SALIENCY, ja.attacks.dissimilarities.top_k(k))
     with pytest.raises(ValueError, match=rf"`k` must be between 1 and the 4 entries .* got {k}"):
         jax.eval_shape(attack, Partial(quadratic, symmetric(0, 4)), X, 0, KEY)
 
@@ -243,7 +243,7 @@ HESSIAN = np.array([[2.0, 0.5], [0.5, 1.0]], np.float32)
 
 def test_a_start_that_loses_the_label_comes_back():
     """A quarter of the starts; the corner (0.1, 0.1) keeps the label and moves the map by 0.29155."""
-    attack = ja.attacks.ifia(ja.LInf(0.1), SALIENCY, ja.attacks.euclidean())
+    attack = ja.attacks.ifia(ja.LInf(0.1), SALIENCY, ja.attacks.dissimilarities.euclidean())
     logits_fn = Partial(half_plane, (HESSIAN, np.float32(0.45)))
     run = jax.jit(jax.vmap(attack, in_axes=(None, None, None, 0)))
     found = run(logits_fn, jnp.full(2, 0.5), 1, jax.random.split(KEY, 400))
@@ -257,7 +257,7 @@ def test_where_both_sides_lose_the_label_the_limit_is_approached():
     def strip(x):
         return jnp.stack([x @ HESSIAN @ x / 2, x @ HESSIAN @ x / 2 + 1e-2 - (x[0] - 0.5) ** 2 * 6.25])
 
-    attack = ja.attacks.ifia(ja.LInf(0.1), SALIENCY, ja.attacks.euclidean())
+    attack = ja.attacks.ifia(ja.LInf(0.1), SALIENCY, ja.attacks.dissimilarities.euclidean())
     x = jnp.full(2, 0.5)
     found = jax.jit(jax.vmap(lambda key: attack(strip, x, 1, key)))(jax.random.split(KEY, 50))
     # Class 1 is explained, whose map has the term of the strip, too.
@@ -301,6 +301,6 @@ def test_what_is_no_attribution_or_dissimilarity_is_refused_where_the_attack_is_
     with pytest.raises(TypeError, match=r"constructor `saliency`, whose parentheses are missing: write `saliency\(\)`"):
         ja.attacks.ifia(ja.LInf(0.1), ja.attributions.saliency)
     with pytest.raises(TypeError, match=r"`dissimilarity` must be a Dissimilarity .*with parentheses"):
-        ja.attacks.ifia(ja.LInf(0.1), SALIENCY, ja.attacks.euclidean)
+        ja.attacks.ifia(ja.LInf(0.1), SALIENCY, ja.attacks.dissimilarities.euclidean)
     assert "ifia" in repr(ja.attacks.ifia(ja.LInf(0.1), SALIENCY))
     assert "pgd" in repr(ja.attacks.pgd(ja.LInf(0.1)))

@@ -226,7 +226,7 @@ def test_a_sum_of_nothing_is_refused():
 def test_a_sum_of_one_term_is_that_term():
     """A term of weight 0 is not there: a confident cross-entropy alone keeps its direction."""
     weights = (W, np.array([500, 0, 0, 0, 0], np.float32))
-    explanation = ja.attacks.deviation(ja.attributions.saliency(), ja.attacks.euclidean())
+    explanation = ja.attacks.deviation(ja.attributions.saliency(), ja.attacks.dissimilarities.euclidean())
     climbed = ja.attacks.weighted_sum([(2.0, ja.attacks.cross_entropy()), (0.0, explanation)])
     attack = ja.attacks.pgd(ja.L2(0.1), objective=climbed, num_steps=3)
     alone = ja.attacks.pgd(ja.L2(0.1), num_steps=3)
@@ -259,7 +259,7 @@ def test_attacks_on_explanations_of_one_logit_are_refused():
     saliency = ja.attributions.saliency()
     bound = ja.bounds.singular_value(saliency, ja.L2(0.1), method="dense")
     for attack in (
-        ja.attacks.ifia(ja.L2(0.1), saliency, ja.attacks.euclidean()),
+        ja.attacks.ifia(ja.L2(0.1), saliency, ja.attacks.dissimilarities.euclidean()),
         ja.attacks.attained(ja.L2(0.1), saliency, bound),
     ):
         with pytest.raises(ValueError, match="the network has 1"):
@@ -295,13 +295,13 @@ def test_weights_of_64_bits_and_inputs_of_32(keep):
         weights = W.astype(np.float64)
         x = jnp.asarray(X, jnp.float32)
         saliency = ja.attributions.saliency()
-        for objective in (None, ja.attacks.deviation(saliency, ja.attacks.euclidean())):
+        for objective in (None, ja.attacks.deviation(saliency, ja.attacks.dissimilarities.euclidean())):
             attack = ja.attacks.pgd(ja.LInf(0.1), num_steps=2, keep=keep, objective=objective)
             result = jax.jit(attack)(Partial(linear, weights), x, int(jnp.argmax(weights @ x)), KEY)
             assert result.x.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("given", [ja.attacks.cross_entropy, ja.attacks.deviation, "margin", 3, ja.attacks.euclidean()])
+@pytest.mark.parametrize("given", [ja.attacks.cross_entropy, ja.attacks.deviation, "margin", 3, ja.attacks.dissimilarities.euclidean()])
 def test_what_is_no_objective_is_refused_where_the_attack_is_built(given):
     with pytest.raises(TypeError, match=r"`objective` must be an objective such as .*cross_entropy\(\)"):
         ja.attacks.pgd(ja.LInf(0.1), objective=given)

@@ -218,7 +218,7 @@ def test_on_the_deviation_it_equals_the_strongest_direction_of_a_quadratic():
 
     def attack(A, x, key):
         ball = ja.L2(0.2, box=None)
-        objective = ja.attacks.deviation(saliency, ja.attacks.euclidean())
+        objective = ja.attacks.deviation(saliency, ja.attacks.dissimilarities.euclidean())
         return ja.attacks.pgd(ball, num_steps=60, step_size=0.1, objective=objective, keep="best")(
             lambda x: jnp.stack([x @ A @ x / 2, 0.0]), x, 0, key
         )

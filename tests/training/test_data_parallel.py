@@ -129,7 +129,7 @@ class Images(nn.Module):
 def explained(apply_fn, variables, batch, key):
     """How far an attack moves integrated gradients: three loops around convolutions, differentiated again."""
     attribute = ja.attributions.integrated_gradients(num_steps=3)
-    attack = ja.attacks.ifia(ja.LInf(0.1), attribute, ja.attacks.euclidean(), num_steps=2)
+    attack = ja.attacks.ifia(ja.LInf(0.1), attribute, ja.attacks.dissimilarities.euclidean(), num_steps=2)
     constant, logits_fn = as_classifier(apply_fn, jax.lax.stop_gradient(variables)), as_classifier(apply_fn, variables)
 
     def distance(x, label, key):

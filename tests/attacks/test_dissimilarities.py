@@ -53,13 +53,13 @@ def by_hand(name, a, b, k=4):
 
 
 MADE = {
-    "top_k": ja.attacks.top_k(4),
-    "top_k_feature": ja.attacks.top_k(4, map="feature"),
-    "mass_center": ja.attacks.mass_center(),
-    "targeted": ja.attacks.targeted(WEIGHTS),
-    "euclidean": ja.attacks.euclidean(),
-    "cosine": ja.attacks.cosine(),
-    "pearson": ja.attacks.pearson(),
+    "top_k": ja.attacks.dissimilarities.top_k(4),
+    "top_k_feature": ja.attacks.dissimilarities.top_k(4, map="feature"),
+    "mass_center": ja.attacks.dissimilarities.mass_center(),
+    "targeted": ja.attacks.dissimilarities.targeted(WEIGHTS),
+    "euclidean": ja.attacks.dissimilarities.euclidean(),
+    "cosine": ja.attacks.dissimilarities.cosine(),
+    "pearson": ja.attacks.dissimilarities.pearson(),
 }
 
 
@@ -136,7 +136,7 @@ def test_the_ascent_direction_through_the_attribution_equals_finite_differences(
 
 @pytest.mark.parametrize("measure", ["kendall", "spearman"])
 def test_rank_measures_are_those_of_the_pixel_maps(measure):
-    made = ja.attacks.top_k(4, measure=measure)
+    made = ja.attacks.dissimilarities.top_k(4, measure=measure)
     a, b = (jnp.asarray(each, jnp.float32) for each in (A, B))
     found = jax.jit(lambda a, b: made.compare(a).measure(b))(a, b)
     reference = scipy.stats.kendalltau if measure == "kendall" else scipy.stats.spearmanr
@@ -146,13 +146,13 @@ def test_rank_measures_are_those_of_the_pixel_maps(measure):
 
 def test_ties_go_to_the_lower_index():
     """Zeros are everywhere in maps with a zero baseline."""
-    compared = ja.attacks.top_k(2).compare(jnp.array([0.0, 0.0, 1.0, 0.0]))
+    compared = ja.attacks.dissimilarities.top_k(2).compare(jnp.array([0.0, 0.0, 1.0, 0.0]))
     assert float(compared.score(jnp.array([1.0, 2.0, 3.0, 2.0]))) == pytest.approx(-(1 + 3) / 2)
 
 
 def test_maps_without_direction_or_center_measure_nan():
     zero = jnp.zeros((3, 3))
-    for made in (ja.attacks.cosine(), ja.attacks.mass_center()):
+    for made in (ja.attacks.dissimilarities.cosine(), ja.attacks.dissimilarities.mass_center()):
         measure = jax.jit(lambda a, b, made=made: made.compare(a).measure(b))
         assert np.isnan(float(measure(jnp.ones((3, 3)), zero)))
         assert np.isnan(float(measure(zero, jnp.ones((3, 3)))))
@@ -168,13 +168,13 @@ def test_maps_without_direction_or_center_measure_nan():
 )
 def test_options_of_top_k(options, message):
     with pytest.raises(ValueError, match=message):
-        ja.attacks.top_k(**options)
+        ja.attacks.dissimilarities.top_k(**options)
 
 
 def test_a_target_of_another_shape_or_with_negative_weights():
     with pytest.raises(ValueError, match=r"shaped like the pixel map \(4, 3\), got shape \(4, 3, 2\)"):
-        ja.attacks.targeted(np.ones((4, 3, 2))).compare(jnp.asarray(A, jnp.float32))
+        ja.attacks.dissimilarities.targeted(np.ones((4, 3, 2))).compare(jnp.asarray(A, jnp.float32))
     with pytest.raises(ValueError, match="must not be negative"):
-        ja.attacks.targeted(-WEIGHTS)
+        ja.attacks.dissimilarities.targeted(-WEIGHTS)
     with pytest.raises(ValueError, match="needs an image"):
-        ja.attacks.mass_center().compare(jnp.ones(5)).score(jnp.ones(5))
+        ja.attacks.dissimilarities.mass_center().compare(jnp.ones(5)).score(jnp.ones(5))

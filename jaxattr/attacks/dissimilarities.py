@@ -71,7 +71,7 @@ def top_k(k: int, map: Map = "pixel", measure: str = "intersection") -> Dissimil
     Example:
       >>> import jax.numpy as jnp
       >>> import jaxattr as ja
-      >>> compared = ja.attacks.top_k(1).compare(jnp.array([1.0, 0.0, 0.5]))
+      >>> compared = ja.attacks.dissimilarities.top_k(1).compare(jnp.array([1.0, 0.0, 0.5]))
       >>> float(compared.measure(jnp.array([0.1, 0.2, 0.5])))
       1.0
     """
@@ -175,7 +175,7 @@ def pearson() -> Dissimilarity:
     Example:
       >>> import jax.numpy as jnp
       >>> import jaxattr as ja
-      >>> compared = ja.attacks.pearson().compare(jnp.array([1.0, 2.0, 3.0]))
+      >>> compared = ja.attacks.dissimilarities.pearson().compare(jnp.array([1.0, 2.0, 3.0]))
       >>> round(float(compared.measure(jnp.array([5.0, 4.0, 3.0]))), 6)
       1.0
     """
