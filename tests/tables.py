@@ -157,7 +157,9 @@ def _attacks():
             "attack",
             None,
             L2,
-            lambda ball, _: a.pgd(ball, num_steps=STEPS, objective=a.deviation(_saliency, a.dissimilarities.euclidean()), keep="best"),
+            lambda ball, _: a.pgd(
+                ball, num_steps=STEPS, objective=a.deviation(_saliency, a.dissimilarities.euclidean()), keep="best"
+            ),
             random=True,
         ),
     )

@@ -76,7 +76,9 @@ BUILT = {
     "integrated_gradients(5, 'left')": lambda: _IG(5, "left"),
     "integrated_gradients(50, rule='midpoint', chunk=5)": _IG,
     "integrated_gradients(baseline=[0.1, -.2, 3e-1], chunk=None)": lambda: _IG(baseline=[0.1, -0.2, 0.3], chunk=None),
-    "ifia(num_steps=20, dissimilarity=top_k(100))": lambda: _A.ifia(LINF, SALIENCY, _A.dissimilarities.top_k(100), num_steps=20),
+    "ifia(num_steps=20, dissimilarity=top_k(100))": lambda: _A.ifia(
+        LINF, SALIENCY, _A.dissimilarities.top_k(100), num_steps=20
+    ),
     "restarts(num_restarts=5, attack=pgd)": lambda: _A.restarts(_A.pgd(LINF), 5),
     "explaining(saliency(), margin)": lambda: ja.outputs.explaining(SALIENCY, ja.outputs.margin),
     "smallest(norm_relaxation(), entrywise)": lambda: _B.smallest(

@@ -356,7 +356,10 @@ def test_gradient_of_an_attribution_by_a_weight_equals_finite_differences(name):
 def test_gradients_of_attack_objectives_are_finite(dissimilarity):
     """At x itself, where distances have kinks, and beside it."""
     m = model("softplus")
-    chosen = {"top_k": lambda: ja.attacks.dissimilarities.top_k(2), "targeted": lambda: ja.attacks.dissimilarities.targeted(tables.target(m.shape))}
+    chosen = {
+        "top_k": lambda: ja.attacks.dissimilarities.top_k(2),
+        "targeted": lambda: ja.attacks.dissimilarities.targeted(tables.target(m.shape)),
+    }
     made = chosen.get(dissimilarity, ja.attacks.DISSIMILARITIES[dissimilarity])()
     objective = ja.attacks.deviation(ja.attributions.saliency(), made)
 

@@ -50,7 +50,9 @@ EQUAL = {
     "dissimilarity": lambda: D.dissimilarities.top_k(100),
     "weights": lambda: D.dissimilarities.targeted(jnp.ones((2, 2))),
     "attack": lambda: D.restarts(D.ifia(ja.LInf(0.1), SALIENCY, D.dissimilarities.targeted(np.ones((2, 2)))), 3),
-    "objective": lambda: D.weighted_sum([(1.0, D.cross_entropy()), (0.5, D.deviation(SALIENCY, D.dissimilarities.cosine()))]),
+    "objective": lambda: D.weighted_sum(
+        [(1.0, D.cross_entropy()), (0.5, D.deviation(SALIENCY, D.dissimilarities.cosine()))]
+    ),
     "output": lambda: ja.outputs.explaining(SALIENCY, ja.outputs.margin),
     "function": lambda: B.singular_value(explained, L2),
     "defense": lambda: ja.defenses.igr(ja.defenses.trades(ja.LInf(0.1)), A.integrated_gradients(10)),

@@ -68,7 +68,9 @@ def method(make: type[ja.balls.Ball], attribute: Any, epsilons: tuple[float, ...
         # There is a top-k set, since k is given.
         assert found.guaranteed_top_k is not None
         assert found.top_k_intersection is not None
-        attack = ja.attacks.ifia(ball, attribute, ja.attacks.dissimilarities.top_k(k, map="feature"), num_steps=num_steps)
+        attack = ja.attacks.ifia(
+            ball, attribute, ja.attacks.dissimilarities.top_k(k, map="feature"), num_steps=num_steps
+        )
         moved = attack(logits_fn, x, label, key)
         before, after = (jnp.abs(attribute(logits_fn, z, label)) for z in (x, moved.x))
         top = jnp.zeros(x.size, bool).at[ja.metrics.top_k_indices(after, k)].set(True)

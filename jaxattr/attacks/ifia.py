@@ -63,7 +63,8 @@ def ifia(
       >>> import jax, jax.numpy as jnp
       >>> import jaxattr as ja
       >>> logits_fn = lambda x: jnp.stack([x @ jnp.diag(jnp.array([1.0, 3.0])) @ x / 2 + 9.0, 0.0])
-      >>> attack = ja.attacks.ifia(ja.L2(0.1), ja.attributions.saliency(), ja.attacks.dissimilarities.euclidean(), num_steps=50)
+      >>> deviation = ja.attacks.dissimilarities.euclidean()
+      >>> attack = ja.attacks.ifia(ja.L2(0.1), ja.attributions.saliency(), deviation, num_steps=50)
       >>> result = attack(logits_fn, jnp.array([0.5, 0.5]), 0, jax.random.key(0))
       >>> round(float(result.objective), 3)  # sigma_max * epsilon
       0.3

@@ -284,8 +284,8 @@ def deviation(
     attribute = as_attribution(attribute)
     if not isinstance(dissimilarity, Dissimilarity):
         raise TypeError(
-            "`dissimilarity` must be a Dissimilarity such as `jaxattr.attacks.dissimilarities.euclidean()`, with parentheses, got"
-            f" {dissimilarity!r}."
+            "`dissimilarity` must be a Dissimilarity such as `jaxattr.attacks.dissimilarities.euclidean()`, with"
+            f" parentheses, got {dissimilarity!r}."
         )
 
     def objective(logits_fn, x, label):

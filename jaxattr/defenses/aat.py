@@ -42,7 +42,8 @@ def aat(
       strength: lambda.
       num_steps: steps of the inner attack, PGD from a uniform random start.
       step_size: in units of the input; ``2.5 * epsilon / num_steps`` by default.
-      dissimilarity: objective of the attack; :func:`jaxattr.attacks.dissimilarities.pearson` by default, which is the loss's.
+      dissimilarity: objective of the attack; :func:`jaxattr.attacks.dissimilarities.pearson` by default, which is the
+        loss's.
       attack_attribute: a cheaper g for the attack, such as ``integrated_gradients(num_steps=10)``; g by default.
       kinks: what to do with a network that is not twice differentiable, such as one with ReLU or max-pooling:
         ``refuse`` it while it is traced, or ``allow`` it. The gradient of an attribution does not see where that jumps.
@@ -99,7 +100,8 @@ def adv_aat(
       strength: lambda.
       num_steps: steps of the inner attack.
       step_size: in units of the input; ``2.5 * epsilon / num_steps`` by default.
-      dissimilarity: objective of the attack beside the cross-entropy; :func:`jaxattr.attacks.dissimilarities.pearson` by default.
+      dissimilarity: objective of the attack beside the cross-entropy;
+        :func:`jaxattr.attacks.dissimilarities.pearson` by default.
       attack_attribute: a cheaper g for the attack; g by default.
       kinks: what to do with a network that is not twice differentiable, such as one with ReLU or max-pooling:
         ``refuse`` it while it is traced, or ``allow`` it. The gradient of an attribution does not see where that jumps.

@@ -301,7 +301,9 @@ def test_weights_of_64_bits_and_inputs_of_32(keep):
             assert result.x.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("given", [ja.attacks.cross_entropy, ja.attacks.deviation, "margin", 3, ja.attacks.dissimilarities.euclidean()])
+@pytest.mark.parametrize(
+    "given", [ja.attacks.cross_entropy, ja.attacks.deviation, "margin", 3, ja.attacks.dissimilarities.euclidean()]
+)
 def test_what_is_no_objective_is_refused_where_the_attack_is_built(given):
     with pytest.raises(TypeError, match=r"`objective` must be an objective such as .*cross_entropy\(\)"):
         ja.attacks.pgd(ja.LInf(0.1), objective=given)
