@@ -215,7 +215,7 @@ def constructors() -> dict[str, Callable[..., Any]]:
         **bounds.REGISTRY,
         **{name: getattr(bounds, name) for name in ("corrected", "label_constrained", "rank_guarantee", "smallest")},
         **attacks.REGISTRY,
-        **{name: getattr(attacks, name) for name in ("attained", "restarts")},
+        **{name: getattr(attacks, name) for name in ("restarts", "worst_direction")},
         **attacks.DISSIMILARITIES,
         **attacks.OBJECTIVES,
     }

@@ -73,10 +73,10 @@ def _both(ball, _):
     )
 
 
-def _attained(ball, _):
+def _worst_direction(ball, _):
     if isinstance(ball, L2):
-        return ja.attacks.attained(ball, _ig(), ja.bounds.singular_value(_ig(), ball, method="dense"))
-    return ja.attacks.attained(ball, _saliency, ja.bounds.norm_relaxation(_saliency, ball, num_steps=5))
+        return ja.attacks.worst_direction(ball, _ig(), ja.bounds.singular_value(_ig(), ball, method="dense"))
+    return ja.attacks.worst_direction(ball, _saliency, ja.bounds.norm_relaxation(_saliency, ball, num_steps=5))
 
 
 def _attributions():
@@ -150,7 +150,7 @@ def _attacks():
             f"pgd_{ball.name}",
             Row("attack", "pgd", ball, lambda ball, _: a.pgd(ball, num_steps=STEPS, step_size=0.03), random=True),
         )
-        yield f"attained_{ball.name}", Row("attack", "attained", ball, _attained)
+        yield f"worst_direction_{ball.name}", Row("attack", "worst_direction", ball, _worst_direction)
     yield (
         "pgd_deviation_best",
         Row(

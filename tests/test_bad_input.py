@@ -31,7 +31,7 @@ EVERY = (
     "semidefinite",
     "pgd_l2",
     "ifia_top_k",
-    "attained_linf",
+    "worst_direction_linf",
 )
 every = pytest.mark.parametrize("name", EVERY)
 with_ball = pytest.mark.parametrize("name", EVERY[2:])
@@ -166,7 +166,7 @@ def test_a_corrected_bound_of_another_attribution():
         jax.eval_shape(bound, m.logits_fn, m.xs[0], m.labels[0], KEY)
 
 
-@pytest.mark.parametrize("name", ["singular_value", "corrected", "pgd_l2", "attained_linf"])
+@pytest.mark.parametrize("name", ["singular_value", "corrected", "pgd_l2", "worst_direction_linf"])
 def test_lists_and_numpy_arrays_are_samples_too(name):
     """The same program, with the same numbers in it. float64 becomes float32, silently: JAX's own rule."""
 
@@ -284,7 +284,7 @@ def test_what_is_no_bound(given, message):
     for make in (
         lambda: ja.bounds.smallest(given),
         lambda: ja.bounds.corrected(given, SALIENCY),
-        lambda: ja.attacks.attained(ja.L2(0.1), SALIENCY, given),
+        lambda: ja.attacks.worst_direction(ja.L2(0.1), SALIENCY, given),
     ):
         with pytest.raises(TypeError, match=rf"must be a bound .*{message}"):
             make()

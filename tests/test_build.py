@@ -48,7 +48,7 @@ CANONICAL = {
     "restarts(num_restarts=5)": "restarts(num_restarts=5)",
     "explaining(saliency(), margin)": "explaining(saliency(), margin)",
     "explaining(saliency, output=margin)": "explaining(saliency(), margin)",
-    "attained(bound=singular_value(num_steps=7))": "attained(bound=singular_value(num_steps=7))",
+    "worst_direction(bound=singular_value(num_steps=7))": "worst_direction(bound=singular_value(num_steps=7))",
     "smallest(norm_relaxation(), entrywise)": "smallest(norm_relaxation(), entrywise())",
     "corrected(singular_value)": "corrected(singular_value())",
     "pgd(LInf(8 / 255), objective=margin())": "pgd(LInf(0.03137254901960784), objective=margin())",
@@ -99,8 +99,8 @@ def test_what_is_built_is_what_python_would_build(text):
 
 
 def test_nested_calls_take_from_the_context_too():
-    found = ja.build(ja.attacks.REGISTRY, "attained(bound=singular_value(num_steps=7))", attribute=SALIENCY, ball=L2)
-    assert found is ja.attacks.attained(L2, SALIENCY, ja.bounds.singular_value(SALIENCY, L2, num_steps=7))
+    found = ja.build(ja.attacks.REGISTRY, "worst_direction(bound=singular_value(num_steps=7))", attribute=SALIENCY, ball=L2)
+    assert found is ja.attacks.worst_direction(L2, SALIENCY, ja.bounds.singular_value(SALIENCY, L2, num_steps=7))
     found = ja.build(ALL, "restarts(pgd(L2(0.2)), 5)", **CONTEXT)
     assert found is ja.attacks.restarts(ja.attacks.pgd(ja.L2(0.2)), 5)
     found = ja.build(defenses.REGISTRY, "igr(trades(num_steps=2), integrated_gradients(10))", ball=LINF)

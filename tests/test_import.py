@@ -79,7 +79,7 @@ L2 LInf attribution_jacobian over_samples map_samples fit
 attributions.saliency attributions.input_x_gradient attributions.integrated_gradients attributions.REGISTRY
 bounds.singular_value bounds.norm_relaxation bounds.entrywise bounds.smallest bounds.corrected
 bounds.label_constraint bounds.largest_epsilon bounds.tightness bounds.REGISTRY
-attacks.pgd attacks.ifia attacks.attained attacks.restarts attacks.REGISTRY attacks.DISSIMILARITIES
+attacks.pgd attacks.ifia attacks.worst_direction attacks.restarts attacks.REGISTRY attacks.DISSIMILARITIES
 attacks.dissimilarities.euclidean metrics.euclidean metrics.cosine_distance metrics.degrees metrics.kendall_tau metrics.spearman
 metrics.top_k_intersection metrics.mass_center_shift metrics.gini metrics.REGISTRY
 outputs.probability outputs.log_probability outputs.loss outputs.margin

@@ -140,8 +140,8 @@ def test_networks_of_another_dtype_than_their_inputs(name, of_input, of_network)
         network = Partial(functools.partial(_of_dtype, of_network), tables.cast(weights, of_network))
         x = m.xs[0].astype(of_input)
         traced = functools.partial(jax.eval_shape, functools.partial(run, name), network, x, m.labels[0], KEYS[0])
-        # `attained` is the attack that a bound names.
-        if (row.kind == "bound" or name.startswith("attained")) and of_network in ("bfloat16", "float16"):
+        # `worst_direction` is the attack that a bound names.
+        if (row.kind == "bound" or name.startswith("worst_direction")) and of_network in ("bfloat16", "float16"):
             with pytest.raises(TypeError, match=rf"input's float32 or wider, but it computes in {of_network} at tests"):
                 traced(EPSILON)
             return
@@ -186,7 +186,7 @@ def test_wrappers_need_a_key_where_what_they_wrap_does():
         for wrapped in (
             ja.bounds.smallest(bound),
             ja.bounds.corrected(bound, saliency),
-            ja.attacks.attained(ball, saliency, bound),
+            ja.attacks.worst_direction(ball, saliency, bound),
         ):
             assert wrapped.needs_key == needs_key, wrapped.name
 

@@ -139,9 +139,9 @@ def test_rank_guarantee(ball):
 
 
 @pytest.mark.parametrize("ball", [L2, LINF], ids=["l2", "linf"])
-def test_attained(ball):
+def test_worst_direction(ball):
     bound = BOUNDS["singular_value, dense" if ball is L2 else "entrywise"]
-    found = at_every_scale(ja.attacks.attained(ball, SALIENCY, bound))
+    found = at_every_scale(ja.attacks.worst_direction(ball, SALIENCY, bound))
     assert_constant(found.distance, "distance")
     assert_constant(found.label_kept, "label_kept")
     assert_constant(np.abs(found.x - np.asarray(X)), "x", rtol=1e-3)

@@ -16,7 +16,7 @@ NAMES = {
     **ja.attacks.OBJECTIVES,
     **ja.attacks.DISSIMILARITIES,
     **{name: getattr(ja.bounds, name) for name in ("corrected", "smallest", "rank_guarantee", "label_constrained")},
-    **{name: getattr(ja.attacks, name) for name in ("restarts", "attained")},
+    **{name: getattr(ja.attacks, name) for name in ("restarts", "worst_direction")},
     "explaining": ja.outputs.explaining,
     "margin": ja.outputs.margin,
     "L2": ja.L2,

@@ -4,7 +4,6 @@ from jaxattr.attacks import dissimilarities as dissimilarities
 from jaxattr.attacks._ascent import AttackObjective as AttackObjective
 from jaxattr.attacks._ascent import PointObjective as PointObjective
 from jaxattr.attacks._result import AttackResult as AttackResult
-from jaxattr.attacks.attained import attained as attained
 from jaxattr.attacks.dissimilarities import DISSIMILARITIES as DISSIMILARITIES
 from jaxattr.attacks.dissimilarities import Compared as Compared
 from jaxattr.attacks.dissimilarities import Dissimilarity as Dissimilarity
@@ -19,5 +18,6 @@ from jaxattr.attacks.objectives import margin as margin
 from jaxattr.attacks.objectives import weighted_sum as weighted_sum
 from jaxattr.attacks.pgd import pgd as pgd
 from jaxattr.attacks.restarts import restarts as restarts
+from jaxattr.attacks.worst_direction import worst_direction as worst_direction
 
-REGISTRY = {"pgd": pgd, "ifia": ifia, "attained": attained}
+REGISTRY = {"pgd": pgd, "ifia": ifia, "worst_direction": worst_direction}

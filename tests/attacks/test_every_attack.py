@@ -18,7 +18,7 @@ MAKE = {
     "pgd": lambda ball: ja.attacks.pgd(ball, num_steps=3),
     "pgd_best": lambda ball: ja.attacks.pgd(ball, num_steps=3, keep="best"),
     "ifia": lambda ball: ja.attacks.ifia(ball, SALIENCY, ja.attacks.dissimilarities.euclidean(), num_steps=3),
-    "attained": lambda ball: ja.attacks.attained(
+    "worst_direction": lambda ball: ja.attacks.worst_direction(
         ball,
         SALIENCY,
         ja.bounds.singular_value(SALIENCY, ball, num_steps=3)

@@ -260,7 +260,7 @@ def test_attacks_on_explanations_of_one_logit_are_refused():
     bound = ja.bounds.singular_value(saliency, ja.L2(0.1), method="dense")
     for attack in (
         ja.attacks.ifia(ja.L2(0.1), saliency, ja.attacks.dissimilarities.euclidean()),
-        ja.attacks.attained(ja.L2(0.1), saliency, bound),
+        ja.attacks.worst_direction(ja.L2(0.1), saliency, bound),
     ):
         with pytest.raises(ValueError, match="the network has 1"):
             jax.eval_shape(lambda x, attack=attack: attack(one, x, 0, KEY), X)

@@ -149,7 +149,7 @@ def test_the_opposite_direction_is_not_used():
     jax.effects_barrier()
     assert min(seen) >= 0
     assert float(corrected.constant) == float(corrected.constant_plus) >= 1
-    attack = jit(ja.attacks.attained(ja.LInf(0.3), ja.attributions.saliency(), bound, keep_label=False))
+    attack = jit(ja.attacks.worst_direction(ja.LInf(0.3), ja.attributions.saliency(), bound, keep_label=False))
     np.testing.assert_allclose(attack(logits_fn, black, 1, KEY).x, 0.3 * result.direction, atol=1e-6)
 
 

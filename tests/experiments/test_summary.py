@@ -19,10 +19,10 @@ SAMPLES = [
 ]
 # Deviations of PGD from two starts, of IFIA, and of the bound's direction.
 ATTACKS = [
-    {"pgd": (0.2, 0.4), "ifia": (0.5,), "attained": (1.25,)},
-    {"pgd": (1.0, 3.0), "ifia": (0.1,), "attained": (1.9,)},
-    {"pgd": (1.0, 1.0), "ifia": (2.0,), "attained": (2.5,)},
-    {"pgd": (0.0, 0.2), "ifia": (0.1,), "attained": (3.6,)},
+    {"pgd": (0.2, 0.4), "ifia": (0.5,), "worst_direction": (1.25,)},
+    {"pgd": (1.0, 3.0), "ifia": (0.1,), "worst_direction": (1.9,)},
+    {"pgd": (1.0, 1.0), "ifia": (2.0,), "worst_direction": (2.5,)},
+    {"pgd": (0.0, 0.2), "ifia": (0.1,), "worst_direction": (3.6,)},
 ]
 
 

@@ -15,7 +15,7 @@ from jaxattr.types import AttributionFn, Bound
 
 
 @described
-def attained(ball: Ball, attribute: AttributionFn, bound: Bound, *, keep_label: bool = True) -> Method[AttackResult]:
+def worst_direction(ball: Ball, attribute: AttributionFn, bound: Bound, *, keep_label: bool = True) -> Method[AttackResult]:
     """Take the point ``x +- epsilon * direction`` of a bound, clipped to the box, that moves the attribution more.
 
     For L2 the direction is the top singular vector of J, for LInf a sign corner; where the linear model is good, no
@@ -38,7 +38,7 @@ def attained(ball: Ball, attribute: AttributionFn, bound: Bound, *, keep_label: 
       >>> import jaxattr as ja
       >>> logits_fn = lambda x: jnp.stack([x @ x, -1.0])
       >>> saliency, ball = ja.attributions.saliency(), ja.L2(0.1)
-      >>> attack = ja.attacks.attained(ball, saliency, ja.bounds.singular_value(saliency, ball))
+      >>> attack = ja.attacks.worst_direction(ball, saliency, ja.bounds.singular_value(saliency, ball))
       >>> result = jax.jit(attack, static_argnums=0)(logits_fn, jnp.full(4, 0.5), 0, jax.random.key(0))
       >>> round(float(result.objective), 4)
       0.2
@@ -86,4 +86,4 @@ def attained(ball: Ball, attribute: AttributionFn, bound: Bound, *, keep_label: 
         # The maps at x, at the two points, and at the better one.
         return total([gradients_of(bound, size), times(4, attribute.gradients)])
 
-    return Method("attained", attack, ball, needs_key=getattr(bound, "needs_key", True), gradients=gradients)
+    return Method("worst_direction", attack, ball, needs_key=getattr(bound, "needs_key", True), gradients=gradients)

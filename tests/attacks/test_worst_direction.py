@@ -24,7 +24,7 @@ def compiled(kind, box=(0.0, 1.0), keep_label=True):
         ball = ja.balls.BALLS[kind](epsilon, box=box)
         make = ja.bounds.singular_value if kind == "l2" else ja.bounds.norm_relaxation
         bound = make(SALIENCY, ball, method="dense")
-        return ja.attacks.attained(ball, SALIENCY, bound, keep_label=keep_label)(logits_fn, x, label, key), bound(
+        return ja.attacks.worst_direction(ball, SALIENCY, bound, keep_label=keep_label)(logits_fn, x, label, key), bound(
             logits_fn, x, label, key
         )
 
@@ -103,7 +103,7 @@ def test_an_attribution_of_another_shape_says_so():
         return jnp.sum(x)
 
     ball = ja.L2(0.1)
-    attack = ja.attacks.attained(ball, total, ja.bounds.singular_value(SALIENCY, ball, method="dense"))
+    attack = ja.attacks.worst_direction(ball, total, ja.bounds.singular_value(SALIENCY, ball, method="dense"))
     with pytest.raises(ValueError, match=r"must have the shape of its input \(5,\), but it returned \(\)"):
         jax.eval_shape(attack, Partial(quadratic, A), np.full(5, 0.5, np.float32), 0, KEY)
 
@@ -111,6 +111,6 @@ def test_an_attribution_of_another_shape_says_so():
 def test_an_input_outside_of_the_box_is_refused_whatever_the_bound_says():
     """The bound has no box, the attack has one: the result would be farther away than epsilon."""
     bound = ja.bounds.singular_value(SALIENCY, ja.L2(0.1, box=None), method="dense")
-    attack = ja.attacks.attained(ja.L2(0.1), SALIENCY, bound)
+    attack = ja.attacks.worst_direction(ja.L2(0.1), SALIENCY, bound)
     with pytest.raises(ValueError, match=r"`x` must lie in the box"):
         attack(Partial(quadratic, A), np.full(5, 1.5, np.float32), 0, KEY)
