@@ -22,17 +22,10 @@ since ``(t - T) (p_0(t), ..., p_{k-1}(t)) = beta_k p_k(t) e_k``. Nothing is assu
 adapts to it: where the Krylov space is exhausted (beta = 0: rank-deficient, identity, zero operators) the root is the
 Ritz value itself, up to what rounding may have hidden.
 
-**A run may end when it likes.** Let E be the event ``|<u, s>| >= delta``. It is one event of the start alone, and it
-does not name k: on E the sum is at most ``1/delta^2`` for EVERY k, since a longer run only adds terms to a sum that
-Bessel's inequality bounds. Hence on E the upper values of all steps hold at once,
-
-    Pr[lambda_max <= upper_k for all k] >= Pr[E] = confidence,
-
-and with them ``upper_K`` for any K, also one that is chosen from the run. Ending it where ``upper / attained -
-1`` is at most a tolerance therefore costs no confidence: there is no union over steps to pay for. The same holds for
-both ends of a symmetric operator (u belongs to the eigenvalue of largest size, wherever it lies, and E is about this
-one u) and for Golub-Kahan, which is Lanczos on ``J^T J`` from the same s. The test for the end only decides
-about K, so that its own rounding cannot make a value wrong.
+A run may end when it likes, also by what it has found: the event is about the start alone and names no k, so that the
+upper values of all steps hold at once (docs/bounds.md has the proof, section `singular_value`). The same holds for both
+ends of a symmetric operator, and for Golub-Kahan, which is Lanczos on ``J^T J`` from the same s. The test for the end
+only decides about k, so that its own rounding cannot make a value wrong.
 
 Krylov runs and their guards are in :mod:`jaxattr._krylov`, the root and its bisection in :mod:`jaxattr._ritz`.
 """
