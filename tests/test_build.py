@@ -99,7 +99,8 @@ def test_what_is_built_is_what_python_would_build(text):
 
 
 def test_nested_calls_take_from_the_context_too():
-    found = ja.build(ja.attacks.REGISTRY, "worst_direction(bound=singular_value(num_steps=7))", attribute=SALIENCY, ball=L2)
+    text = "worst_direction(bound=singular_value(num_steps=7))"
+    found = ja.build(ja.attacks.REGISTRY, text, attribute=SALIENCY, ball=L2)
     assert found is ja.attacks.worst_direction(L2, SALIENCY, ja.bounds.singular_value(SALIENCY, L2, num_steps=7))
     found = ja.build(ALL, "restarts(pgd(L2(0.2)), 5)", **CONTEXT)
     assert found is ja.attacks.restarts(ja.attacks.pgd(ja.L2(0.2)), 5)

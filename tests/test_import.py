@@ -80,7 +80,8 @@ attributions.saliency attributions.input_x_gradient attributions.integrated_grad
 bounds.singular_value bounds.norm_relaxation bounds.entrywise bounds.smallest bounds.corrected
 bounds.label_constraint bounds.largest_epsilon bounds.tightness bounds.REGISTRY
 attacks.pgd attacks.ifia attacks.worst_direction attacks.restarts attacks.REGISTRY attacks.DISSIMILARITIES
-attacks.dissimilarities.euclidean metrics.euclidean metrics.cosine_distance metrics.degrees metrics.kendall_tau metrics.spearman
+attacks.dissimilarities.euclidean
+metrics.euclidean metrics.cosine_distance metrics.degrees metrics.kendall_tau metrics.spearman
 metrics.top_k_intersection metrics.mass_center_shift metrics.gini metrics.REGISTRY
 outputs.probability outputs.log_probability outputs.loss outputs.margin
 defenses.natural defenses.adversarial defenses.REGISTRY models.REGISTRY models.logits_fn models.apply_fn data.load

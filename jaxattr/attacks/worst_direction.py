@@ -15,7 +15,9 @@ from jaxattr.types import AttributionFn, Bound
 
 
 @described
-def worst_direction(ball: Ball, attribute: AttributionFn, bound: Bound, *, keep_label: bool = True) -> Method[AttackResult]:
+def worst_direction(
+    ball: Ball, attribute: AttributionFn, bound: Bound, *, keep_label: bool = True
+) -> Method[AttackResult]:
     """Take the point ``x +- epsilon * direction`` of a bound, clipped to the box, that moves the attribution more.
 
     For L2 the direction is the top singular vector of J, for LInf a sign corner; where the linear model is good, no

@@ -255,6 +255,10 @@ def _check_methods(measures: Measures) -> None:
         for starts in attacks(measures).values():
             starts.call.build(ball=ja.balls.BALLS[norm](0.1), attribute=attribute)
     for label, starts in attacks(measures).items():
+        if label == "worst_direction":
+            raise ValueError(
+                f"`attacks`: {label!r} is the label of the points that bounds name; give yours another label."
+            )
         if starts.count < 1:
             raise ValueError(f"`attacks`: {label} has {starts.count} starts, and one at least is needed.")
     for call in metrics(measures).values():

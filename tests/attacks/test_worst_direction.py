@@ -20,15 +20,14 @@ def quadratic(A, x):
 
 @functools.cache
 def compiled(kind, box=(0.0, 1.0), keep_label=True):
-    def attack(logits_fn, x, label, key, epsilon):
+    def run(logits_fn, x, label, key, epsilon):
         ball = ja.balls.BALLS[kind](epsilon, box=box)
         make = ja.bounds.singular_value if kind == "l2" else ja.bounds.norm_relaxation
         bound = make(SALIENCY, ball, method="dense")
-        return ja.attacks.worst_direction(ball, SALIENCY, bound, keep_label=keep_label)(logits_fn, x, label, key), bound(
-            logits_fn, x, label, key
-        )
+        attack = ja.attacks.worst_direction(ball, SALIENCY, bound, keep_label=keep_label)
+        return attack(logits_fn, x, label, key), bound(logits_fn, x, label, key)
 
-    return jax.jit(attack)
+    return jax.jit(run)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-3, 0.3])
