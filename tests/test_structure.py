@@ -195,13 +195,13 @@ def test_imports_of_the_library_go_one_way():
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
-        ("jaxattr.balls", "jaxattr.bounds.radius"),
+        ("jaxattr.balls", "jaxattr.bounds.largest_epsilon"),
         ("jaxattr.outputs", "jaxattr.attacks"),
         ("jaxattr.spectral", "jaxattr.training"),
         ("jaxattr.attacks.ifia", "jaxattr.bounds"),
         ("jaxattr.bounds.corrected", "jaxattr.attacks.pgd"),
         ("jaxattr.attributions.saliency", "jaxattr.attacks.pgd"),
-        ("jaxattr.programs.kinks", "jaxattr.bounds.radius"),
+        ("jaxattr.programs.kinks", "jaxattr.bounds.largest_epsilon"),
         ("jaxattr.training", "jaxattr.attacks"),
         ("jaxattr.models.mlp", "jaxattr.attributions"),
         ("jaxattr.data", "jaxattr.training"),

@@ -11,8 +11,8 @@ from jaxattr.bounds.label_constraint import LabelConstraint as LabelConstraint
 from jaxattr.bounds.label_constraint import LabelRegion as LabelRegion
 from jaxattr.bounds.label_constraint import label_constraint as label_constraint
 from jaxattr.bounds.label_constraint import label_region as label_region
+from jaxattr.bounds.largest_epsilon import largest_epsilon as largest_epsilon
 from jaxattr.bounds.norm_relaxation import norm_relaxation as norm_relaxation
-from jaxattr.bounds.radius import largest_epsilon as largest_epsilon
 from jaxattr.bounds.ranks import RankGuarantee as RankGuarantee
 from jaxattr.bounds.ranks import rank_guarantee as rank_guarantee
 from jaxattr.bounds.semidefinite import semidefinite as semidefinite
