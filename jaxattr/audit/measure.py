@@ -281,11 +281,12 @@ def _attack(attribute, ball, arguments: tuple[Any, ...], measures: Measures) -> 
 
 def _groups(attacks: Mapping[str, Starts]) -> list[tuple[str, ...]]:
     """Group attacks that differ in their dissimilarity alone: one loop with several is compiled in half the time."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[tuple[bool, str], list[str]] = {}
     for name, (call, _) in attacks.items():
         rest = {option: value for option, value in call.arguments.items() if option != "dissimilarity"}
-        same = name if len(rest) == len(call.arguments) else str(call.replace(rest))
-        groups.setdefault(same, []).append(name)
+        # An attack that names no dissimilarity is alone. A label may read as another attack's text does.
+        alone = len(rest) == len(call.arguments)
+        groups.setdefault((alone, name if alone else str(call.replace(rest))), []).append(name)
     return [tuple(names) for names in groups.values()]
 
 

@@ -37,6 +37,7 @@ _LOCK = ".lock"
 _CELL = "cell.json"
 CELL = ("model", "attribution", "norm")
 """Key columns that a cell's rows have in common, and the names of its directories."""
+_FILE = "file of the rows"
 _TEMPORARY = re.compile(r"\..*\.\d+\.tmp")
 
 
@@ -229,7 +230,7 @@ class Store:
         measures: Measures = self.config
         identity = spec.identity(measures, attribution, norm)
         key = {"model": model, "attribution": attribution, "norm": norm}
-        directory = self.directory.joinpath("rows", *(f"{name}={value}" for name, value in key.items()))
+        directory = self.directory.joinpath("rows", *_folders(key))
         same = {"config": spec.identity_hash(identity), "weights": weights, **key}
         metrics = {label: str(call) for label, call in spec.metrics(measures).items()}
         return Cell(directory, same, identity, metrics, self.skip_damaged)
@@ -278,7 +279,8 @@ class Store:
         """Read all rows that are stored.
 
         Raises:
-          StoreError: if there are none, a part is damaged, two overlap, or rows of different hashes lie in one cell.
+          StoreError: if there are none, a part is damaged or in the directory of another cell, two overlap, or rows of
+        different hashes lie in one cell.
         """
         parts = sorted((self.directory / "rows").rglob("*.parquet"))
         if not parts:
@@ -288,12 +290,16 @@ class Store:
                 raise StoreError(f"{before} and {path.name} have samples in common. Remove one of them.")
         metrics = self.metrics()
         try:
-            # What a part says about itself counts, and not where it lies: a part that was moved shows as mixed rows.
-            rows = self._scan(hive_partitioning=False).collect()
+            # What a part says about itself is compared with where it lies: names of directories replace no column.
+            rows = self._scan(hive_partitioning=False, include_file_paths=_FILE).collect()
         except Exception:
             # Read part by part, which names the one that is damaged, or leaves it out.
-            read = [read_part(path, self.skip_damaged, metrics) for path in parts]
-            whole = [part.select(columns(metrics)) for part in read if part is not None]
+            read = {path: read_part(path, self.skip_damaged, metrics) for path in parts}
+            whole = [
+                part.select(*columns(metrics), pl.lit(str(path)).alias(_FILE))
+                for path, part in read.items()
+                if part is not None
+            ]
             if not whole:
                 raise StoreError(
                     f"{self.directory} holds no rows that can be read: all of its files are damaged."
@@ -301,11 +307,14 @@ class Store:
             rows = pl.concat(whole)
         if rows.is_empty():
             raise StoreError(f"{self.directory} holds no rows.")
+        for path, *key in rows.select(_FILE, *CELL).unique().sort(_FILE).iter_rows():
+            if Path(path).parent.parts[-len(CELL) :] != _folders(dict(zip(CELL, key, strict=True))):
+                raise StoreError(f"{path} has rows of {', '.join(key)}, and lies in the directory of others. {_ADVICE}")
         mixed = rows.group_by(CELL).agg(pl.col("config", "weights").n_unique())
         mixed = mixed.filter((pl.col("config") > 1) | (pl.col("weights") > 1))
         if len(mixed):
             raise StoreError(f"{self.directory / 'rows'} mixes rows of different runs or weights; make the run again.")
-        return rows
+        return rows.drop(_FILE)
 
     def _cells(self) -> list[Path]:
         return sorted((self.directory / "rows").glob(f"*/*/*/{_CELL}"))
@@ -329,6 +338,11 @@ class Store:
                 for name in archive.files:
                     found.setdefault(name, []).append(archive[name])
         return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _folders(key: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of a cell's directories, from the key of its rows."""
+    return tuple(f"{name}={value}" for name, value in key.items())
 
 
 def _span(path: Path) -> tuple[int, int]:
