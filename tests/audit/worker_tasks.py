@@ -1,9 +1,10 @@
-"""Tasks for the tests of workers: in a module that is imported at once, without JAX."""
+"""Tasks for the tests of workers, in a module that processes import."""
 
 import os
 import time
 
-from experiments.workers import stopped
+import jaxattr as ja
+from jaxattr.audit.workers import stopped
 
 
 def marker(path):
@@ -22,3 +23,7 @@ def fail_or_wait(path):
 
 def write_threads(path):
     path.write_text(os.environ["OPENBLAS_NUM_THREADS"])
+
+
+def write_methods(path):
+    path.write_text(" ".join(ja.attributions.REGISTRY))

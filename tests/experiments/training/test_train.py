@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import jaxattr as ja
-from experiments import cli, networks, publish
-from experiments.record import StoreError
+from experiments import cli
+from experiments.training import publish, train
+from jaxattr.audit import networks
+from jaxattr.audit.run_directory import StoreError
 
 # Everything of the preset but the network, which is quicker to compile, and the test set, which a zoo wants in full.
 ARGUMENTS = ["--preset", "smoke", "--defense", "adversarial", "--model", "mlp", "--training.accuracy-samples", "360"]
@@ -89,7 +91,7 @@ def test_a_foreign_directory_is_left_alone(tmp_path, capsys):
 
 def test_a_run_of_another_command_is_refused(copy, capsys):
     assert cli.main(["report", str(copy)]) == 2
-    assert "a run of `train`, not of `evaluate`" in capsys.readouterr().err
+    assert "a run of `train`, not of `audit`" in capsys.readouterr().err
 
 
 def test_a_killed_training_continues_to_the_same_weights(run, tmp_path, monkeypatch):
@@ -138,7 +140,7 @@ def test_published_weights_load_with_their_card(run, tmp_path, capsys):
     network = ja.zoo.load("digits/adversarial", tmp_path)
     assert network.card == card_of(run)
     for stored, trained in zip(
-        jax.tree.leaves(network.variables), jax.tree.leaves(networks.load(run).variables), strict=True
+        jax.tree.leaves(network.variables), jax.tree.leaves(ja.zoo.load(networks.NAME, run).variables), strict=True
     ):
         np.testing.assert_array_equal(stored, trained)
     before = contents(tmp_path)
@@ -187,5 +189,5 @@ def test_an_unfinished_training_is_not_published(copy, tmp_path):
 
 
 def test_seconds_are_of_all_processes_that_took_part():
-    assert networks.seconds([{"seconds": 3.0}, {"seconds": 5.0}, {"seconds": 1.0}, {"seconds": 2.5}]) == 7.5
-    assert networks.seconds([]) == 0.0
+    assert train.seconds([{"seconds": 3.0}, {"seconds": 5.0}, {"seconds": 1.0}, {"seconds": 2.5}]) == 7.5
+    assert train.seconds([]) == 0.0

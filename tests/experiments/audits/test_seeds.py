@@ -2,19 +2,23 @@
 
 import polars as pl
 
-from experiments import cli, seeds
-from experiments.store import Store
+from experiments import cli
+from experiments.audits import seeds
+from experiments.audits.config import Config
+from jaxattr.audit.store import Store
+
+COLUMNS = [column.name for column in seeds.COLUMNS]
 
 
 def lines(model, **columns):
     """One line per seed; columns that are not given do not matter."""
     count = len(next(iter(columns.values())))
     constant = {"attribution": "saliency", "ball": "l2 0.1", "model": model, "n": 10}
-    others = {name: [0.0] * count for name in seeds._COLUMNS if name not in columns}
+    others = {name: [0.0] * count for name in COLUMNS if name not in columns}
     return (
         pl.DataFrame({"seed": list(range(count)), **columns, **others})
         .with_columns(**{name: pl.lit(value) for name, value in constant.items()})
-        .select("seed", *constant, *seeds._COLUMNS)
+        .select("seed", *constant, *COLUMNS)
     )
 
 
@@ -37,7 +41,7 @@ def test_two_seeds_of_a_small_run(tmp_path, capsys):
     assert cli.main(command) == 0
     values = pl.read_csv(tmp_path / "run" / "seeds.csv")
     assert values["seed"].to_list() == [0, 1]
-    stores = [Store(tmp_path / "run" / f"seed-{seed}", None) for seed in (0, 1)]
+    stores = [Store(tmp_path / "run" / f"seed-{seed}", Config) for seed in (0, 1)]
     assert [store.config.training.seed for store in stores] == [0, 1]
     assert stores[0].rows()["weights"][0] != stores[1].rows()["weights"][0]
     mean = sum(seeds.of_store(store)["bound"][0] for store in stores) / 2

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import jaxattr as ja
-from experiments import cli, networks, objectives, recipes
+from experiments import cli
 from experiments.datasets import DATASETS
-from experiments.networks import TrainConfig
-from experiments.objectives import DEFENSES, Hyperparameters
-from experiments.recipes import Training, recipe
-from experiments.record import as_dict, config_hash, from_dict
+from experiments.training import objectives, recipes, train
+from experiments.training.objectives import DEFENSES, Hyperparameters
+from experiments.training.recipes import Training, recipe
+from experiments.training.train import TrainConfig
+from jaxattr.audit.run_directory import as_dict, config_hash, from_dict
 
 GIVEN = Hyperparameters(
     epsilon=0.1, attack_steps=2, step_size=0.05, strength=0.7, trades_beta=2.0, l1=1e-3, path_steps=3,
@@ -88,7 +89,7 @@ def test_every_preset_trains_every_defense(preset, dataset, defense):
         with pytest.raises(ValueError, match="no paper trains on digits"):
             recipe(preset, dataset, defense)
         return
-    config = networks.resolve(TrainConfig(dataset=dataset, defense=defense, training=Training(preset=preset)))
+    config = train.resolve(TrainConfig(dataset=dataset, defense=defense, training=Training(preset=preset)))
     assert config.training == recipe(preset, dataset, defense)
     assert config.training.preset == preset
     assert objectives.build(defense, config.training, DATASETS[dataset]) is not None
@@ -146,7 +147,7 @@ def test_bad_options_name_what_is_accepted(arguments, word, capsys):
 
 
 def test_the_hash_is_of_what_changes_weights():
-    config = networks.resolve(TrainConfig(training=Training(preset="smoke")))
+    config = train.resolve(TrainConfig(training=Training(preset="smoke")))
     assert config_hash(config) == config_hash(dataclasses.replace(config, output="elsewhere", data_dir="there"))
     training = dataclasses.replace(config.training, strength=0.5)
     assert config_hash(config) != config_hash(dataclasses.replace(config, training=training))
@@ -156,7 +157,7 @@ def test_drops_are_factors_of_the_first_rate():
     options = dataclasses.replace(
         recipe("paper", "mnist", "trades"), momentum=0.0, drops=((0.5, 0.1), (0.75, 0.01)), learning_rate=0.2
     )
-    optimizer = networks.optimizer(options, 8)
+    optimizer = train.optimizer(options, 8)
     state, rates = optimizer.init(jnp.zeros(())), []
     for _ in range(8):
         update, state = optimizer.update(jnp.ones(()), state, jnp.zeros(()))
@@ -166,7 +167,7 @@ def test_drops_are_factors_of_the_first_rate():
 
 def test_weight_decay_is_added_to_the_gradient():
     options = dataclasses.replace(recipe("paper", "cifar10", "trades"), momentum=0.0, weight_decay=0.5)
-    optimizer = networks.optimizer(options, 8)
+    optimizer = train.optimizer(options, 8)
     weights = jnp.array(3.0)
     update, _ = optimizer.update(jnp.array(1.0), optimizer.init(weights), weights)
     assert float(update) == pytest.approx(-0.1 * (1.0 + 0.5 * 3.0))

@@ -6,10 +6,12 @@ import tarfile
 import pytest
 
 import jaxattr as ja
-from experiments import cli, take_in
-from experiments.networks import TrainConfig, resolve
-from experiments.recipes import Training
-from experiments.record import NUMERICS, as_dict, config_hash
+from experiments import cli
+from experiments.accelerator import take_in
+from experiments.training.recipes import Training
+from experiments.training.train import TrainConfig, resolve
+from jaxattr.audit.run_directory import as_dict, config_hash
+from jaxattr.audit.spec import NUMERICS
 
 DEVICE = {
     "device": "a card",
