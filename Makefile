@@ -32,7 +32,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 .PHONY: demo test test-slow lint types format bench accelerator wheel clean
 
 demo: $(VENV)/.experiments
-	$(BIN)/python -m experiments evaluate --preset demo
+	$(BIN)/python -m experiments audit --preset demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(PYTEST_ARGS)
