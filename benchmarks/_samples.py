@@ -20,10 +20,10 @@ SAMPLES, STARTS = 1000, 20
 
 def samples(context: Context) -> dict[str, Any]:
     """Compute a row for each network and norm; rows of an earlier call are kept."""
-    from experiments.datasets import known  # noqa: PLC0415
+    from experiments.datasets import defaults_of  # noqa: PLC0415
 
     dataset = "digits" if context.tiny else "mnist"
-    defaults, test = known(dataset), ja.data.load(dataset, "test", context.data_dir)
+    defaults, test = defaults_of(dataset), ja.data.load(dataset, "test", context.data_dir)
     attribute = ja.attributions.saliency() if context.tiny else ja.attributions.integrated_gradients(50)
     programs = {norm: _program(norm, attribute, defaults, context.tiny) for norm in ("l2", "linf")}
     rows = list(context.before.get("rows", []))

@@ -58,7 +58,7 @@ def _there(dataset: str, data_dir: str | None) -> bool:
 
 def train(context: Context, *, dataset: str, defense: str) -> dict[str, Any]:
     """Train one network and measure it on the full test set."""
-    from experiments.datasets import known  # noqa: PLC0415 (what is slow to import)
+    from experiments.datasets import defaults_of  # noqa: PLC0415 (what is slow to import)
     from experiments.training import train as training_runs  # noqa: PLC0415
     from experiments.training.recipes import Training  # noqa: PLC0415
     from experiments.training.train import TrainConfig  # noqa: PLC0415
@@ -67,7 +67,7 @@ def train(context: Context, *, dataset: str, defense: str) -> dict[str, Any]:
     given: dict[str, Any] = {"preset": "smoke"} if context.tiny else _PAPER
     # Keep an earlier plan: the training that was stopped began with it.
     plan = {name: value for name, value in context.before.items() if name in _PLAN}
-    width = WIDTH if known(dataset).model == "resnet18" else None
+    width = WIDTH if defaults_of(dataset).model == "resnet18" else None
     described: dict[str, Any] = {"dataset": dataset, "defense": defense, "data_dir": context.data_dir, "width": width}
     if plan.keys() != _PLAN:
         config = TrainConfig(str(folder), **described, training=Training(**given))
@@ -100,7 +100,7 @@ def _plan(context: Context, config: Any) -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415
 
     import jaxattr as ja  # noqa: PLC0415
-    from experiments.datasets import known  # noqa: PLC0415
+    from experiments.datasets import defaults_of  # noqa: PLC0415
     from experiments.training import objectives  # noqa: PLC0415
     from experiments.training import train as training_runs  # noqa: PLC0415
 
@@ -122,7 +122,7 @@ def _plan(context: Context, config: Any) -> dict[str, Any]:
 
     with contextlib.suppress(_EnoughError):
         ja.fit(
-            objectives.build(config.defense, options, known(config.dataset)),
+            objectives.build(config.defense, options, defaults_of(config.dataset)),
             ja.models.apply_fn(model),
             ja.models.init(model, jax.random.fold_in(key, 0), data.x.shape[1:]),
             data,

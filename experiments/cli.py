@@ -157,7 +157,7 @@ def _train(arguments: list[str]) -> Main:
         _join(config.distributed)
         card = train.train(config, progress=True)
         if _is_first():
-            print(f"{config.dataset}, {config.defense}: {accuracies.in_words(card)}")
+            print(f"{config.dataset}, {config.defense}: {accuracies.describe(card)}")
             print(f"Weights and card: {config.output}/network.npz, .json")
         return 0
 

@@ -103,13 +103,13 @@ DATASETS: Mapping[str, DatasetDefaults] = {
 }
 
 
-def known(name: str) -> DatasetDefaults:
+def defaults_of(name: str) -> DatasetDefaults:
     """Return the defaults of a data set, or raise a ``ValueError`` that lists all data sets."""
     if name not in DATASETS:
         raise ValueError(f"`dataset` is {name!r}; accepted are {', '.join(DATASETS)}.")
     return DATASETS[name]
 
 
-def fill(given: Any, default: Any) -> Any:
+def or_default(given: Any, default: Any) -> Any:
     """Return the given value, or the default if it is None."""
     return default if given is None else given

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import jaxattr as ja
-from experiments.datasets import fill, known
+from experiments.datasets import defaults_of, or_default
 from experiments.training import objectives, recipes, train
 from experiments.training.recipes import Training
 from experiments.training.train import TrainConfig
@@ -70,15 +70,15 @@ def fill_in(config: Config, preset: str) -> Config:
     Raises:
       ValueError: if the data set is unknown.
     """
-    data = known(config.dataset)
+    data = defaults_of(config.dataset)
     filled = dataclasses.replace(
         config,
-        output=fill(config.output, f"results/{preset}"),
-        model=fill(config.model, recipes.default_model(config.training.preset, config.dataset)),
-        l2=fill(config.l2, data.l2 if config.all_radii else (data.main_l2,)),
-        linf=fill(config.linf, data.linf if config.all_radii else (data.main_linf,)),
-        top_k=fill(config.top_k, data.top_k),
-        top_k_map=fill(config.top_k_map, data.top_k_map),
+        output=or_default(config.output, f"results/{preset}"),
+        model=or_default(config.model, recipes.default_model(config.training.preset, config.dataset)),
+        l2=or_default(config.l2, data.l2 if config.all_radii else (data.main_l2,)),
+        linf=or_default(config.linf, data.linf if config.all_radii else (data.main_linf,)),
+        top_k=or_default(config.top_k, data.top_k),
+        top_k_map=or_default(config.top_k_map, data.top_k_map),
     )
     return spec.with_top_k(filled)
 

@@ -8,8 +8,8 @@ from experiments.audits.config import Config
 from experiments.training.recipes import Training
 
 IG5 = "integrated_gradients(num_steps=5, rule='gauss_legendre')"
-_SEVEN = ("natural", "adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr")
-_OWN = ("semidefinite", "semidefinite_box=semidefinite(within_box=True)")
+_WANG2023_MODELS = ("natural", "adversarial", "ig_norm", "adv_aat", "art", "trades", "trades_igr")
+_SEMIDEFINITE = ("semidefinite", "semidefinite_box=semidefinite(within_box=True)")
 _DEFAULTS = Config.__dataclass_fields__
 
 
@@ -44,10 +44,10 @@ _ON_CPU = Config(
     dataset="mnist",
     source="zoo",
     num_samples=500,
-    defenses=_SEVEN,
+    defenses=_WANG2023_MODELS,
     attributions=(IG5,),
     all_radii=True,
-    bounds=(*_DEFAULTS["bounds"].default, *_OWN),
+    bounds=(*_DEFAULTS["bounds"].default, *_SEMIDEFINITE),
     # Take half of the paper's steps: on MNIST, l2 and l-infinity, that changes mean deviations by 1 % and less.
     attacks=attacks(starts=20, ifia_starts=2, ascent_starts=1, pgd=10, ifia=15),
     rank_samples=20,
@@ -87,7 +87,7 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
         "digits, natural training and the six defenses, 100 samples of integrated gradients: minutes a seed",
         Config(
             num_samples=100,
-            defenses=_SEVEN,
+            defenses=_WANG2023_MODELS,
             attributions=(IG5,),
             linf=(0.01, 0.05),
             attacks=attacks(starts=2, ifia=20),
@@ -107,10 +107,10 @@ PRESETS: Mapping[str, tuple[str, Config]] = {
         Config(
             dataset="mnist",
             num_samples=None,
-            defenses=_SEVEN,
+            defenses=_WANG2023_MODELS,
             attributions=("integrated_gradients",),
             all_radii=True,
-            bounds=(*_DEFAULTS["bounds"].default, *_OWN),
+            bounds=(*_DEFAULTS["bounds"].default, *_SEMIDEFINITE),
             attacks=attacks(starts=20),
             rank_samples=100,
             training=Training(preset="paper"),

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import scipy.stats
 
-from experiments.datasets import known
+from experiments.datasets import defaults_of
 from experiments.papers.paper import Paper
 from jaxattr.audit.columns import Column, Table, norm_in_words, radius
 
@@ -24,7 +24,7 @@ def join_published(paper: Paper, number: str, ours: pl.DataFrame, whole: bool = 
     """
     table, theirs = paper.tables[number], paper.published(number)
     dataset = str(ours["dataset"][0])
-    defaults = known(dataset)
+    defaults = defaults_of(dataset)
     main = {"l2": defaults.main_l2, "linf": defaults.main_linf}
     lines = table.of.select(ours)
     if table.one_radius:

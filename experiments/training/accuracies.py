@@ -31,7 +31,7 @@ def measure(apply_fn: Any, variables: Any, test: Any, options: Training) -> dict
     }
 
 
-def in_words(card: dict[str, Any]) -> str:
+def describe(card: dict[str, Any]) -> str:
     """Describe the accuracies of a card in a sentence."""
     part = "all" if card["full_test_set"] else "the first"
     pgd, untried = card["pgd"], card.get("pgd_untried", 0) + card.get("not_finite", 0)

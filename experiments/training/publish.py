@@ -76,7 +76,7 @@ def publish(
     finally:
         draft.unlink(missing_ok=True)
     write_text(target.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
-    log.info("%s: %s; %s, %d bytes", name, accuracies.in_words(card), dtype, target.stat().st_size)
+    log.info("%s: %s; %s, %d bytes", name, accuracies.describe(card), dtype, target.stat().st_size)
     return target
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from typing import Any, Literal, get_args
 
-from experiments.datasets import known
+from experiments.datasets import defaults_of
 from experiments.training import objectives, published_settings
 from experiments.training.objectives import DEFENSES, Hyperparameters
 
@@ -89,7 +89,7 @@ def recipe(preset: str, dataset: str, defense: str) -> Training:
     Raises:
       ValueError: if one of the three is unknown, or no paper trains on this data set.
     """
-    known(dataset)
+    defaults_of(dataset)
     objectives.parse(defense)
     if preset == "smoke":
         return _smoke(dataset)
@@ -109,7 +109,7 @@ def recipe(preset: str, dataset: str, defense: str) -> Training:
 
 def default_model(preset: str, dataset: str) -> str:
     """Return the network of a preset: that of the paper, but for tests."""
-    model = known(dataset).model
+    model = defaults_of(dataset).model
     return "small_cnn" if preset == "smoke" and model == "resnet18" else model
 
 
@@ -122,7 +122,7 @@ def default_width(preset: str, model: str) -> int | None:
 
 def _base(dataset: str) -> Training:
     """Return the values that all presets share, also of hyperparameters that an objective may ignore."""
-    epsilon = known(dataset).train_epsilon
+    epsilon = defaults_of(dataset).train_epsilon
     return Training(
         epsilon=epsilon,
         strength=1.0,
@@ -199,7 +199,7 @@ def _cpu(dataset: str, defense: str) -> Training:
         path = {"path_steps": 5, "attack_path_steps": 3, "attack_steps": 3 if defense == "art" else 7}
         length = {"steps": None, "epochs": 30, "batch_size": 64}
         chosen |= {**path, **length, "evaluations": 10, "evaluate_samples": None}
-    elif known(dataset).model == "resnet18":
+    elif defaults_of(dataset).model == "resnet18":
         chosen["steps"] = {"natural": 3600, "adversarial": 1600, "trades": 1500}.get(defense, 200)
         if dataset == "oxford_flowers12":
             # These images have sixteen times the pixels: 0.14 seconds an image.

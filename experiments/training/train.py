@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 import jaxattr as ja
-from experiments.datasets import fill, known
+from experiments.datasets import defaults_of, or_default
 from experiments.training import accuracies, objectives, recipes
 from experiments.training.recipes import Training
 from jaxattr.audit import networks
@@ -66,17 +66,17 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """
     preset = config.training.preset
     training = recipes.resolve(config.dataset, config.defense, config.training)
-    model = fill(config.model, recipes.default_model(preset, config.dataset))
+    model = or_default(config.model, recipes.default_model(preset, config.dataset))
     if model not in ja.models.REGISTRY:
         raise ValueError(f"`model` is {model!r}; accepted are {', '.join(sorted(ja.models.REGISTRY))}.")
     if config.width is not None and (model != "resnet18" or config.width < 1):
         raise ValueError(
             f"`width` is a positive number of channels, of resnet18 alone; got {config.width} for {model}."
         )
-    width = fill(config.width, recipes.default_width(preset, model))
+    width = or_default(config.width, recipes.default_width(preset, model))
     objectives.parse(config.defense)
     name = objectives.name_of(config.defense)
-    output = fill(config.output, f"runs/{config.dataset}-{name}-{preset}")
+    output = or_default(config.output, f"runs/{config.dataset}-{name}-{preset}")
     return dataclasses.replace(config, output=output, model=model, width=width, training=training)
 
 
@@ -125,7 +125,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> dict[str, Any]:
     }
     if jax.process_index() == 0:
         networks.write(folder, variables, card)
-    log.info("%s: %s", config.defense, accuracies.in_words(card))
+    log.info("%s: %s", config.defense, accuracies.describe(card))
     return card
 
 
@@ -163,7 +163,7 @@ def _open(folder: Path, config: TrainConfig) -> None:
 
 def network_options(config: TrainConfig, num_classes: int) -> dict[str, Any]:
     """Return the options of a run's network, in JSON's types."""
-    data = known(config.dataset)
+    data = defaults_of(config.dataset)
     options = {"num_classes": num_classes, "beta": config.beta, "mean": data.mean, "std": data.std}
     if config.width is not None:
         options["width"] = config.width
@@ -178,7 +178,7 @@ def _fit(model: Any, config: TrainConfig, data: Any, test: Any, folder: Path, pr
     log.info("%s: training %s for %d steps", config.defense, config.model, steps)
     key = jax.random.key(options.seed)
     apply_fn = ja.models.apply_fn(model)
-    watched = accuracies.first(test, fill(options.evaluate_samples, options.accuracy_samples))
+    watched = accuracies.first(test, or_default(options.evaluate_samples, options.accuracy_samples))
 
     def evaluate(variables):
         found = accuracies.clean_and_attacked(apply_fn, variables, watched, options)
@@ -189,7 +189,7 @@ def _fit(model: Any, config: TrainConfig, data: Any, test: Any, folder: Path, pr
         }
 
     return ja.fit(
-        objectives.build(config.defense, options, known(config.dataset)),
+        objectives.build(config.defense, options, defaults_of(config.dataset)),
         ja.apply_fn.mixed_precision(apply_fn) if options.bfloat16 else apply_fn,
         # All defenses have the same start: only the objective differs.
         ja.models.init(model, jax.random.fold_in(key, 0), data.x.shape[1:]),

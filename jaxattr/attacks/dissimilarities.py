@@ -19,11 +19,11 @@ class Compared(NamedTuple):
     """A dissimilarity to one reference map: two functions of the other map, which grow as it moves away.
 
     Attributes:
-      score: the differentiable function that is climbed.
+      surrogate: the differentiable function that is climbed.
       measure: the function that compares iterates; it need not be differentiable.
     """
 
-    score: Callable[[Array], Array]
+    surrogate: Callable[[Array], Array]
     measure: Callable[[Array], Array]
 
 
@@ -89,7 +89,7 @@ def top_k(k: int, map: Map = "pixel", measure: str = "intersection") -> Dissimil
             return (metrics.kendall_tau if measure == "kendall" else metrics.spearman)(original, values)
 
         return Compared(
-            score=lambda other: -jnp.sum(_as_map(map, other).ravel()[top]),
+            surrogate=lambda other: -jnp.sum(_as_map(map, other).ravel()[top]),
             measure=lambda other: 1 - similarity(_as_map(map, other)),
         )
 
@@ -101,13 +101,13 @@ def mass_center() -> Dissimilarity:
     """Build IFIA's mass-center dissimilarity, the distance that the center of an image's pixel map has moved.
 
     It climbs ``||c(x') - trunc(c(x))||^2``. As in the released code the original center is truncated to whole pixels
-    inside of the score, which keeps the first gradient from being zero; the measure is not truncated.
+    inside of the surrogate, which keeps the first gradient from being zero; the measure is not truncated.
     """
 
     def compare(reference):
         origin = jnp.trunc(metrics.mass_center(reference))
         return Compared(
-            score=lambda other: jnp.sum((metrics.mass_center(other) - origin) ** 2),
+            surrogate=lambda other: jnp.sum((metrics.mass_center(other) - origin) ** 2),
             measure=functools.partial(metrics.mass_center_shift, reference),
         )
 
@@ -147,7 +147,7 @@ def euclidean() -> Dissimilarity:
     def compare(reference):
         # Climb the square: it has the same ascent direction, and a gradient where the norm has a kink.
         return Compared(
-            score=lambda other: jnp.sum((other - reference) ** 2) / 2,
+            surrogate=lambda other: jnp.sum((other - reference) ** 2) / 2,
             measure=functools.partial(metrics.euclidean, reference),
         )
 

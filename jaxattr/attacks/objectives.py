@@ -256,7 +256,7 @@ def deviation(
 ) -> NamedObjective:
     """Build the dissimilarity of the attributions of x and x', which attacks the explanation.
 
-    The gradient of ``score(g(x'))`` is one product with the transposed attribution Jacobian at x', forward over
+    The gradient of ``surrogate(g(x'))`` is one product with the transposed attribution Jacobian at x', forward over
     reverse for attributions with a gradient field, so that memory does not grow with the path points of IG.
 
     Args:
@@ -297,7 +297,7 @@ def deviation(
 
         def value_and_grad(z):
             jacobian = unchecked_jacobian(attribute, logits_fn, z, label, linearize=False)
-            slope = jax.grad(compared.score)(jacobian.value)
+            slope = jax.grad(compared.surrogate)(jacobian.value)
             return compared.measure(jacobian.value), jacobian.rmatvec(slope)
 
         return PointObjective(value, value_and_grad, even=dissimilarity.even, kinks=found)

@@ -307,6 +307,6 @@ def _one_of(index: Array, each: list[ja.attacks.Dissimilarity]) -> ja.attacks.Di
                 chosen = jnp.where(index == i, value, chosen)
             return chosen
 
-        return ja.attacks.Compared(lambda other: select("score", other), lambda other: select("measure", other))
+        return ja.attacks.Compared(lambda other: select("surrogate", other), lambda other: select("measure", other))
 
     return ja.attacks.Dissimilarity(" or ".join(one.name for one in each), compare)

@@ -31,7 +31,7 @@ def top(values, k):
 
 
 def by_hand(name, a, b, k=4):
-    """(score, measure) in NumPy, from the definitions."""
+    """(surrogate, measure) in NumPy, from the definitions."""
     if name == "top_k":
         chosen = top(pixels(a), k)
         return -pixels(b).ravel()[chosen].sum(), 1 - len(set(chosen) & set(top(pixels(b), k))) / k
@@ -70,7 +70,7 @@ def compared_by(name):
     @jax.jit
     def run(first, second):
         compared = MADE[name].compare(first)
-        return compared.score(second), compared.measure(second)
+        return compared.surrogate(second), compared.measure(second)
 
     return lambda *maps: tuple(float(value) for value in run(*(jnp.asarray(each, jnp.float32) for each in maps)))
 
@@ -83,7 +83,7 @@ def test_all_of_them_are_here():
 
 
 @each
-def test_score_and_measure_by_hand(name):
+def test_surrogate_and_measure_by_hand(name):
     assert compared_by(name)(A, B) == pytest.approx(by_hand(name, A, B), rel=1e-5)
 
 
@@ -97,10 +97,10 @@ def test_the_measure_is_smallest_at_the_map_itself(name):
 
 
 @each
-def test_the_gradient_of_the_score_equals_finite_differences(name):
+def test_the_gradient_of_the_surrogate_equals_finite_differences(name):
     with jax.enable_x64(True):
         a, b = jnp.asarray(A), jnp.asarray(B)
-        gradient = jax.jit(lambda a, b: jax.grad(MADE[name].compare(a).score)(b))(a, b)
+        gradient = jax.jit(lambda a, b: jax.grad(MADE[name].compare(a).surrogate)(b))(a, b)
         direction = np.random.default_rng(1).normal(size=B.shape)
         h = 1e-6
         up, down = (by_hand(name, A, B + s * h * direction)[0] for s in (1, -1))
@@ -109,7 +109,7 @@ def test_the_gradient_of_the_score_equals_finite_differences(name):
 
 @each
 def test_the_ascent_direction_through_the_attribution_equals_finite_differences(name):
-    """J^T at x' times the score's gradient, for integrated gradients of a softplus unit."""
+    """J^T at x' times the surrogate's gradient, for integrated gradients of a softplus unit."""
     with jax.enable_x64(True):
         W = np.random.default_rng(2).normal(size=(2, A.size))
         x, z = np.random.default_rng(3).uniform(size=(2, *A.shape))
@@ -147,7 +147,7 @@ def test_rank_measures_are_those_of_the_pixel_maps(measure):
 def test_ties_go_to_the_lower_index():
     """Zeros are everywhere in maps with a zero baseline."""
     compared = ja.attacks.dissimilarities.top_k(2).compare(jnp.array([0.0, 0.0, 1.0, 0.0]))
-    assert float(compared.score(jnp.array([1.0, 2.0, 3.0, 2.0]))) == pytest.approx(-(1 + 3) / 2)
+    assert float(compared.surrogate(jnp.array([1.0, 2.0, 3.0, 2.0]))) == pytest.approx(-(1 + 3) / 2)
 
 
 def test_maps_without_direction_or_center_measure_nan():
@@ -177,4 +177,4 @@ def test_a_target_of_another_shape_or_with_negative_weights():
     with pytest.raises(ValueError, match="must not be negative"):
         ja.attacks.dissimilarities.targeted(-WEIGHTS)
     with pytest.raises(ValueError, match="needs an image"):
-        ja.attacks.dissimilarities.mass_center().compare(jnp.ones(5)).score(jnp.ones(5))
+        ja.attacks.dissimilarities.mass_center().compare(jnp.ones(5)).surrogate(jnp.ones(5))

@@ -10,7 +10,7 @@ import numpy as np
 import jaxattr as ja
 from experiments.audits.config import Config
 from experiments.audits.run import load_data
-from experiments.datasets import known
+from experiments.datasets import defaults_of
 from experiments.papers.run import SAMPLES, read_values
 from experiments.papers.wang2023.tables import IG
 from jaxattr.audit import networks, spec
@@ -133,7 +133,7 @@ def dominance(store: Store) -> dict[str, dict[str, float]]:
 def _main_radius(config: Config) -> float:
     if not config.l2:
         raise ValueError("this figure is of a Euclidean radius: give one with `--l2`.")
-    main = known(config.dataset).main_l2
+    main = defaults_of(config.dataset).main_l2
     return main if main in config.l2 else config.l2[0]
 
 
