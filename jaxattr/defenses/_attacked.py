@@ -132,7 +132,7 @@ def penalized(
         logits, updates = apply_fn(variables, xs, train=True, key=key)
         mean = over_batch(penalty, apply_fn, variables, batch.x, batch.label, adversaries).mean()
         metrics = {accuracy: correct(logits, batch.label), metric: mean}
-        return cross_entropy(logits, batch.label) + strength * mean, {"metrics": metrics, "updates": updates}
+        return mean_cross_entropy(logits, batch.label) + strength * mean, {"metrics": metrics, "updates": updates}
 
     return loss
 
@@ -147,7 +147,7 @@ def over_batch(function: Callable[..., Array], apply_fn: ApplyFn, variables: Var
     return jax.vmap(lambda *sample: function(logits_fn, *sample))(*arrays)
 
 
-def cross_entropy(logits: Array, label: Any) -> Array:
+def mean_cross_entropy(logits: Array, label: Any) -> Array:
     """Return the mean cross-entropy of a batch of logits, precise also where the label is far ahead.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from jaxattr import _checks
 from jaxattr._spec import described
-from jaxattr.defenses._attacked import AttackedObjective, correct, cross_entropy
+from jaxattr.defenses._attacked import AttackedObjective, correct, mean_cross_entropy
 from jaxattr.types import Attack
 
 
@@ -44,6 +44,6 @@ def adversarial(attack: Attack) -> AttackedObjective:
     def loss(apply_fn, variables, batch, adversaries, key):
         logits, updates = apply_fn(variables, adversaries, train=True, key=key)
         metrics = {"adversarial_accuracy": correct(logits, batch.label)}
-        return cross_entropy(logits, batch.label), {"metrics": metrics, "updates": updates}
+        return mean_cross_entropy(logits, batch.label), {"metrics": metrics, "updates": updates}
 
     return AttackedObjective(attack, loss, loss_gradients=1)

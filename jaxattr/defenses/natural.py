@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxattr import _checks
 from jaxattr._spec import described
 from jaxattr.apply_fn import ApplyFn, TrainingObjective
-from jaxattr.defenses._attacked import PlainObjective, check_inputs, correct, cross_entropy
+from jaxattr.defenses._attacked import PlainObjective, check_inputs, correct, mean_cross_entropy
 from jaxattr.labeled import Batch
 
 
@@ -43,7 +43,7 @@ def natural(l1: float = 0.0) -> TrainingObjective:
     def objective(apply_fn: ApplyFn, variables, batch: Batch, key):
         check_inputs(batch.x)
         logits, updates = apply_fn(variables, batch.x, train=True, key=key)
-        loss = cross_entropy(logits, batch.label)
+        loss = mean_cross_entropy(logits, batch.label)
         if l1:
             loss += l1 * sum(jnp.sum(jnp.abs(weights)) for weights in jax.tree.leaves(variables["params"]))
         return loss, {"metrics": {"accuracy": correct(logits, batch.label)}, "updates": updates}

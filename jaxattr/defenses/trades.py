@@ -6,7 +6,7 @@ from jaxattr import _checks, _logits
 from jaxattr._spec import described
 from jaxattr.attacks import kl_divergence, pgd
 from jaxattr.balls import Ball
-from jaxattr.defenses._attacked import AttackedObjective, correct, cross_entropy
+from jaxattr.defenses._attacked import AttackedObjective, correct, mean_cross_entropy
 
 
 @described
@@ -51,7 +51,7 @@ def trades(ball: Ball, beta: float = 6.0, *, num_steps: int = 10, step_size: flo
         clean, updates = apply_fn(variables, batch.x, train=True, key=clean_key)
         moved, later = apply_fn({**variables, **updates}, adversaries, train=True, key=adversarial_key)
         # Compute this first, because it refuses a network of one logit.
-        natural = cross_entropy(clean, batch.label)
+        natural = mean_cross_entropy(clean, batch.label)
         log_p, log_q = (jax.vmap(_logits.log_softmax)(logits) for logits in (clean, moved))
         divergence = jax.vmap(_logits.divergence)(log_p, log_q).mean()
         metrics = {

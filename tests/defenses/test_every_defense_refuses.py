@@ -161,7 +161,7 @@ def test_losses_of_confident_samples_keep_their_gradient(gap):
     logits = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     logits[:, 1] += gap
     label = np.full(4, 1)
-    value, gradient = jax.value_and_grad(_attacked.cross_entropy)(jnp.asarray(logits), label)
+    value, gradient = jax.value_and_grad(_attacked.mean_cross_entropy)(jnp.asarray(logits), label)
     others = np.delete(logits.astype(float), 1, axis=1) - logits[:, 1:2]
     odds = -scipy.special.logsumexp(others, axis=1)
     assert float(value) == pytest.approx(np.logaddexp(0, -odds).mean(), rel=1e-4)
