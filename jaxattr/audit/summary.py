@@ -146,7 +146,6 @@ def _strength(attacks: pl.DataFrame, metrics: Sequence[str] = ()) -> pl.DataFram
         # Points that a bound names take no time of an attack: theirs is the bound's.
         attack_seconds=pl.col("seconds").mean() * pl.len() / (pl.col("method") != WORST_DIRECTION).sum(),
         strongest=deviation.max(),
-        strongest_kept=deviation.filter(pl.col("label_kept")).max(),
         strongest_degrees=pl.col("degrees").max(),
         **{label: mean(label) for label in labels},
         **{f"kept_{label}": mean(label, "label_kept") for label in labels},
@@ -196,13 +195,13 @@ def _violations(attacks: pl.DataFrame, bounds: pl.DataFrame, small_remainder: fl
         excess = pl.col("euclidean") / pl.col(limit) - 1
         outside = excess > ROUNDING
         for prefix, among in (("", pl.lit(True)), ("small_", pl.col("small"))):
-            found[f"{prefix}{name}"] = outside.filter(among).mean()
             found[f"{prefix}{name}_count"] = outside.filter(among).sum()
             found[f"{prefix}{name}_excess"] = excess.filter(among & outside).max()
+        found[name] = outside.mean()
         found[f"paper_{name}"] = outside.filter(pl.col("paper")).mean()
         found[f"{name}_samples"] = pl.col("position").filter(outside).n_unique()
-        found[f"{name}_remainder"] = pl.col("remainder").filter(outside).median()
-        found[f"{name}_within"] = (outside & (excess <= pl.col("remainder"))).sum()
+        if name == "outside":
+            found["outside_remainder"] = pl.col("remainder").filter(outside).median()
+            found["outside_within"] = (outside & (excess <= pl.col("remainder"))).sum()
     found["small_n"] = pl.col("position").filter("small").n_unique()
-    found["small_attacks"] = pl.col("small").sum()
     return joined.group_by(GROUP).agg(**found)
