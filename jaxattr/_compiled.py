@@ -20,11 +20,12 @@ def compiled(function: Callable[..., Any], *static: Any) -> Any:
 
     Args:
       function: of a module, so that it lives for good.
-      static: functions and other hashable objects, in this order its first arguments.
+      static: functions and other objects, in this order its first arguments; those without a hash, such as an instance
+        of a plain dataclass, make a new program on each call.
     """
-    if all(_has_value(one) for one in static):
-        return _of_values(function, *static)
     try:
+        if all(_has_value(one) for one in static):
+            return _of_values(function, *static)
         programs, references = _PROGRAMS, [weakref.ref(one) for one in static]
         for one in static[:-1]:
             programs = programs.setdefault(one, weakref.WeakKeyDictionary())

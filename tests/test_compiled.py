@@ -1,5 +1,6 @@
 """Compiled programs are kept as long as their functions live, and no longer."""
 
+import dataclasses
 import gc
 import weakref
 from typing import NamedTuple
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxattr as ja
 from jaxattr._compiled import compiled
 
 
@@ -78,6 +80,26 @@ class WithoutHash:
         return 2 * x
 
 
+@dataclasses.dataclass
+class PlainDataclass:
+    """Equal by value, and without a hash."""
+
+    by: float = 2.0
+
+    def __call__(self, x):
+        return self.by * x
+
+
+@dataclasses.dataclass(frozen=True)
+class OfAnArray:
+    """Equal by value, with a hash that its field does not have."""
+
+    by: np.ndarray = dataclasses.field(default_factory=lambda: np.full((), 2.0, np.float32))
+
+    def __call__(self, x):
+        return self.by * x
+
+
 class WithoutWeakReferences:
     __slots__ = ()
 
@@ -85,8 +107,25 @@ class WithoutWeakReferences:
         return 2 * x
 
 
-@pytest.mark.parametrize("kind", [WithoutHash, WithoutWeakReferences])
-def test_what_cannot_be_a_weak_key_is_compiled_for_each_call(kind):
+@pytest.mark.parametrize("kind", [WithoutHash, PlainDataclass, OfAnArray, WithoutWeakReferences])
+def test_what_cannot_be_a_key_is_compiled_for_each_call(kind):
     static = kind()
     assert float(compiled(apply, static)(2.0)) == 4
     assert compiled(apply, static) is not compiled(apply, static)
+
+
+def test_a_network_that_is_a_plain_dataclass_is_measured():
+    @dataclasses.dataclass
+    class Network:
+        by: float
+
+        def __call__(self, variables, xs, *, train=False, key=None):
+            del train, key
+            return self.by * xs @ variables["params"], {}
+
+    batch = ja.labeled.Batch(jnp.eye(3), jnp.array([0, 1, 1]))
+    network, variables = Network(1.0), {"params": jnp.eye(3)}
+    assert ja.accuracy.accuracy(network, variables, batch) == pytest.approx(2 / 3)
+    # A program that were kept would not see the change.
+    network.by = -1.0
+    assert ja.accuracy.accuracy(network, variables, batch) < 2 / 3
