@@ -119,7 +119,8 @@ def test_any_callable_pytree_stays_one():
 @pytest.mark.parametrize("name", ["probability", "margin"])
 def test_explaining_agrees_with_wrapping_the_logits(attribution, name):
     with jax.enable_x64(True):
-        attribute, output = ja.attributions.REGISTRY[attribution](), ja.outputs.REGISTRY[name]
+        attribute = ja.build(ja.attributions.REGISTRY, attribution, key=jax.random.key(0))
+        output = ja.outputs.REGISTRY[name]
         logits_fn, x = network(1, (4, 5, 3)), jnp.array([0.1, 0.9, 0.4, 0.3])
         explained = ja.outputs.explaining(attribute, output)
         generic = ja.outputs.explaining(functools.partial(attribute), output)  # any other function
