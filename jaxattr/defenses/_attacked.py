@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.lax import stop_gradient
 
-from jaxattr import _checks, _logits, _values, metrics
+from jaxattr import _checks, _logits, _values
 from jaxattr._cost import gradients_of, total
 from jaxattr.apply_fn import ApplyFn, TrainingObjective, Variables, as_classifier, full_precision
 from jaxattr.balls import Ball
@@ -169,15 +169,9 @@ def check_inputs(xs: Any, ball: Ball | None = None) -> None:
         ball.check_input(xs)
 
 
-def cosine_distance(a: Array, b: Array) -> Array:
-    """Return ``1 - cos(a, b)``; 0, with derivative 0, where a map is zero and has no direction.
+def zero_where_nan(distance: Array) -> Array:
+    """Return a distance, or 0 with derivative 0 where it is NaN, as of a zero map, which has no direction.
 
     One such sample (a black image under integrated gradients) must not end the training of all others.
     """
-    distance = metrics.cosine_distance(a, b)
     return jnp.where(jnp.isnan(distance), 0, distance)
-
-
-def pearson_distance(a: Array, b: Array) -> Array:
-    """Return ``1 - (r + 1) / 2`` with Pearson's correlation r; 0 where a map is constant."""
-    return cosine_distance(a - jnp.mean(a), b - jnp.mean(b)) / 2

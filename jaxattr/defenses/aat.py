@@ -7,7 +7,7 @@ from jaxattr.attacks import Dissimilarity, cross_entropy, deviation, pgd, weight
 from jaxattr.attacks.dissimilarities import pearson
 from jaxattr.attribution import as_attribution
 from jaxattr.balls import Ball
-from jaxattr.defenses._attacked import AttackedObjective, pearson_distance, penalized
+from jaxattr.defenses._attacked import AttackedObjective, penalized, zero_where_nan
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
 from jaxattr.types import AttributionFn
@@ -143,6 +143,7 @@ def adv_aat(
 def _distance(attribute: AttributionFn, kinks: Kinks, method: str):
     def distance(logits_fn, x, label, adversary):
         guard.check(attribute, logits_fn, x, kinks, method=method)
-        return pearson_distance(attribute(logits_fn, x, label), attribute(logits_fn, adversary, label))
+        compared = pearson().compare(attribute(logits_fn, x, label))
+        return zero_where_nan(compared.measure(attribute(logits_fn, adversary, label)))
 
     return distance

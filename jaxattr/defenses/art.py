@@ -12,8 +12,8 @@ from jaxattr._spec import described
 from jaxattr.attacks import NamedObjective, PointObjective, pgd
 from jaxattr.attributions import saliency
 from jaxattr.balls import Ball
-from jaxattr.defenses._attacked import AttackedObjective, cosine_distance, penalized
-from jaxattr.metrics import top_k_indices
+from jaxattr.defenses._attacked import AttackedObjective, penalized, zero_where_nan
+from jaxattr.metrics import cosine_distance, top_k_indices
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
 
@@ -49,7 +49,7 @@ def misalignment(k: int | None = None, mean: Any = 0.0, std: Any = 1.0, *, kinks
         def value(z):
             positive, negative = _pair(logits_fn, z, label, std)
             image = (z - mean) / std
-            return jax.nn.softplus(cosine_distance(image, positive) - cosine_distance(image, negative))
+            return jax.nn.softplus(_distance(image, positive) - _distance(image, negative))
 
         def value_and_grad(z):
             distance, gradient = jax.value_and_grad(value)(z)
@@ -128,8 +128,8 @@ def art(
         images = [(z - mean) / std for z in (x, adversary)]
 
         def soft_margin(image):
-            positive = jnp.maximum(*(cosine_distance(image, own) for own, _ in pairs))
-            negative = jnp.minimum(*(cosine_distance(image, rival) for _, rival in pairs))
+            positive = jnp.maximum(*(_distance(image, own) for own, _ in pairs))
+            negative = jnp.minimum(*(_distance(image, rival) for _, rival in pairs))
             return jax.nn.softplus(positive - negative)
 
         return (soft_margin(images[0]) + soft_margin(images[1])) / 2
@@ -143,3 +143,7 @@ def _pair(logits_fn, x, label, std):
     logits = stop_gradient(logits_fn(x))
     rival = jnp.argmax(jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits))
     return _gradient(logits_fn, x, label) * std, _gradient(logits_fn, x, rival) * std
+
+
+def _distance(image, explanation):
+    return zero_where_nan(cosine_distance(image, explanation))

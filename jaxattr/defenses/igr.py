@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from jaxattr import _checks
+from jaxattr import _checks, metrics
 from jaxattr._cost import gradients_of, times, total
 from jaxattr._spec import described
 from jaxattr.apply_fn import TrainingObjective
 from jaxattr.attribution import as_attribution
-from jaxattr.defenses._attacked import AttackedObjective, cosine_distance, over_batch
+from jaxattr.defenses._attacked import AttackedObjective, over_batch, zero_where_nan
 from jaxattr.programs import guard
 from jaxattr.programs.guard import Kinks
 from jaxattr.types import Attack, AttributionFn
@@ -74,7 +74,8 @@ def igr(
 
     def distance(logits_fn, x, label, adversary):
         guard.check(attribute, logits_fn, x, kinks, method="igr")
-        return cosine_distance(attribute(logits_fn, x, label), attribute(logits_fn, adversary, label))
+        maps = [attribute(logits_fn, z, label) for z in (x, adversary)]
+        return zero_where_nan(metrics.cosine_distance(*maps))
 
     def loss(apply_fn, variables, batch, adversaries, key):
         of_base, aux = attacked_base.loss(apply_fn, variables, batch, adversaries, key)
