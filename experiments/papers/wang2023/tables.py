@@ -8,6 +8,8 @@ from jaxattr.audit.columns import Column
 IG = "integrated_gradients"
 ALL = ("saliency", "input_x_gradient", IG)
 BOTH = ("l2", "linf")
+OF = Needs(ALL, BOTH)
+"""The rows that any of the paper's tables is of, for all models of a run."""
 
 COUNT = Column("n", pl.col("n"), 0)
 VACUOUS = Column("vacuous", pl.col("vacuous"), 1, "%")

@@ -6,11 +6,10 @@ from experiments.papers import report
 from experiments.papers.paper import Needs, Paper
 from experiments.papers.record import Record
 from experiments.papers.wang2023.claims import OF_OTHERS
-from experiments.papers.wang2023.tables import ALL, BOTH, IG
+from experiments.papers.wang2023.tables import BOTH, IG, OF
 from jaxattr.audit.blocks import Block, of_table
 from jaxattr.audit.columns import ATTRIBUTION, BALL, MODEL, Column, tabulate, with_ball
 
-_OF = Needs(ALL, BOTH)
 COLUMNS = (
     Column("outside T_e", pl.format("{} of {}", "outside_count", "attacks")),
     Column("samples", pl.format("{} of {}", "outside_samples", "n")),
@@ -25,7 +24,7 @@ COLUMNS = (
 
 def violations(paper: Paper, record: Record) -> list[Block]:
     """Tabulate the lines of a run that have attacks outside of a bound, below the totals in words."""
-    ours = _OF.select(record.lines)
+    ours = OF.select(record.lines)
     counts = ("attacks", "outside_count", "outside_corrected_count", "outside_within", "attacks_not_finite")
     names = ("attacks", "outside", "corrected", "within")
     totals = [int(ours[name].sum()) for name in counts]
