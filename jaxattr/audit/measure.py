@@ -74,13 +74,15 @@ def bounds_program(label: str, norm: str, epsilons: tuple[float, ...], measures:
             corrected = ja.bounds.corrected(lambda *_: main, attribute, kinks=kinks)(logits_fn, x, label, key)
             step = epsilon * main.direction
             # Take the furthest direction that is allowed on both sides, and both of its ends.
-            two_sided = [bound for bound in bounds.values() if bound.two_sided]
+            # The smallest bound names a point of the others.
+            single = [bound for name, bound in bounds.items() if name != SMALLEST]
+            two_sided = [bound for bound in single if bound.two_sided]
             ends = []
             if two_sided:
                 far = jnp.argmax(jnp.stack([bound.euclidean_attained for bound in two_sided]))
                 best = epsilon * jnp.stack([bound.direction for bound in two_sided])[far]
                 ends = [x + best, x - best]
-            within = [x + epsilon * bound.direction for bound in bounds.values() if not bound.two_sided]
+            within = [x + epsilon * bound.direction for bound in single if not bound.two_sided]
             points = jax.vmap(lambda z: ball.project_input(x, z))(jnp.stack([*ends, *within]))
             return {
                 "bounds": {bound: _bound_row(result) for bound, result in bounds.items()},

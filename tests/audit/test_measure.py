@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import jaxattr as ja
 from jaxattr.audit import measure, spec
@@ -67,8 +66,7 @@ def test_attacks_of_other_steps_and_one_of_a_kind_are_groups_of_their_own():
     assert measure._groups(spec.attacks(attacks)) == [("pgd",), ("ifia",), ("long",), ("far",)]
 
 
-@pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_attacks_on_predictions_and_explanations_are_the_librarys_own(norm):
+def test_attacks_on_predictions_and_explanations_are_the_librarys_own():
     attacks = (f"twice=restarts({IFIA.format('top_k(2)')}, 2)", "restarts(pgd(num_steps=2), 2)")
     labels = attack_labels(changed(attacks=attacks), points=6)
     assert labels == [
@@ -77,12 +75,12 @@ def test_attacks_on_predictions_and_explanations_are_the_librarys_own(norm):
 
     @jax.jit
     def compute():
-        ball, label = ja.balls.BALLS[norm](0.2), jnp.argmax(unsure(X))
+        ball, label = ja.L2(0.2), jnp.argmax(unsure(X))
         on_prediction, on_explanation = jax.random.split(KEY)
         pgd = ja.attacks.restarts(ja.attacks.pgd(ball, num_steps=2), 2)(unsure, X, label, on_prediction)
         ifia = ja.attacks.ifia(ball, SALIENCY, ja.attacks.dissimilarities.top_k(2), num_steps=3)
         starts = [ifia(unsure, X, label, key).x for key in jax.random.split(on_explanation, 2)]
-        return points_of(attacks, unsure, norm)[1], jnp.stack([*starts, *pgd.x])
+        return points_of(attacks, unsure, "l2")[1], jnp.stack([*starts, *pgd.x])
 
     found, expected = compute()
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -116,19 +114,20 @@ def test_main_bounds_come_first_and_their_smallest_one_counts():
     assert bound_labels(some, "l2", 4) == ("singular_value",)
 
 
-def points_of_bounds(bounds, norm, **options):
+def points_of_bounds(*bounds):
     """Return how many points the bounds name, by the shapes alone."""
-    program = bounds_program("saliency", norm, (0.1,), changed(bounds=bounds, **options))
+    program = bounds_program("saliency", "linf", (0.1,), changed(bounds=bounds))
     shapes = jax.eval_shape(lambda: program(sure, X, jnp.asarray(0), KEY))
     return shapes["points"]["perturbed"].shape[1]
 
 
 def test_a_bound_within_the_box_adds_one_end():
-    plain = ("singular_value", "norm_relaxation", "entrywise")
-    assert points_of_bounds(plain, "l2") == points_of_bounds(plain, "linf") == 2
-    within = "box=semidefinite(within_box=True)"
-    assert points_of_bounds((*plain, within), "linf") == 3
-    assert points_of_bounds((within,), "linf") == 1
+    within = ("box=entrywise(within_box=True)", "corner=norm_relaxation(within_box=True)")
+    assert points_of_bounds("entrywise") == points_of_bounds("norm_relaxation", "entrywise") == 2
+    assert points_of_bounds("entrywise", within[0]) == 3
+    assert points_of_bounds("entrywise", *within) == 4
+    # Their smallest one names no other.
+    assert points_of_bounds(*within) == 2
 
 
 def test_bounds_of_one_sample_are_the_librarys_own():

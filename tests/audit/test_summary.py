@@ -113,7 +113,7 @@ def test_metrics_have_the_columns_of_their_labels_and_no_others(rows):
 def test_columns_that_every_run_has_are_reserved():
     taken = reserved()
     assert set(SCHEMA) <= set(taken)
-    assert {"strongest", "bound", "corollary_1", "small_outside"} <= set(taken)
+    assert {"strongest", "bound", "corollary_1", "small_outside_count"} <= set(taken)
     assert not {"pgd", "ifia", "ascent", "kendall", "spearman", "top_k"} & set(taken)
 
 

@@ -70,7 +70,13 @@ def test_losses_and_accuracies_are_logged_on_the_way(run):
 def test_a_second_run_changes_nothing(copy):
     before = contents(copy)
     assert cli.main(command(copy)) == 0
-    assert contents(copy) == before
+    after = contents(copy)
+    # But for where it lies: the run was moved.
+    about = [json.loads(files.pop(copy / "run.json")) for files in (before, after)]
+    assert after == before
+    assert about[1]["config"].pop("output") == str(copy)
+    assert about[0]["config"].pop("output") != str(copy)
+    assert about[0] == about[1]
 
 
 def test_another_configuration_is_refused_and_nothing_overwritten(copy, capsys):
