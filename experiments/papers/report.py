@@ -204,12 +204,10 @@ def _of_table(paper: Paper, number: str, of: Record) -> list[Block]:
 
 
 def _note(paper: Paper, number: str, lines: pl.DataFrame) -> str:
-    printed = any(lines[name].count() for name in lines.columns if name.endswith("_published"))
+    values = [name for name in lines.columns if lines[name].count()]
     absent = ", ".join(paper.model_name(model) for model in lines["model"].unique(maintain_order=True))
-    theorem = lines["theorem_2"] if "theorem_2" in lines.columns else pl.Series([], dtype=pl.Float64)
-    products = not theorem.filter(lines["norm"] == "linf").count() if len(theorem) else True
-    ran = bool(lines["n"].count())
-    return paper.words("note", number=number, printed=printed, ran=ran, models=absent, products=products)
+    printed = any(name.endswith("_published") for name in values)
+    return paper.words("note", number=number, printed=printed, ran="n" in values, models=absent, values=values)
 
 
 def beside_published(paper: Paper, title: str, spec: PaperTable, lines: pl.DataFrame) -> Table:
