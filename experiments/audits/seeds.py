@@ -38,7 +38,7 @@ GOALS = {"bound": -1, "bound_degrees_all": -1, "kendall": 1}
 
 
 def run(config: Config, seeds: int) -> str:
-    """Run ``evaluate`` once per seed and write the tables.
+    """Run ``audit`` once per seed and write the tables.
 
     Args:
       config: resolved; its own seeds are replaced.
