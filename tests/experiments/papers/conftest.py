@@ -1,8 +1,9 @@
 """One small run of a table for all tests of papers, and copies of it to be changed; one page of each paper."""
 
-import functools
+import os
 import shutil
 
+import filelock
 import pytest
 from small_papers import RESULTS, SMALL
 
@@ -11,11 +12,32 @@ from experiments.papers import report
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
+def made_once(tmp_path_factory):
+    """``made_once(name, make)``: a directory that ``make(directory)`` fills, once for all workers of a session."""
+    base = tmp_path_factory.getbasetemp()
+    # Directories of the workers of one session lie beside each other.
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def get(name, make):
+        directory, done = root / "papers" / name, root / "papers" / f"{name}.done"
+        directory.parent.mkdir(exist_ok=True)
+        with filelock.FileLock(root / "papers" / f"{name}.lock"):
+            if not done.exists():
+                make(directory)
+                done.touch()
+        return directory
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def run(made_once):
     """The directory of a run that is finished; it is read, and never changed."""
-    directory = tmp_path_factory.mktemp("papers") / "digits-smoke"
-    assert cli.main(["paper", "wang2023", "table", "4", *SMALL, "--output", str(directory)]) == 0
-    return directory
+
+    def make(directory):
+        assert cli.main(["paper", "wang2023", "table", "4", *SMALL, "--output", str(directory)]) == 0
+
+    return made_once("digits-smoke", make)
 
 
 @pytest.fixture
@@ -24,15 +46,15 @@ def copy(run, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def rendered(tmp_path_factory):
+def rendered(made_once):
     """``rendered(name)``: a copy of a paper's report whose page is rendered again, from records and figures alone."""
 
-    @functools.cache
     def render(name):
-        directory = tmp_path_factory.mktemp("reports") / name
-        for part in ("tables", "figures"):
-            shutil.copytree(RESULTS / name / part, directory / part)
-        report.render(papers.get(name), {}, directory)
-        return directory
+        def make(directory):
+            for part in ("tables", "figures"):
+                shutil.copytree(RESULTS / name / part, directory / part)
+            report.render(papers.get(name), {}, directory)
+
+        return made_once(name, make)
 
     return render
