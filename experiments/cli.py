@@ -1,28 +1,35 @@
 """Parse the command line (a preset, and changes of its fields), and run the command."""
 
-import argparse
-import dataclasses
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
-from experiments import papers
-from experiments.audits.config import Config, resolve
+from experiments._options import (
+    PRESETS_IN_WORDS,
+    Main,
+    add,
+    command_line,
+    describe_presets,
+    is_first,
+    join,
+    not_asked_for,
+    peek,
+    resolved,
+    start_of,
+    with_config,
+)
+from experiments.audits.config import Config
 from experiments.audits.presets import PRESETS
-from experiments.audits.presets import preset as preset_of
+from experiments.papers.commands import paper_commands
 from experiments.training import accuracies, recipes, train
 from experiments.training.recipes import Training
 from experiments.training.train import TrainConfig
 from jaxattr.audit import plugins
 from jaxattr.audit.workers import log_to_stderr
-
-_Kind = TypeVar("_Kind")
-Main = Callable[..., int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,9 +61,9 @@ def parse_audit(arguments: Sequence[str], directory: Callable[[str, str], Path] 
     """
 
     def run(preset: str, config: Config) -> Any:
-        return preset, _resolved(preset, config, directory)
+        return preset, resolved(preset, config, directory)
 
-    return _single(_with_config(run, arguments, "cpu" if directory else "demo"), arguments)
+    return _single(with_config(run, arguments, "cpu" if directory else "demo"), arguments)
 
 
 def parse_train(arguments: Sequence[str]) -> TrainConfig:
@@ -70,59 +77,22 @@ def _app(arguments: list[str]) -> SubcommandApp:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     for name, (make, words) in _COMMANDS.items():
         asked = name == command
-        function = make(rest) if asked else _not_asked_for
+        function = make(rest) if asked else not_asked_for
         if asked and not isinstance(function, SubcommandApp):
             function.__doc__ = f"{words[0].upper()}{words[1:]}.\n\n{function.__doc__ or ''}"
-        _add(app, function, name=name, help=None if asked and not isinstance(function, SubcommandApp) else words)
+        add(app, function, name=name, help=None if asked and not isinstance(function, SubcommandApp) else words)
     return app
-
-
-def _add(app: SubcommandApp, function: Any, name: str = "", help: str | None = None) -> None:
-    """Add a command, or a group of them, to a group."""
-    app.command(function, name=name or function.__name__, help=help)
-
-
-def _not_asked_for() -> int:
-    return 0
 
 
 def _single(function: Callable[..., Any], arguments: Sequence[str]) -> Any:
     app = SubcommandApp()
-    _add(app, function, name="command")
-    _add(app, _not_asked_for, name="other")
+    add(app, function, name="command")
+    add(app, not_asked_for, name="other")
     return app.cli(args=["command", *arguments])
 
 
-def _peek(arguments: Sequence[str], option: str) -> str | None:
-    """Return an option on which the defaults of the others depend, before these are parsed."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(option)
-    return getattr(parser.parse_known_args(arguments)[0], option.lstrip("-"))
-
-
-def _start(arguments: Sequence[str], default: str) -> Config:
-    """Return the configuration of the preset that the command line names, for its data set."""
-    given = _peek(arguments, "--preset")
-    name = given if given is not None and given in PRESETS else default
-    return preset_of(name, _peek(arguments, "--dataset"))
-
-
-def _with_config(function: Callable[[str, Config], Any], arguments: Sequence[str], default: str) -> Callable[..., Any]:
-    """Build a command with all options of an audit, whose defaults are those of the preset for the data set."""
-    start = _start(arguments, default)
-
-    def command(
-        config: Annotated[Config, arg(name="")] = start,
-        preset: Literal[tuple(PRESETS)] = default,  # pyright: ignore[reportInvalidTypeForm]
-    ) -> Any:
-        return function(preset, config)
-
-    command.__doc__ = _about(PRESETS_IN_WORDS, "Name of the settings to start from; every other option changes one.")
-    return command
-
-
 def _training(arguments: Sequence[str], function: Callable[[TrainConfig], Any]) -> Callable[..., Any]:
-    given = _peek(arguments, "--preset")
+    given = peek(arguments, "--preset")
     name = given if given in recipes.PRESETS else "cpu"
     start = TrainConfig(training=Training(preset=name))  # pyright: ignore[reportArgumentType]
 
@@ -133,30 +103,17 @@ def _training(arguments: Sequence[str], function: Callable[[TrainConfig], Any]) 
         del preset  # it has chosen the defaults
         return function(train.resolve(config))
 
-    command.__doc__ = _about(recipes.PRESETS, "Name of the recipe to start from; every other option changes one.")
+    command.__doc__ = describe_presets(
+        recipes.PRESETS, "Name of the recipe to start from; every other option changes one."
+    )
     return command
-
-
-PRESETS_IN_WORDS = {name: words for name, (words, _) in PRESETS.items()}
-
-
-def _about(presets: Mapping[str, str], words: str) -> str:
-    listed = "\n".join(f"  --preset {name}: {said}" for name, said in presets.items())
-    about = "Start from a preset, and change any of its fields."
-    return f"{about}\n\n{listed}\n\nArgs:\n  config: Options.\n  preset: {words}\n"
-
-
-def _resolved(preset: str, config: Config, directory: Callable[[str, str], Path] | None = None) -> Config:
-    if directory is not None and config.output is None:
-        config = dataclasses.replace(config, output=str(directory(config.dataset, preset)))
-    return resolve(config, preset)
 
 
 def _train(arguments: list[str]) -> Main:
     def run(config: TrainConfig) -> int:
-        _join(config.distributed)
+        join(config.distributed)
         card = train.train(config, progress=True)
-        if _is_first():
+        if is_first():
             print(f"{config.dataset}, {config.defense}: {accuracies.describe(card)}")
             print(f"Weights and card: {config.output}/network.npz, .json")
         return 0
@@ -168,27 +125,27 @@ def _audit(arguments: list[str]) -> Main:
     def run(preset: str, config: Config) -> int:
         from experiments.audits.run import audit
 
-        config = _resolved(preset, config)
-        _join(config.distributed)
-        store = audit(config, command=_shown("audit", arguments))
-        if _is_first():
+        config = resolved(preset, config)
+        join(config.distributed)
+        store = audit(config, command=command_line("audit", arguments))
+        if is_first():
             print(_page(store))
         return 0
 
-    return _with_config(run, arguments, "demo")
+    return with_config(run, arguments, "demo")
 
 
 def _seeds(arguments: list[str]) -> Main:
     def run(preset: str, config: Config, seeds: int) -> int:
         from experiments.audits import seeds as repeat
 
-        config = _resolved(preset, config)
-        _join(config.distributed)
+        config = resolved(preset, config)
+        join(config.distributed)
         print(repeat.run(config, seeds))
         print(f"Table: {config.output}/table.md\nAll numbers: {config.output}/seeds.csv")
         return 0
 
-    start = _start(arguments, "demo")
+    start = start_of(arguments, "demo")
 
     def command(
         config: Annotated[Config, arg(name="")] = start,
@@ -197,94 +154,7 @@ def _seeds(arguments: list[str]) -> Main:
     ) -> int:
         return run(preset, config, seeds)
 
-    command.__doc__ = _about(PRESETS_IN_WORDS, "Name of the settings to start from.") + "  seeds: Number of seeds.\n"
-    return command
-
-
-def _paper(arguments: list[str]) -> SubcommandApp:
-    """Build the commands of all papers; only those of the paper that is asked for have their tables."""
-    app = SubcommandApp()
-    name = arguments[0] if arguments else ""
-    for known in papers.PAPERS:
-        _add(app, _of_paper(known, arguments[1:]) if known == name else _two(), name=known, help=_cite(known, name))
-    # A union needs two members.
-    if len(papers.PAPERS) == 1:
-        _add(app, _list_papers, name="list", help="list the papers")
-    return app
-
-
-def _list_papers() -> int:
-    print("\n".join(f"{name}: {papers.get(name).cite}" for name in papers.PAPERS))
-    return 0
-
-
-def _two() -> SubcommandApp:
-    app = SubcommandApp()
-    for name in ("table", "figure", "report"):
-        _add(app, _not_asked_for, name=name)
-    return app
-
-
-def _cite(known: str, asked: str) -> str:
-    return papers.get(known).cite if known == asked else f"tables, figures and report of {known}"
-
-
-def _of_paper(name: str, arguments: list[str]) -> SubcommandApp:
-    paper = papers.get(name)
-    app = SubcommandApp()
-    rest = arguments[1:]
-    for kind, known in (("table", paper.tables), ("figure", paper.figures)):
-        words = f"compute what a {kind} of {paper.cite} needs, and show it beside the paper's: {', '.join(known)}"
-        if arguments[:1] == [kind] and known:
-            piece = _piece(paper, kind, tuple(known), rest)
-            piece.__doc__ = f"{words[0].upper()}{words[1:]}.\n\n{piece.__doc__}"
-            _add(app, piece, name=kind)
-        else:
-            _add(app, _not_asked_for, name=kind, help=words)
-
-    def report(runs: Path = paper.runs, output: Path = paper.results, skip_damaged: bool = False) -> int:
-        """Write the page of the paper from everything that has results.
-
-        Args:
-          runs: directory of the runs
-          output: directory of the report
-          skip_damaged: leave out files of rows that cannot be read
-        """
-        from experiments.papers import report, run
-
-        report.render(paper, run.stores(paper, runs, skip_damaged), output)
-        print(f"Page: {output / 'index.html'}\nMarkdown: {output / 'report.md'}")
-        return 0
-
-    _add(app, report, "report", f"write the page of {paper.cite} from everything that has results")
-    return app
-
-
-def _piece(paper: Any, kind: str, names: tuple[str, ...], arguments: list[str]) -> Main:
-    """Build the command of one kind of a paper's results."""
-
-    def directory(dataset: str, preset: str) -> Path:
-        return paper.runs / f"{dataset}-{preset}"
-
-    start = _start(arguments, "cpu")
-
-    def command(
-        name: Positional[Literal[names]],  # pyright: ignore[reportInvalidTypeForm]
-        config: Annotated[Config, arg(name="")] = start,
-        preset: Literal[tuple(PRESETS)] = "cpu",  # pyright: ignore[reportInvalidTypeForm]
-    ) -> int:
-        from experiments.papers import report, run
-
-        config = _resolved(preset, config, directory)
-        _join(config.distributed)
-        store = run.compute(paper, kind, name, config, _shown("paper", [paper.name, kind, *arguments]))
-        if _is_first():
-            shown = report.table if kind == "table" else report.figure
-            print(shown(paper, name, store))
-            print(f"Rows: {store.directory} (preset {preset}). All: python -m experiments paper {paper.name} report")
-        return 0
-
-    command.__doc__ = _about(PRESETS_IN_WORDS, "Name of the settings to start from.") + f"  name: Name of the {kind}.\n"
+    command.__doc__ = describe_presets(PRESETS_IN_WORDS, "  seeds: Number of seeds.\n")
     return command
 
 
@@ -386,7 +256,7 @@ _COMMANDS: Mapping[str, tuple[Callable[[list[str]], Any], str]] = {
     "train": (_train, "train a network with a defense; write checkpoints, weights and a card"),
     "audit": (_audit, "train or take networks, bound and attack their explanations; write rows, tables and a page"),
     "seeds": (_seeds, "audit with several seeds; write means and standard errors"),
-    "paper": (_paper, "compute a table or figure of a paper and show it beside the paper's, or write its page"),
+    "paper": (paper_commands, "compute a table or figure of a paper and show it beside the paper's, or write its page"),
     "report": (_report, "write tables and page of a run again"),
     "publish": (_publish, "add the network of a finished training to the zoo"),
     "pack-data": (_pack_data, "pack prepared data sets into one file each, for machines without TFDS"),
@@ -399,21 +269,3 @@ def _page(store: Any) -> str:
     from jaxattr.audit.page import render
 
     return render(store, tuple(DEFENSES))
-
-
-def _join(distributed: bool) -> None:
-    """Join the other processes of a distributed run before the first array is made."""
-    import jax
-
-    if distributed:
-        jax.distributed.initialize()
-
-
-def _is_first() -> bool:
-    import jax
-
-    return jax.process_index() == 0
-
-
-def _shown(command: str, arguments: Sequence[str]) -> str:
-    return shlex.join(["python", "-m", "experiments", command, *arguments])
