@@ -38,13 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_stderr()
     # Import slow modules after help and usage errors, which need none of them.
     from jaxattr.audit.run_directory import StoreError
+    from jaxattr.parallel import GaveUp
 
     try:
         plugins.load()
         app = _app(arguments)
         return app.cli(prog="python -m experiments", description="Scripted experiments.", args=arguments)
     # The ImportError of an optional package says how to install it.
-    except (StoreError, ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
+    except (StoreError, GaveUp, ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:

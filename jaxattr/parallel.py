@@ -115,6 +115,10 @@ def to_host(leaf: Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
 
+class GaveUp(RuntimeError):
+    """Raised on the other processes where process 0 raised an error of its own."""
+
+
 def on_first(function: Callable[[], int]) -> int:
     """Run a function on process 0 alone, and return its result on all processes.
 
@@ -123,7 +127,7 @@ def on_first(function: Callable[[], int]) -> int:
 
     Raises:
       Exception: that of the function, on process 0.
-      RuntimeError: on the others, so that none waits for a process that gave up.
+      GaveUp: on the others, so that none waits for a process that gave up.
 
     Example:
       >>> on_first(lambda: 3)
@@ -140,5 +144,5 @@ def on_first(function: Callable[[], int]) -> int:
     if error is not None:
         raise error
     if value < 0:
-        raise RuntimeError("process 0 gave up; its message says why.")
+        raise GaveUp("process 0 gave up; its message says why.")
     return value

@@ -10,9 +10,21 @@ from experiments.audits.config import Config
 from jaxattr.audit import page, spec
 from jaxattr.audit.store import Store
 
-# One attribution, 16 digits in two batches of as many as there are simulated devices, one process to interfere with;
-# and the network that is quickest to compile.
-ARGUMENTS = ["--preset", "smoke", "--model", "mlp", "--num-samples", "16", "--batch-size", "8", "--workers", "1"]
+# One attribution under one norm, 16 digits in two batches of as many as there are simulated devices, one process to
+# interfere with, and the network that is quickest to compile.
+ARGUMENTS = [
+    "--preset",
+    "smoke",
+    "--model",
+    "mlp",
+    "--num-samples",
+    "16",
+    "--batch-size",
+    "8",
+    "--workers",
+    "1",
+    "--linf",
+]
 
 
 def command(directory, *more):
@@ -41,20 +53,20 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(page, "_figures", lambda *_: {"bound-against-attack": b"", "gaps": b""})
 
 
-def test_the_rows_are_of_all_models_and_norms(run):
+def test_the_rows_are_of_all_models(run):
     rows = Store(run, Config).rows()
     cells = rows.select("model", "attribution", "norm").unique().sort("model", "norm").rows()
-    assert cells == [(model, "saliency", norm) for model in ("adversarial", "natural") for norm in ("l2", "linf")]
+    assert cells == [(model, "saliency", "l2") for model in ("adversarial", "natural")]
     assert rows["weights"].n_unique() == 2
 
 
 def test_the_page_and_the_table_of_a_run(run):
     lines = [line for line in (run / "table.md").read_text().splitlines() if line.startswith(("| nat", "| adv"))]
-    # Accuracies, in the order of the defenses, and five tables of (models) x (norms) lines.
-    assert len(lines) == 2 + 5 * 4
+    # Accuracies, in the order of the defenses, and five tables of a line for each.
+    assert len(lines) == 2 + 5 * 2
     assert lines[0].startswith("| natural |")
     text = (run / "index.html").read_text()
-    assert text.count("data:image/png;base64,") == 2 + 4
+    assert text.count("data:image/png;base64,") == 2 + 2
     assert "python -m experiments audit" in text
     assert "--num-samples 16" in text
     assert "training.adversarial.preset" in text
@@ -88,18 +100,16 @@ def test_rows_of_two_configurations_are_never_mixed(copy, capsys):
 
 def test_a_metric_that_comes_later_is_beside_those_that_are_there(copy, undrawn, capsys):
     metrics = [*spec.Measures().metrics, "similarity=cosine_similarity"]
-    shutil.rmtree(copy / "rows" / "model=natural" / "attribution=saliency" / "norm=linf")
+    shutil.rmtree(copy / "rows" / "model=natural" / "attribution=saliency" / "norm=l2")
     assert cli.main(command(copy, "--metrics", *metrics)) == 0
     rows = Store(copy, Config).rows().filter(pl.col("kind") == "attack")
-    counts = rows.group_by("model", "norm").agg(pl.col("similarity").null_count() / pl.len())
-    assert sorted(counts.rows()) == [
-        ("adversarial", "l2", 1.0), ("adversarial", "linf", 1.0), ("natural", "l2", 1.0), ("natural", "linf", 0.0),
-    ]  # fmt: skip
+    counts = rows.group_by("model").agg(pl.col("similarity").null_count() / pl.len())
+    assert sorted(counts.rows()) == [("adversarial", 1.0), ("natural", 0.0)]
     assert "similarity" in capsys.readouterr().out
 
 
 def test_a_damaged_part_is_named_and_left_out_when_told(copy, capsys, undrawn):
-    part = copy / "rows" / "model=natural" / "attribution=saliency" / "norm=linf" / "000008-000016.parquet"
+    part = copy / "rows" / "model=natural" / "attribution=saliency" / "norm=l2" / "000008-000016.parquet"
     part.write_bytes(b"not Parquet")
     for again in (command(copy), ["report", str(copy)]):
         assert cli.main(again) == 2
