@@ -33,7 +33,11 @@ from jaxattr.audit.workers import log_to_stderr
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, 1 for a training that failed, 2 for wrong usage and files in the way."""
+    """Run a command; the exit status is 0, 1 for a training that failed, 2 for wrong usage and files in the way.
+
+    Raises:
+      SystemExit: with that status, for help and for usage errors.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     log_to_stderr()
     # Import slow modules after help and usage errors, which need none of them.
