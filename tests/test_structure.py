@@ -86,6 +86,7 @@ ACROSS_MODULES = {
     "test_scale.py": "every method: what should not depend on the scale of the network",
     "test_callable_pytrees.py": "every method: arrays of a network are arguments of compiled programs",
     "test_memory.py": "peaks of memory at the sizes of real networks",
+    "test_contributing.py": "the recipes of CONTRIBUTING.md",
     "test_docs.py": "the examples of the pages in docs/",
     "test_import.py": "what `import jaxattr` brings along",
     "test_structure.py": "this file",
