@@ -43,6 +43,7 @@ def compute(paper: Paper, kind: str, name: str, config: Config, command: str | N
         raise ValueError(f"the {kind} is {name!r}; {paper.cite} has {', '.join(known) or 'none'} here.")
     needs = known[name].of
     if kind == "figure" and paper.figures[name].compute is not None:
+        config = spec.with_attributions(config, needs.attributions)
         store = audit(config, [], command)
         compute_values(paper, name, store, config)
         return store
