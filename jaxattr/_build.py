@@ -374,5 +374,6 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1)
+    # `steps` is short for `num_steps`, although more letters of `step_size` agree.
+    near = [one for one in known if name in one] or difflib.get_close_matches(name, list(known), 1)
     return f" (did you mean `{near[0]}`?)" if near else ""
