@@ -70,7 +70,8 @@ wheel: $(VENV)/.test
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/wheel/site build/wheel/*.whl
-	test -f build/wheel/site/jaxattr/py.typed
+	for file in py.typed audit/page.html.j2 audit/words.md.j2 audit/style.css; do \
+		test -f build/wheel/site/jaxattr/$$file || { echo "the wheel lacks jaxattr/$$file" >&2; exit 1; }; done
 	cd build/wheel && PYTHONSAFEPATH=1 PYTHONPATH=site $(abspath $(BIN))/python -c \
 		"import jaxattr as ja; assert 'site' in ja.__file__, ja.__file__; ja.fit, ja.models, ja.data, ja.defenses, ja.checkpoints; [ja.zoo.load(name) for name in ja.zoo.names()] or exit('no weights')"
 

@@ -44,6 +44,8 @@ def correct(logits_fn, count):
     data = ja.data.load("digits", "test")
     kept = np.flatnonzero(np.asarray(jnp.argmax(jax.vmap(logits_fn)(jnp.asarray(data.x)), axis=1)) == data.label)
     kept = kept[: min(count, len(kept)) // BATCH * BATCH]
+    if not len(kept):
+        raise SystemExit(f"batches have {BATCH} samples, and fewer are correct or asked for: take more `--samples`.")
     return jnp.asarray(data.x[kept]), jnp.asarray(data.label[kept])
 
 

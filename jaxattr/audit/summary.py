@@ -65,6 +65,11 @@ def per_sample(rows: pl.DataFrame) -> pl.DataFrame:
     return bounds.join(_strength(rows.filter(pl.col("kind") == "attack")), on=_SAMPLE)
 
 
+# Bounds that have columns of their own; of others the mean is in a column of their label and this suffix.
+_KNOWN = ("singular_value", "norm_relaxation", "entrywise", "smallest", "semidefinite", "semidefinite_box")
+BOUND_OF = "_bound"
+
+
 def _of_bounds(bounds: pl.DataFrame) -> pl.DataFrame:
     vacuous = pl.col("vacuous")
     corrected_vacuous = pl.col("corrected_vacuous")
@@ -116,6 +121,11 @@ def _of_each_bound(rows: pl.DataFrame) -> pl.DataFrame:
         semidefinite=mean("semidefinite"),
         semidefinite_box=mean("semidefinite_box"),
         theorem_2_active=(pl.col("active").filter(pl.col("method") == "smallest") == "entrywise").mean(),
+        **{
+            f"{label}{BOUND_OF}": mean(label)
+            for label in bounds["method"].unique(maintain_order=True)
+            if label not in _KNOWN
+        },
     )
     return means.join(corners, on=GROUP)
 

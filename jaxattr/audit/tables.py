@@ -6,6 +6,7 @@ import polars as pl
 
 from jaxattr.audit.blocks import words
 from jaxattr.audit.columns import ATTRIBUTION, BALL, MODEL, Column, Table, tabulate, with_ball
+from jaxattr.audit.summary import BOUND_OF
 
 KEYS = (MODEL, BALL, ATTRIBUTION)
 _TITLES = {
@@ -88,6 +89,9 @@ def tables(
             Column("label kept", _COL(f"kept_{label}"), 1, "%"),
         )
     ]
+    of_bounds = [
+        Column(title(name.removesuffix(BOUND_OF)), _COL(name)) for name in summary.columns if name.endswith(BOUND_OF)
+    ]
     known = words()
     return [
         tabulate(
@@ -96,7 +100,7 @@ def tables(
         tabulate("Angles and ranks", lines, KEYS, (*ANGLES, *of_metrics), known.angles()),
         tabulate("Attacks outside of the bounds", lines, KEYS, OUTSIDE, known.outside(f"{100 * small_remainder:.3g}")),
         tabulate("Each attack", lines, KEYS, of_attacks, known.attacks()),
-        tabulate("Behind the bounds", lines, KEYS, BEHIND, known.behind()),
+        tabulate("Behind the bounds", lines, KEYS, (*BEHIND, *of_bounds), known.behind()),
     ]
 
 

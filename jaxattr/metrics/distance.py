@@ -1,5 +1,6 @@
 """Compute distances and angles between two attributions, as vectors of signed features."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -9,9 +10,23 @@ from jaxattr.metrics import _check
 
 def _units(a: Array, b: Array) -> tuple[Array, Array, Array]:
     """Divide both maps by their norms, and return whether both have a direction that survived rounding."""
+    resolved = _check.resolved(a) & _check.resolved(b)
+    a, b = _near_one(a), _near_one(b)
     norm_a, norm_b = norm(a), norm(b)
-    defined = (norm_a != 0) & (norm_b != 0) & _check.resolved(a) & _check.resolved(b)
+    defined = (norm_a != 0) & (norm_b != 0) & resolved
     return a / jnp.where(norm_a == 0, 1, norm_a), b / jnp.where(norm_b == 0, 1, norm_b), defined
+
+
+def _near_one(a: Array) -> Array:
+    """Scale a map by a power of two that brings its largest entry near 1.
+
+    Directions are the same to the last bit. Their derivative divides by the square of the norm, which float32 flushes
+    to zero below 1e-19, where the maps of saturated networks are.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(a)))
+    usable = (largest > 0) & jnp.isfinite(largest)
+    _, exponent = jnp.frexp(jnp.where(usable, largest, 1))
+    return a / jnp.ldexp(jnp.ones((), a.dtype), exponent - 1)
 
 
 def euclidean(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]:

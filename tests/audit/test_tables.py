@@ -60,3 +60,12 @@ def test_labels_of_ones_own_are_titles():
     rows = four_samples.rows().with_columns(pl.col("method").replace({"ifia": "my_attack"}))
     table = tables(summarize(rows, METRICS), ("pgd", "my_attack"), METRICS)[3]
     assert line(table)["my attack"] == "0.675"
+
+
+def test_a_bound_of_ones_own_has_a_column():
+    rows = four_samples.rows()
+    own = rows.filter(kind="bound").with_columns(
+        method=pl.lit("my_bound"), main=pl.lit(False), euclidean=pl.lit(7.25, pl.Float32)
+    )
+    table = tables(summarize(pl.concat([rows, own]), METRICS), ATTACKS, METRICS)[4]
+    assert line(table)["my bound"] == "7.25"

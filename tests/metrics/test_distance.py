@@ -91,3 +91,13 @@ def test_euclidean_passes_on_what_is_not_finite():
     a, _ = pair(5)
     assert jnp.isnan(euclidean(a, a.at[0, 0, 0].set(jnp.nan)))
     assert euclidean(a, a.at[0, 0, 0].set(jnp.inf)) == jnp.inf
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1.0, 1e15])
+def test_the_gradient_of_an_angle_falls_as_the_map_grows_however_small_it_is(size):
+    """The cosine distance does not change with the size of a map, so that its gradient is that at size 1 over it."""
+    a, b = jnp.array([1.0, 2.0, 3.0]), jnp.array([3.0, 1.0, -2.0])
+    gradient = jax.grad(metrics.cosine_distance)(a * size, b)
+    cosine = float(a @ b) / (14**0.5 * 14**0.5)
+    expected = -(np.asarray(b) / 14 - cosine * np.asarray(a) / 14)
+    np.testing.assert_allclose(np.asarray(gradient) * size, expected, rtol=1e-5)
