@@ -215,9 +215,7 @@ def test_rows_of_the_baseline_cost_no_product(name, chunk):
         jax.debug.callback(lambda _: counted.append(1), tangents[0][0])
         return jax.jvp(lambda x: field(network(0, (6, 8, 3)), x, 1), primals, tangents)
 
-    attribute = ja.Attribution(
-        name, field=lambda _, x, __: watched(x), baseline=STRUCTURED[name].baseline
-    )
+    attribute = ja.Attribution(name, field=lambda _, x, __: watched(x), baseline=STRUCTURED[name].baseline)
 
     @jax.jit
     def dense(logits_fn, x):
