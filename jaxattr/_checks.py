@@ -32,11 +32,15 @@ def positive_int(name: str, value: Any) -> int:
     return int(value)
 
 
-def positive(name: str, value: Any) -> Any:
-    """Return ``value`` if it is a finite number above zero, or not known yet."""
-    if is_concrete(value) and not (np.ndim(value) == 0 and 0 < float(value) < math.inf):
-        raise ValueError(f"`{name}` must be a finite number above 0, got {value!r}.")
+def positive(name: str, value: Any, hint: str = "") -> Any:
+    """Return ``value`` if it is a finite number above zero, or not known yet; ``hint`` says what to do."""
+    if is_concrete(value) and not (_is_number(value) and 0 < float(value) < math.inf):
+        raise ValueError(f"`{name}` must be a finite number above 0, got {value!r}{hint and f': {hint}'}.")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return np.ndim(value) == 0 and np.issubdtype(np.asarray(value).dtype, np.number)
 
 
 def non_negative(name: str, value: Any) -> Any:

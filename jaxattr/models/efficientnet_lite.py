@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxattr import _activations
+from jaxattr import _activations, _checks
 from jaxattr.models.adapters import init
 from jaxattr.models.convolutions import convolution, depthwise_convolution
 from jaxattr.models.layers import (
     Classifier,
     activation,
-    check_positive,
     normalize,
 )
 from jaxattr.models.torch_weights import read_state_dict
@@ -63,7 +62,7 @@ def capped(beta: float | None, cap: float | None) -> Callable[[Float[Array, "*sh
     plain = activation(beta)
     if cap is None:
         return plain
-    check_positive("cap", cap, hint="use cap=None for activations without a largest value")
+    _checks.positive("cap", cap, hint="use cap=None for activations without a largest value")
     if beta is None:
         return lambda z: jnp.clip(z, 0, cap)
 

@@ -6,9 +6,7 @@ other half is pooling, since a max-pooling makes the gradient jump wherever two 
 tie (on MNIST: at almost every black pixel).
 """
 
-import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
 
 import flax.linen as nn
@@ -17,7 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxattr import _activations, _windows
+from jaxattr import _activations, _checks, _windows
 from jaxattr.models.pooling import window_mean
 
 Pooling: TypeAlias = Literal["average", "stride", "logsumexp", "max"]
@@ -47,7 +45,7 @@ def softplus(beta: float = 1.0) -> Callable[[Float[Array, "*shape"]], Float[Arra
       >>> softplus(beta=2.0)(jnp.array([0.0, 100.0])).tolist()  # log(2) / 2, then the identity
       [0.3465735912322998, 100.0]
     """
-    check_positive("beta", beta, hint="use beta=None in a model for ReLU")
+    _checks.positive("beta", beta, hint="use beta=None in a model for ReLU")
 
     def activation(z):
         return _activations.softplus(beta * z) / beta
@@ -85,7 +83,7 @@ def normalize(
       [-2.0, 2.0]
     """
     for value in std if isinstance(std, Sequence) else (std,):
-        check_positive("std", value, hint="use one positive number, or one per channel")
+        _checks.positive("std", value, hint="use one positive number, or one per channel")
 
     def layer(x):
         return (x - jnp.asarray(mean, x.dtype)) / jnp.asarray(std, x.dtype)
@@ -168,7 +166,7 @@ def check_pooling(kind: str, temperature: float = 0.1) -> None:
     """Raise ``ValueError`` unless ``kind`` and ``temperature`` are accepted by :func:`pool`."""
     if kind not in POOLINGS:
         raise ValueError(f"`pooling` is {kind!r}; accepted are {', '.join(map(repr, POOLINGS))}.")
-    check_positive("temperature", temperature, hint="it divides the values of a window")
+    _checks.positive("temperature", temperature, hint="it divides the values of a window")
 
 
 class Classifier(nn.Module):
@@ -207,9 +205,3 @@ class Classifier(nn.Module):
                 f"{type(self).__name__} takes a batch of images (n, height, width, channels) of at "
                 f"least {smallest}x{smallest} pixels, got shape {x.shape}."
             )
-
-
-def check_positive(name: str, value: Any, hint: str) -> None:
-    """Raise ``ValueError`` unless ``value`` is a positive, finite number."""
-    if not (isinstance(value, Real) and 0 < float(value) < math.inf):
-        raise ValueError(f"`{name}` is {value!r}; give a positive, finite number ({hint}).")

@@ -1,7 +1,6 @@
 """Build the smooth twin of a function: the same program, with smooth operations in the place of those with kinks."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -13,7 +12,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 from jax.tree_util import Partial
 
-from jaxattr import networks
+from jaxattr import _checks, networks
 from jaxattr._logits import predicted
 from jaxattr.programs import interpreter, kinks
 from jaxattr.programs._stand_ins import Smoother
@@ -108,7 +107,7 @@ def smooth(
     else:
         if samples is not None:
             raise ValueError(f'`samples` are for beta="match", but beta is {beta!r}; leave one of them out.')
-        twin = _twin(fn, _check_beta(beta), pooling)
+        twin = _twin(fn, float(_checks.positive("beta", beta, 'give one, or "match" with `samples`')), pooling)
     if x is not None:
         jax.eval_shape(twin, x)
     return twin
@@ -170,7 +169,7 @@ def smooth_match(
     """
     if not isinstance(agreement, Real) or not 0 < agreement <= 1:
         raise ValueError(f"`agreement` is {agreement!r}; give a share in (0, 1], such as 0.98.")
-    grid = sorted({_check_beta(beta) for beta in betas})
+    grid = sorted({float(_checks.positive("beta", beta, 'give one, or "match" with `samples`')) for beta in betas})
     leaves = jax.tree.leaves(samples)
     if not grid or not leaves or not all(np.ndim(leaf) and len(leaf) for leaf in leaves):
         raise ValueError(
@@ -300,12 +299,6 @@ def _split(tree: Any, numbers: tuple[type, ...] = ()) -> tuple[list[Any], Callab
         return jax.tree.unflatten(structure, filled)
 
     return [leaves[i] for i in places], again
-
-
-def _check_beta(beta: Any) -> float:
-    if not isinstance(beta, Real) or isinstance(beta, bool) or not 0 < float(beta) < math.inf:
-        raise ValueError(f'`beta` is {beta!r}; give a positive, finite number, or "match" with `samples`.')
-    return float(beta)
 
 
 _ADVICE = {

@@ -89,7 +89,7 @@ def test_smooth_cap_is_two_softplus(beta):
     ends = jnp.array([-3e37, -1e4, 1e4, 3e37])
     assert capped(beta, 6.0)(ends).tolist() == [0, 0, 6, 6]
     assert np.isfinite(jit(jax.vmap(jax.grad(jax.grad(capped(beta, 6.0)))))(ends)).all()
-    with pytest.raises(ValueError, match="`cap` is 0"):
+    with pytest.raises(ValueError, match="`cap` must be a finite number above 0"):
         models.EfficientNetLite0(cap=0)
     with pytest.raises(ValueError, match=r"`blocks` has \(1, 3\); give five"):
         models.EfficientNetLite0(blocks=[[1, 3]])

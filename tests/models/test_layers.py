@@ -52,9 +52,9 @@ def test_softplus_is_finite_at_the_ends_of_float32():
 
 @pytest.mark.parametrize("beta", [0.0, -1.0, float("inf"), float("nan"), "1"])
 def test_softplus_refuses(beta):
-    with pytest.raises(ValueError, match=r"`beta` is .*positive"):
+    with pytest.raises(ValueError, match="`beta` must be a finite number above 0"):
         softplus(beta)
-    with pytest.raises(ValueError, match="`beta` is"):
+    with pytest.raises(ValueError, match="`beta` must be"):
         SmallCNN(beta=beta)
 
 
@@ -63,7 +63,7 @@ def test_normalize_has_one_number_per_channel():
     y = normalize((1.0, 2.0, 3.0), (0.5, 1.0, 2.0))(x)
     np.testing.assert_allclose(y[1, 0], [(6 - 1) / 0.5, 7 - 2, (8 - 3) / 2], rtol=4 * EPS)
     assert normalize(0.0, 1.0)(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
-    with pytest.raises(ValueError, match="`std` is 0"):
+    with pytest.raises(ValueError, match="`std` must be a finite number above 0, got 0"):
         normalize(0.5, (1.0, 0.0))
 
 
@@ -142,5 +142,5 @@ def test_pooling_refuses():
         ConvNet(pooling="median")
     with pytest.raises(ValueError, match="'median'"):
         pool(jnp.zeros((1, 2, 2, 1)), "median")
-    with pytest.raises(ValueError, match="`temperature` is 0"):
+    with pytest.raises(ValueError, match="`temperature` must be a finite number above 0"):
         SmallCNN(pooling="logsumexp", temperature=0.0)
