@@ -22,8 +22,8 @@ variables, data = initial(), make_data(8)
 params = variables.pop("params")
 key, step = jax.random.key(0), jnp.asarray(0)
 for objective in (ADVERSARIAL, ja.defenses.igr(ADVERSARIAL, ja.attributions.saliency())):
-    gradient = training._gradient(objective, APPLY, jax.random.key_impl(key))
-    print(_fingerprint.program(gradient, params, variables, step, data, jax.random.key_data(key)))
+    gradient = training.Trainer(objective, APPLY, optax.sgd(0.1)).gradient
+    print(_fingerprint.program(gradient, params, variables, step, data, key))
 optimizer = optax.chain(optax.add_noise(0.1, 0.5, key=key), optax.lion(optax.cosine_decay_schedule(0.1, 9)))
 print(_fingerprint.program(optimizer.init, params))
 print(_fingerprint.program(optimizer.update, params, optimizer.init(params), params))

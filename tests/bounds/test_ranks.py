@@ -199,9 +199,9 @@ def attacked_in(ball):
     a = ja.attacks
 
     def run(logits_fn, x, epsilon, key):
-        measures = [a.top_k(K, map="feature"), a.top_k(K, measure="kendall")]
+        measures = [a.dissimilarities.top_k(K, map="feature"), a.dissimilarities.top_k(K, measure="kendall")]
         each = [a.ifia(ball(epsilon), SALIENCY, measure, num_steps=25) for measure in measures]
-        each.append(a.pgd(ball(epsilon), num_steps=10, objective=a.deviation(SALIENCY, a.cosine())))
+        each.append(a.pgd(ball(epsilon), num_steps=10, objective=a.deviation(SALIENCY, a.dissimilarities.cosine())))
         return jnp.concatenate([a.restarts(attack, 5)(logits_fn, x, 0, key).x for attack in each])
 
     return jit(run)
