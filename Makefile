@@ -1,6 +1,6 @@
 # make demo   bounds and attacks on real digits; writes results/demo/
 # make test   the test suite, but for its few long tests
-# make test-slow  those that take more than 20 seconds each: whole runs, several processes, many random matrices
+# make test-slow  those that take more than 20 seconds: whole runs and trainings, several processes, long statistics
 # make lint   ruff; make format mends what it can
 # make types  pyright
 # make wheel  the wheel, used outside of the checkout

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import jaxattr as ja
 
@@ -25,6 +26,7 @@ def test_dense_saliency_jacobians_of_sixteen_mnist_samples_stay_under_two_gigaby
     assert analysis.temp_size_in_bytes < 1e9
 
 
+@pytest.mark.slow
 def test_ig_norm_on_the_network_of_mnist_fits_and_its_knob_saves_memory():
     """50 images: forward, attack and gradient of the parameters, as a step of training has them."""
     model = ja.models.ConvNet()

@@ -238,6 +238,7 @@ def test_upper_edge_of_one_step_and_of_an_exhausted_space():
     assert float(exhausted) == 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("size", [784, 3072])
 def test_rate_and_excess_at_the_sizes_of_images(size, symmetric):
@@ -384,6 +385,7 @@ def ended(diagonals, keys, *, kind, confidence, tolerance) -> Extreme:
     return jax.lax.map(lambda diagonal: jax.vmap(lambda key: one(diagonal, key))(keys), diagonals)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("confidence", "tolerance"), [(0.5, 0.1), (0.9, 0.01), (0.999, 0.01)])
 @pytest.mark.parametrize("kind", ["symmetric", "general", "eigenvalue"])
 def test_runs_that_end_by_the_tolerance_fail_no_more_often_than_stated(kind, confidence, tolerance):

@@ -133,6 +133,7 @@ def on_held_out_samples(name, variables):
     return {"loss": float(loss), **{metric: float(value) for metric, value in aux["metrics"].items()}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REDUCES)
 def test_what_an_objective_is_meant_to_reduce_falls_against_a_natural_twin(name):
     metric = OBJECTIVES[name][1]

@@ -192,6 +192,7 @@ train(initial(), steps=10**6, evaluate=slowly, evaluate_every=1, checkpoint_ever
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_trajectory_of_one_and_stop_together(variables, alone, tmp_path):
     """Two devices each, joined by gloo. SIGTERM reaches the second process only."""
     port, log = free_port(), tmp_path / "0.jsonl"
