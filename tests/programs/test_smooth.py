@@ -336,7 +336,7 @@ def test_what_is_refused_is_named_with_its_place():
 
 def test_arguments_are_checked():
     for beta in (0, -1.0, float("nan"), "soft", True, None):
-        with pytest.raises(ValueError, match='`beta` must be a finite number above 0, got .* or "match"'):
+        with pytest.raises(ValueError, match=r'`beta` must be a finite number above 0, got .* or "match"'):
             ja.smooth(jax.nn.relu, beta=beta)
     with pytest.raises(ValueError, match="'max'; accepted are 'logsumexp', 'logmeanexp', 'average'"):
         ja.smooth(jax.nn.relu, pooling="max")
