@@ -51,8 +51,12 @@ def points_of(attacks, network, norm="linf"):
 
 
 def test_attacks_of_one_group_give_the_points_of_each_alone():
-    """Where no iterate loses its label it does not matter whether a dissimilarity is a distance."""
-    texts = [IFIA.format("top_k(2)"), f"a={IFIA.format('euclidean()')}", f"b={IFIA.format('cosine()')}"]
+    """Where no iterate loses its label it does not matter whether a dissimilarity is a distance.
+
+    The gradient of the cosine distance is flat near these starts, where rounding decides about signs: it is not here.
+    """
+    kendall = IFIA.format("top_k(1, measure='kendall')")
+    texts = [IFIA.format("top_k(2)"), f"a={IFIA.format('euclidean()')}", f"b={kendall}"]
     assert measure._groups(spec.attacks(changed(attacks=tuple(texts)))) == [("ifia", "a", "b")]
     all_of_them, *alone = jax.jit(lambda: [points_of(some, sure) for some in (texts, *([text] for text in texts))])()
     for i, points in enumerate(alone):
