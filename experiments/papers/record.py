@@ -1,7 +1,7 @@
 """Store the results that the report of a paper keeps of a run, to rewrite and extend it without the rows.
 
     results/PAPER/tables/NAME.csv    one line per model, norm, radius and attribution
-    results/PAPER/tables/NAME.json   configuration, version of the computations, the models' cards, values of figures
+    results/PAPER/tables/NAME.json   configuration, what determines each cell, the models' cards, values of figures
 
 Rows are large and stay on the machine that computed them. Another machine, or the same one later, adds cells (a model,
 an attribution, a norm) to the stored ones; of a cell that both have, the one of more samples stays.
@@ -233,7 +233,7 @@ def _arguments(command: str) -> tuple[str, ...]:
     for word in options:
         if word.startswith("--"):
             name = word.partition("=")[0].replace("_", "-")
-            keep = name not in _SAID and word not in _SAID
+            keep = name not in _SAID
         if keep:
             kept.append(word)
     return tuple(kept)

@@ -16,14 +16,8 @@ from jax import Array
 
 import jaxattr as ja
 from jaxattr.audit import spec
-from jaxattr.audit.spec import Measures, Starts
+from jaxattr.audit.spec import SMALLEST, WORST_DIRECTION, Measures, Starts
 from jaxattr.method import Calling
-
-SMALLEST = "smallest"
-"""Label of the smallest one of several main bounds."""
-WORST_DIRECTION = "worst_direction"
-"""Label of the points that bounds name, as attacks: x + epsilon v and x - epsilon v of the furthest direction, clipped
-to the box, and the corners of bounds within the box."""
 
 
 def bound_labels(measures: Measures, norm: str, size: int) -> tuple[str, ...]:
@@ -73,9 +67,9 @@ def bounds_program(label: str, norm: str, epsilons: tuple[float, ...], measures:
             main = bounds[main_label(measures, names)]
             corrected = ja.bounds.corrected(lambda *_: main, attribute, kinks=kinks)(logits_fn, x, label, key)
             step = epsilon * main.direction
-            # Take the furthest direction that is allowed on both sides, and both of its ends.
-            # The smallest bound names a point of the others.
+            # The smallest of several bounds names a point of one of them.
             single = [bound for name, bound in bounds.items() if name != SMALLEST]
+            # Take the furthest direction that is allowed on both sides, and both of its ends.
             two_sided = [bound for bound in single if bound.two_sided]
             ends = []
             if two_sided:

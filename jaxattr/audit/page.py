@@ -10,8 +10,8 @@ from jaxattr._files import write_atomic
 from jaxattr.audit import figures, networks, spec
 from jaxattr.audit.blocks import Block, markdown, of_table, page, words
 from jaxattr.audit.columns import Column, Table, norm_in_words, tabulate
-from jaxattr.audit.measure import WORST_DIRECTION
 from jaxattr.audit.run_directory import deciding, write_bytes, write_text
+from jaxattr.audit.spec import WORST_DIRECTION
 from jaxattr.audit.store import Store
 from jaxattr.audit.summary import per_sample, summarize
 from jaxattr.audit.tables import tables

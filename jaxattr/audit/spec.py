@@ -29,6 +29,11 @@ NORMS = ("l2", "linf")
 _LABEL = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.+)", re.DOTALL)
 # Bounds that form the whole Jacobian, d x d numbers, and are left out above `max_dense_features`.
 DENSE = ("entrywise",)
+SMALLEST = "smallest"
+"""Label of the smallest one of several main bounds."""
+WORST_DIRECTION = "worst_direction"
+"""Label of the points that bounds name, as attacks: x + epsilon v and x - epsilon v of the furthest direction, clipped
+to the box, and the corners of bounds within the box."""
 
 
 class Starts(NamedTuple):
@@ -139,7 +144,7 @@ def attribution(measures: Measures, label: str) -> Any:
 
 def bounds(measures: Measures, norm: str) -> dict[str, Any]:
     """Parse the bounds that are of a norm: their calls by label."""
-    found = labeled("bounds", {**ja.bounds.REGISTRY, **_combined()}, measures.bounds)
+    found = labeled("bounds", {**ja.bounds.REGISTRY, "smallest": ja.bounds.smallest}, measures.bounds)
     return {label: call for label, call in found.items() if _is_of(call, norm)}
 
 
@@ -250,12 +255,14 @@ def _check_methods(measures: Measures) -> None:
         labels = bounds(measures, norm)
         if not labels:
             raise ValueError(f"`bounds` has none for {norm}; accepted are {', '.join(sorted(ja.bounds.REGISTRY))}.")
-        if "smallest" in labels:
-            raise ValueError("`bounds`: 'smallest' is the label of the smallest main bound; give yours another label.")
+        if SMALLEST in labels:
+            raise ValueError(
+                f"`bounds`: {SMALLEST!r} is the label of the smallest main bound; give yours another label."
+            )
         for starts in attacks(measures).values():
             starts.call.build(ball=ja.balls.BALLS[norm](0.1), attribute=attribute)
     for label, starts in attacks(measures).items():
-        if label == "worst_direction":
+        if label == WORST_DIRECTION:
             raise ValueError(
                 f"`attacks`: {label!r} is the label of the points that bounds name; give yours another label."
             )
@@ -276,6 +283,7 @@ def identity(measures: Measures, label: str, norm: str) -> dict[str, Any]:
       label: of the attribution.
       norm: ``l2`` or ``linf``.
     """
+    # A key that is added here changes the identity of all stored results, unless it is left out at its default.
     found = {
         "numerics": NUMERICS,
         "data": measures.dataset,
@@ -296,10 +304,6 @@ def identity(measures: Measures, label: str, norm: str) -> dict[str, Any]:
 def identity_hash(values: Mapping[str, Any]) -> str:
     """Hash an identity."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _combined() -> dict[str, Any]:
-    return {"smallest": ja.bounds.smallest}
 
 
 def _is_of(call: Any, norm: str) -> bool:

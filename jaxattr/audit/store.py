@@ -37,6 +37,7 @@ _LOCK = ".lock"
 _CELL = "cell.json"
 CELL = ("model", "attribution", "norm")
 """Key columns that a cell's rows have in common, and the names of its directories."""
+# Name of a column, beside those of the rows, with the file that each is from.
 _FILE = "file of the rows"
 _TEMPORARY = re.compile(r"\..*\.\d+\.tmp")
 
@@ -62,8 +63,11 @@ class Cell:
     def open(self) -> None:
         """Take the cell for these rows, or find that it holds the same ones.
 
+        A cell that a command took, and that was stopped before its first batch, is taken by the next one.
+
         Raises:
-          StoreError: if it holds rows of other methods, radii or samples. Nothing is written then.
+          StoreError: if it holds rows of other methods, radii or samples, or another process is about to write such.
+            Nothing is written then.
         """
         path = self.directory / _CELL
         about = {"identity": dict(self.identity), "metrics": dict(self.metrics)}
@@ -72,18 +76,25 @@ class Cell:
             changed = differences(there["identity"], about["identity"])
             metrics = {name: text for name, text in there["metrics"].items() if self.metrics.get(name, text) != text}
             changed += differences(metrics, {name: self.metrics[name] for name in metrics}, "metrics.")
-            if changed:
+            if changed and self._has_rows():
                 raise StoreError(
                     f"{self.directory} holds rows of another configuration ({'; '.join(changed)}), and results of two"
                     " configurations are never mixed. Give these methods labels of their own, or this run a directory"
                     " of its own with `--output DIRECTORY`, or delete that one."
                 )
+            if changed:
+                with self.locked():
+                    write_text(path, json.dumps(about, indent=2) + "\n")
+                return
             about["metrics"] = {**there["metrics"], **self.metrics}
             if about == there:
                 return
-        elif any(self.directory.glob("*.parquet")):
+        elif self._has_rows():
             raise StoreError(f"{self.directory} has rows and no {_CELL}: another version wrote them. {_ADVICE}")
         write_text(path, json.dumps(about, indent=2) + "\n")
+
+    def _has_rows(self) -> bool:
+        return any(self.directory.glob("*.parquet"))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -280,7 +291,7 @@ class Store:
 
         Raises:
           StoreError: if there are none, a part is damaged or in the directory of another cell, two overlap, or rows of
-        different hashes lie in one cell.
+            different hashes lie in one cell.
         """
         parts = sorted((self.directory / "rows").rglob("*.parquet"))
         if not parts:

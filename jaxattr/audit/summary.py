@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from jaxattr.audit.measure import WORST_DIRECTION
 from jaxattr.audit.rows import SCHEMA
+from jaxattr.audit.spec import WORST_DIRECTION
 
 # The attack whose deviation Wang and Kong 2023 compare with their bound, in the columns `paper...`.
 PAPER_ATTACK = {"l2": "pgd", "linf": "ifia"}

@@ -61,6 +61,20 @@ def test_methods_that_differ_go_beside_each_other_under_labels_of_their_own(copy
     assert store.cell("plain", "", "saliency", "linf").directory == cell(copy)
 
 
+def test_a_cell_that_was_taken_and_never_filled_is_taken_again(tmp_path):
+    """A command that is stopped while it compiles, and given again with another option, is not in its own way."""
+    identity = {"attacks": "pgd"}
+    first = Cell(tmp_path / "cell", {}, identity, {"tau": "kendall_tau"})
+    first.open()
+    second = Cell(tmp_path / "cell", {}, {"attacks": "pgd(num_steps=3)"}, {"tau": "spearman"})
+    with first.locked(), pytest.raises(StoreError, match="another process computes the rows"):
+        second.open()
+    assert json.loads((tmp_path / "cell" / "cell.json").read_text())["identity"] == identity
+    second.open()
+    about = json.loads((tmp_path / "cell" / "cell.json").read_text())
+    assert about == {"identity": {"attacks": "pgd(num_steps=3)"}, "metrics": {"tau": "spearman"}}
+
+
 def test_a_cell_without_its_description_is_not_taken(copy):
     (cell(copy) / "cell.json").unlink()
     with pytest.raises(StoreError, match=r"has rows and no cell\.json"):
